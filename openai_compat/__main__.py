@@ -1,0 +1,8 @@
+"""``python -m openai_compat`` is the command ``openai-compat``."""
+
+import sys
+
+from openai_compat.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""``openai-compat check``: ask a backend what it is and what works."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+from werkzeug.test import Client
+
+from openai_compat.errors import APIError
+from openai_compat.middleware import OpenAICompat
+from openai_compat.native import messages as native
+from openai_compat.native.address import redacted
+from openai_compat.native.backend import Backend
+from openai_compat.native.memory import Memory
+from openai_compat.native.upstream import Upstream
+from openai_compat.serve import probe_environ
+from openai_compat.settings import Settings
+from openai_compat.wire import json
+
+#: what came with which release of Ollama
+_SINCE = {
+    "/api/embed (embeddings)": (0, 3, 0),
+    'truncate: false (overflow="error")': (0, 12, 6),
+    "logprobs": (0, 12, 11),
+}
+_TIMEOUT = (5.0, 300.0, 60.0)
+
+
+def check(
+    url: str,
+    *,
+    model: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    verify: bool | str = True,
+    out: TextIO = sys.stdout,
+) -> int:
+    """Ask for version and models, stream one tiny chat through the middleware, print what worked.
+
+    :returns: 0 if all worked, else 1.
+    """
+    logging.getLogger("openai_compat").addHandler(logging.NullHandler())  # what fails is printed here
+    upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify)
+    backend = Backend(upstream, probe_environ(), Settings(), Memory())
+    steps = _Steps(out)
+    out.write(f"{redacted(url)}\n")
+    if steps.run("version", lambda: _version(backend)):
+        found: list[str] = []
+        steps.run("models", lambda: _models(backend, found))
+        chosen = model or steps.value(lambda: _choose(backend))
+        if chosen:
+            steps.run("chat", lambda: _chat(upstream, chosen))
+        else:
+            steps.run("chat", _no_model)
+    return 1 if steps.failed else 0
+
+
+class _Steps:
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.failed = False
+
+    def run(self, name: str, step: Callable[[], str]) -> bool:
+        try:
+            text, worked = step(), True
+        except APIError as error:
+            text, worked = f"{error.message} ({error.code or error.status})", False
+        self.failed |= not worked
+        self._out.write(f"  {'ok    ' if worked else 'FAILED'} {name:8} {text}\n")
+        return worked
+
+    def value(self, step: Callable[[], str | None]) -> str | None:
+        try:
+            return step()
+        except APIError:
+            return None  # the step before has told of it
+
+
+def _version(backend: Backend) -> str:
+    version = backend.version().version
+    numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    lacks = []
+    if numbers and (release := tuple(map(int, numbers.groups()))) > (0, 0, 0):
+        lacks = [what for what, since in _SINCE.items() if release < since]
+    return (version or "not told") + (f"; too old for {', '.join(lacks)}" if lacks else "")
+
+
+def _models(backend: Backend, found: list[str]) -> str:
+    names = [model.model or model.name for model in backend.tags().models or []]
+    found += names
+    return ", ".join(names) or "none"
+
+
+def _choose(backend: Backend) -> str | None:
+    """A loaded model that can chat, else the first that can."""
+    able = [model for model in backend.tags().models or [] if _can_chat(model)]
+    names = [model.model or model.name for model in able]
+    loaded = {model.model or model.name for model in backend.loaded().models or []}
+    return next((name for name in names if name in loaded), next(iter(names), None))
+
+
+def _can_chat(model: native.ListedModel) -> bool:
+    return model.capabilities is None or "completion" in model.capabilities
+
+
+def _no_model() -> str:
+    raise APIError(404, "there is no model to chat with", code="model_not_found")
+
+
+def _chat(upstream: Upstream, model: str) -> str:
+    body = {"model": model, "stream": True, "max_tokens": 16, "messages": [{"role": "user", "content": "Say hello."}]}
+    began = time.monotonic()
+    response = Client(OpenAICompat(upstream)).post("/v1/chat/completions", json=body)
+    events = [line[6:] for line in response.get_data().split(b"\n") if line.startswith(b"data: ")]
+    if response.status_code != 200 or not events or events[-1] != b"[DONE]":
+        failure = _decode_failure(events[-1] if response.status_code == 200 and events else response.get_data())
+        raise APIError(response.status_code, str(failure.error.get("message", "the stream broke off")))
+    return f"{model} streamed {len(events) - 1} chunks in {time.monotonic() - began:.2f} s"
+
+
+class _Failure(native.StreamLine):
+    """An error in OpenAI's shape."""
+
+
+_decode_failure = json.native_decoder(_Failure)

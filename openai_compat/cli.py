@@ -1,0 +1,189 @@
+"""The command line: ``openai-compat serve`` and ``openai-compat check``.
+
+Every scalar setting has a flag and an environment variable, read off ``Settings``. Nothing here may import
+``requests`` or a server at its top: with gevent workers everything must be patched first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import Field
+from typing import Any
+
+from openai_compat import __version__
+from openai_compat.native.address import from_ollama_host
+from openai_compat.settings import Sampling, Settings, environment_name, scalars
+
+SAMPLINGS = {"default": Sampling(), "model": Sampling.model(), "v0_1_24": Sampling.v0_1_24()}
+_CHOICES: dict[str, tuple[str, ...]] = {"overflow": ("error", "truncate"), "unsupported": ("warn", "error")}
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run a command; the exit status."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help()
+        return 2
+    if given.command == "serve" and _value(given, "worker_class", environ, "gthread") == "gevent":
+        _patch(parser)
+    try:
+        if given.command == "serve":
+            return _serve(given, environ)
+        from openai_compat.check import check
+
+        address = from_ollama_host(given.url)
+        return check(address, model=given.model, headers=_headers(given), verify=given.ca_bundle or True)
+    except ValueError as error:
+        parser.exit(2, f"openai-compat: {error}\n")
+
+
+def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    upstream = None if _flag(given, "demo", environ) else _upstream(given, environ)
+    if given.demo and given.upstream:
+        raise ValueError("--demo is a backend of its own: it does not go with --upstream")
+    threads = _number(given, "threads", environ, 64)
+    values = _settings(given, environ)
+    settings = Settings(**{"pool_size": threads, **values})
+    from openai_compat.serve import Plan, serve
+
+    return serve(
+        Plan(
+            upstream=upstream,
+            headers=_headers(given),
+            verify=_value(given, "ca_bundle", environ, "") or True,
+            settings=settings,
+            server={
+                "bind": _value(given, "bind", environ, None),
+                "workers": _number(given, "workers", environ, None),
+                "threads": threads,
+                "worker_class": _value(given, "worker_class", environ, None),
+            },
+        )
+    )
+
+
+def _patch(parser: argparse.ArgumentParser) -> None:
+    try:
+        from gevent import monkey
+    except ImportError:
+        parser.exit(2, "openai-compat: --worker-class gevent needs the package gevent\n")
+    monkey.patch_all()
+
+
+def _upstream(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    text = _value(given, "upstream", environ, None) or environ.get("OLLAMA_HOST") or ""
+    return from_ollama_host(text)
+
+
+def _headers(given: argparse.Namespace) -> dict[str, str]:
+    pairs = [header.partition(":") for header in given.upstream_header or []]
+    if not all(colon for _, colon, _ in pairs):
+        raise ValueError("--upstream-header takes 'Name: value'")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+# -- flags and the environment ----------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="openai-compat", description="OpenAI's HTTP API for an Ollama.")
+    parser.add_argument("--version", action="version", version=f"openai-compat {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    server = commands.add_parser("serve", help="serve the API under gunicorn", formatter_class=_Help)
+    server.add_argument("--upstream", metavar="URL", help="the Ollama to serve; else OLLAMA_HOST, else port 11434 here")
+    server.add_argument("--demo", action="store_true", default=None, help="serve the built-in demo backend")
+    server.add_argument("--bind", metavar="HOST:PORT", help="where to listen; 127.0.0.1:8000")
+    server.add_argument("--threads", type=int, metavar="N", help="requests at a time in a worker; 64")
+    server.add_argument("--workers", type=int, metavar="N", help="processes; 1")
+    server.add_argument("--worker-class", choices=("gthread", "gevent"), help="threads, or greenlets; gthread")
+    _add_upstream_flags(server)
+    for row in scalars():
+        _add_flag(server, row)
+    server.add_argument("--sampling", choices=tuple(SAMPLINGS), help=_help("sampling", "how sampling parameters map"))
+    tester = commands.add_parser("check", help="ask a backend what works", formatter_class=_Help)
+    tester.add_argument("url", metavar="URL", help="the Ollama to ask")
+    tester.add_argument("--model", help="the model to chat with; else a loaded one, else the first that can chat")
+    _add_upstream_flags(tester)
+    return parser
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36)
+
+
+def _add_upstream_flags(parser: argparse.ArgumentParser) -> None:
+    text = "sent with every native request, as 'Name: value'; may be repeated"
+    parser.add_argument("--upstream-header", action="append", metavar="HEADER", help=text)
+    parser.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust instead of the usual ones")
+
+
+def _add_flag(parser: argparse.ArgumentParser, row: Field[Any]) -> None:
+    flag, text = "--" + row.name.replace("_", "-"), _help(row.name, row.metadata["help"].replace("``", ""), row.default)
+    if row.type == "bool":
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
+    else:
+        kind = {"int": int, "float": float}.get(str(row.type), str)
+        parser.add_argument(flag, type=kind, choices=_CHOICES.get(row.name), help=text)
+
+
+def _help(name: str, text: str, default: object = None) -> str:
+    return f"{text}; {environment_name(name)}" + ("" if default is None else f"; {default}")
+
+
+def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that were given, by a flag or by the environment."""
+    found: dict[str, Any] = {}
+    for row in scalars():
+        value = getattr(given, row.name)
+        text = environ.get(environment_name(row.name))
+        if value is None and text is not None:
+            value = _parsed(row, text)
+        if value is not None:
+            found[row.name] = value
+    sampling = _value(given, "sampling", environ, "default")
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"{environment_name('sampling')} must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
+    found["sampling"] = SAMPLINGS[sampling]
+    return found
+
+
+def _parsed(row: Field[Any], text: str) -> Any:
+    name = environment_name(row.name)
+    if row.type == "bool":
+        return _boolean(name, text)
+    try:
+        return {"int": int, "float": float}.get(str(row.type), str)(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number, not {text!r}") from None
+
+
+def _boolean(name: str, text: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
+        raise ValueError(f"{name} must be true or false, not {text!r}")
+    return text.lower() in _TRUE
+
+
+def _value(given: argparse.Namespace, name: str, environ: Mapping[str, str], default: Any) -> Any:
+    value = getattr(given, name)
+    return environ.get(environment_name(name), default) if value is None else value
+
+
+def _number(given: argparse.Namespace, name: str, environ: Mapping[str, str], default: int | None) -> Any:
+    value = _value(given, name, environ, default)
+    try:
+        number = value if value is None else int(value)
+    except ValueError:
+        raise ValueError(f"{environment_name(name)} must be a number, not {value!r}") from None
+    if number is not None and number < 1:
+        raise ValueError(f"--{name} must be at least 1")
+    return number
+
+
+def _flag(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> bool:
+    value = _value(given, name, environ, "")
+    return value if isinstance(value, bool) else _boolean(environment_name(name), value)

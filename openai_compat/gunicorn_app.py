@@ -1,0 +1,36 @@
+"""gunicorn as a library: configured from values, then GUNICORN_CMD_ARGS, then flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+
+class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
+    """A gunicorn server of one application.
+
+    :param make: makes the application, in each worker.
+    :param options: gunicorn's settings; GUNICORN_CMD_ARGS overrides them.
+    :param fixed: gunicorn's settings that override both.
+    """
+
+    def __init__(self, make: Callable[[], Any], options: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+        self._make = make
+        self._options = options
+        self._fixed = fixed
+        super().__init__(prog="openai-compat")
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+        from_environment = self.cfg.parser().parse_args(self.cfg.get_cmd_args_from_env())
+        for name, value in vars(from_environment).items():
+            if value is not None and name != "args":
+                self.cfg.set(name.lower(), value)
+        for name, value in self._fixed.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return self._make()

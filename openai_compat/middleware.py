@@ -1,0 +1,256 @@
+"""The WSGI edge: routes, pass-through, limits, errors. The only module beside ``native`` that sees an environ.
+
+What is ours is answered here; what is not goes to the wrapped application with the environ it came
+with, and its answer is returned as it is. Nothing is sent to the server before the status is known.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import Map, RequestRedirect, Rule
+
+from openai_compat.body import read_body
+from openai_compat.endpoints import chat, models
+from openai_compat.endpoints.contract import Call, EventStream, Reply
+from openai_compat.errors import APIError
+from openai_compat.native.backend import Backend
+from openai_compat.native.memory import Memory
+from openai_compat.settings import Settings
+from openai_compat.wire import json, sse
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from typing_extensions import Unpack
+
+    from openai_compat.settings import Options
+
+log = logging.getLogger("openai_compat")
+
+Endpoint = Callable[[Call, Backend], Reply]
+
+#: every route, below the prefix
+ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
+    ("POST", "/chat/completions", chat.create),
+    ("GET", "/models", models.list_all),
+    ("GET", "/models/<path:model>", models.retrieve),
+)
+
+_ROUTER = Map(
+    [Rule(path, methods=[method], endpoint=endpoint) for method, path, endpoint in ROUTES], merge_slashes=False
+).bind("", "/")
+
+
+class OpenAICompat:
+    """Give an Ollama-native backend OpenAI's HTTP API.
+
+    :param app: a WSGI application that speaks ``/api/*``, or the URL of an Ollama. With *upstream*: a site
+        of its own, which gets everything that is not ours.
+    :param upstream: where native calls go instead: a URL, or a WSGI application.
+    :param settings: all options at once, as :class:`Settings`; *options* then change single ones.
+    :param options: the fields of :class:`Settings`, as keywords.
+    :raises ValueError: an option out of its range, or a URL that is none.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication | str,
+        *,
+        upstream: WSGIApplication | str | None = None,
+        settings: Settings | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        values = {**(vars(settings) if settings else {}), **options}
+        self.settings = Settings(**values)
+        self.app = _application(app, self.settings)
+        self.backend = self.app if upstream is None else _application(upstream, self.settings)
+        self._has_site = upstream is not None
+        self._cannot_think = Memory()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = self._below_prefix(environ.get("PATH_INFO", ""))
+        if path is None:
+            return self.app(environ, start_response)
+        exchange = _Exchange(environ, start_response)
+        try:
+            endpoint, arguments = _route(environ["REQUEST_METHOD"], path)
+        except NotFound:
+            if self._has_site:
+                return self.app(environ, start_response)
+            where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
+            return exchange.fail(APIError(404, f"Invalid URL ({where})"))
+        except MethodNotAllowed as error:
+            return exchange.refuse_method(error.valid_methods or ())
+        try:
+            reply = endpoint(self._call(environ, arguments), self._backend(environ))
+        except APIError as error:
+            return exchange.fail(error)
+        except Exception:
+            log.exception("a request failed: this is a defect of openai_compat")
+            return exchange.fail(_DEFECT)
+        return exchange.send(reply)
+
+    def _below_prefix(self, path: str) -> str | None:
+        """The part of a path below the prefix; None if the path is not ours.
+
+        The raw path is compared: what a router would clean up first is not ours (F65).
+        """
+        prefix = self.settings.prefix
+        if path == prefix and prefix:
+            return "/"
+        if not path.startswith(prefix + "/") or (not prefix and re.match(r"/(api(/|$)|$)", path)):
+            return None
+        return path[len(prefix) :]
+
+    def _call(self, environ: WSGIEnvironment, arguments: dict[str, str]) -> Call:
+        return Call(
+            body=read_body(environ, self.settings.max_body),
+            path=arguments,
+            settings=self.settings,
+            now=int(time.time()),
+            new_id=_new_id,
+        )
+
+    def _backend(self, environ: WSGIEnvironment) -> Backend:
+        return Backend(self.backend, environ, self.settings, self._cannot_think)
+
+
+def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplication:
+    if not isinstance(app, str):
+        return app
+    # Imported late: it imports requests, which gevent must be able to patch first.
+    from openai_compat.native.upstream import Upstream
+
+    return Upstream(app, timeout=settings.timeout, native_admin=settings.native_admin, pool_size=settings.pool_size)
+
+
+def _route(method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
+    """
+    :raises NotFound: no route has this path, exactly.
+    :raises MethodNotAllowed: one has it, with other methods.
+    """
+    try:
+        text = path.encode("latin-1").decode()  # PEP 3333: the bytes of the path, as latin-1
+    except UnicodeError:
+        raise NotFound from None
+    if "//" in text:
+        raise NotFound
+    try:
+        endpoint, arguments = _ROUTER.match(text, method)
+    except RequestRedirect:
+        raise NotFound from None
+    return endpoint, dict(arguments)
+
+
+def _new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(16)
+
+
+#: what a client sees of a mistake of ours; the log has the rest
+_DEFECT = APIError(500, "The gateway failed.", code="internal_error", retry=False)
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+
+
+class _Exchange:
+    """Our answer to one request, from the headers on."""
+
+    def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
+        self._began = time.monotonic()
+        self._start_response = start_response
+        self._method: str = environ["REQUEST_METHOD"]
+        given = environ.get("HTTP_X_REQUEST_ID", "")
+        self._id = given if _SANE_ID.fullmatch(given) else _new_id("req_")
+
+    def send(self, reply: Reply) -> Iterable[bytes]:
+        if isinstance(reply, EventStream):
+            body = _Events(reply)
+            try:
+                self._start(200, [("Content-Type", sse.CONTENT_TYPE), *_STREAM_HEADERS, *reply.headers])
+            except BaseException:
+                body.close()
+                raise
+            return body
+        return self._send_json(200, reply.value, reply.headers)
+
+    def fail(self, error: APIError) -> Iterable[bytes]:
+        headers = list(error.headers)
+        if error.retry is not None:
+            headers.append(("x-should-retry", "true" if error.retry else "false"))
+        return self._send_json(error.status, error.body(), headers)
+
+    def refuse_method(self, methods: Iterable[str]) -> Iterable[bytes]:
+        """OPTIONS is told the methods; any other is refused."""
+        allow = ("Allow", ", ".join(sorted({*methods, "OPTIONS"})))
+        if self._method == "OPTIONS":
+            self._start(204, [allow])
+            return []
+        text = f"Not allowed to {self._method[:20]} on this URL."
+        return self.fail(APIError(405, text, code="method_not_allowed", headers=(allow,)))
+
+    def _send_json(self, status: int, value: object, headers: Sequence[tuple[str, str]]) -> Iterable[bytes]:
+        body = json.encode(value)
+        self._start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers])
+        return [] if self._method == "HEAD" else [body]
+
+    def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
+        took = int((time.monotonic() - self._began) * 1000)
+        own = [
+            ("x-request-id", self._id),
+            ("openai-processing-ms", str(took)),
+            ("openai-version", "2020-10-01"),
+        ]
+        self._start_response(f"{status} {HTTPStatus(status).phrase}", [*headers, *own])
+
+
+_STREAM_HEADERS = (("Cache-Control", "no-cache, no-store"), ("X-Accel-Buffering", "no"))
+
+
+class _Events:
+    """The body of an event stream: whole frames, closed once, even before its first item (W2)."""
+
+    def __init__(self, stream: EventStream) -> None:
+        self._stream = stream
+        self._frames = _frames(stream)
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._frames)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._frames.close()
+            self._stream.source.close()
+
+
+def _frames(stream: EventStream) -> Generator[bytes, None, None]:
+    """Frames that can leave together do; none waits for a native line that is not there yet.
+
+    A failure is the last frame: after the status is out, a quiet end would look complete (MID).
+    """
+    held: list[bytes] = []
+    try:
+        for events in stream.events:
+            held += [sse.frame(json.encode(event)) for event in events]
+            if not stream.source.pending:
+                yield b"".join(held)
+                held.clear()
+        held.append(sse.DONE)
+    except APIError as error:
+        log.warning("a stream failed: %s", error.code)
+        held.append(sse.frame(json.encode(error.body())))
+    except Exception:
+        log.exception("a stream failed: this is a defect of openai_compat")
+        held.append(sse.frame(json.encode(_DEFECT.body())))
+    yield b"".join(held)

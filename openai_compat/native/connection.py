@@ -1,0 +1,90 @@
+"""Connections of the upstream pool that know their socket.
+
+urllib3 lets a pool use connection classes of one's own. Ours set the idle time-out once the head is
+there (requests knows one read time-out only), keep the socket at hand after http.client has let
+go of it, and tell a kept connection that its server had closed from a server that broke.
+"""
+
+from __future__ import annotations
+
+import socket
+from http.client import RemoteDisconnected
+from typing import Any
+
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_SOCKET = "openai_compat_socket"
+
+
+class StaleConnection(ConnectionError):
+    """A connection that had served before was closed before any byte of this answer."""
+
+    @classmethod
+    def caused(cls, error: BaseException) -> bool:
+        """Whether *error* is one, under the wrappings of urllib3 and requests."""
+        inner: BaseException | None = error
+        while inner is not None:
+            if isinstance(inner, cls):
+                return True
+            inner = inner.__cause__ or inner.__context__
+        return False
+
+
+def socket_of(response: urllib3.BaseHTTPResponse) -> socket.socket | None:
+    """The socket that a response is read from."""
+    return getattr(response, _SOCKET, None)
+
+
+class _KnowsItsSocket:
+    """Mixed into urllib3's two connection classes."""
+
+    idle_timeout: float
+    sock: socket.socket | None
+    _served = False
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self._served = False
+
+    def getresponse(self) -> Any:
+        sock = self.sock
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except (RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+            if self._served:
+                raise StaleConnection from error
+            raise
+        self._served = True
+        if sock is not None:
+            sock.settimeout(self.idle_timeout)
+        setattr(response, _SOCKET, sock)
+        return response
+
+
+class PoolAdapter(HTTPAdapter):
+    """A transport adapter with our connections, without retries.
+
+    :param idle_timeout: seconds between two reads of a body.
+    :param pool_size: connections kept open; more are made when needed, and closed after use.
+    """
+
+    def __init__(self, *, idle_timeout: float, pool_size: int) -> None:
+        http = type("_HTTP", (_KnowsItsSocket, HTTPConnection), {"idle_timeout": idle_timeout})
+        https = type("_HTTPS", (_KnowsItsSocket, HTTPSConnection), {"idle_timeout": idle_timeout})
+        self._pools = {
+            "http": type("_HTTPPool", (HTTPConnectionPool,), {"ConnectionCls": http}),
+            "https": type("_HTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": https}),
+        }
+        super().__init__(pool_connections=2, pool_maxsize=pool_size, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager

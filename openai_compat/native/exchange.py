@@ -1,0 +1,141 @@
+"""One call of a WSGI application, as PEP 3333 has it.
+
+The head may come as late as the first item, bytes may come by ``write()``, ``close()`` is called
+exactly once, and whatever else the application does wrong is one :class:`APIError` (W2–W5, F76).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from openai_compat.errors import APIError, broken
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger("openai_compat")
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+class Exchange:
+    """An application's answer: ``status``, ``headers``, and its body by iteration.
+
+    Empty items are left out. Every failure of the application is logged and raised as a 502; an
+    :class:`APIError` of our own ``Upstream`` passes as it is.
+    """
+
+    def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self._written: deque[bytes] = deque()
+        self._began = False
+        self._iterable: Iterable[bytes] | None = None
+        self._iterator: Iterator[bytes] = iter(())
+        try:
+            self._iterable = app(environ, self._start_response)
+            self._iterator = iter(self._iterable)
+            while not self.status:
+                self._written.append(next(self._iterator))
+        except StopIteration:
+            self.close()
+            log.error("the wrapped application ended without calling start_response")
+            raise broken() from None
+        except Exception as error:
+            self.close()
+            raise _failure(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], object]:
+        if exc_info:
+            try:
+                if self._began and exc_info[1] is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # or the traceback holds this frame, and the frame the traceback
+        elif self.status:
+            raise RuntimeError("start_response was called twice")
+        self.status = int(status[:3])
+        self.headers = headers
+        return self._written.append
+
+    def header(self, name: str) -> str:
+        """The value of a response header, or ``""``."""
+        return next((value for key, value in self.headers if key.lower() == name), "")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._began = True
+        try:
+            item = b""
+            while not item:
+                item = self._written.popleft() if self._written else next(self._iterator)
+                if not isinstance(item, bytes):
+                    raise TypeError(f"the wrapped application gave {type(item).__name__}, not bytes")
+        except StopIteration:
+            if self._written:  # by write(), in the last step of the iterator
+                return self.__next__()
+            raise
+        except Exception as error:
+            raise _failure(error) from error
+        return item
+
+    def read(self, limit: int) -> bytes:
+        """The rest of the body.
+
+        :raises APIError: 502 if it is longer than *limit* bytes.
+        """
+        pieces, size = [], 0
+        for piece in self:
+            size += len(piece)
+            if size > limit:
+                raise APIError(502, "The backend's answer is too long.", code="upstream_error", retry=False)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def finish(self) -> None:
+        """Let the application end by itself, after its last line, then close it.
+
+        A remote body is asked to end within its own short time (``drain``); an application in
+        process is run to its end, as its server would, so that code after its last ``yield`` runs.
+        """
+        drain: Callable[[], object] | None = getattr(self._iterable, "drain", None)
+        try:
+            if drain is not None:
+                drain()
+            else:
+                for item in self:
+                    if item.strip():
+                        break  # more after the end: nobody's (F35)
+        except APIError as error:  # logged by _failure, or of no matter any more: the answer is complete
+            log.info("the backend failed after its last line: %s", error.message)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the application's iterable, once."""
+        iterable, self._iterable = self._iterable, None
+        self._iterator = iter(())
+        close: Any = getattr(iterable, "close", None)
+        if close is not None:
+            try:
+                close()
+            except Exception:  # what was answered stands
+                log.exception("the wrapped application failed in close()")
+
+
+def _failure(error: Exception) -> APIError:
+    if isinstance(error, APIError):
+        return error
+    log.error("the wrapped application failed", exc_info=error)
+    return broken("The backend failed.")

@@ -1,0 +1,139 @@
+"""The messages of a native stream: lines in, structs out, one at a time, and a true end.
+
+Source: ollama ``middleware/openai.go`` ``ChatWriter.Write``, which takes one write for one document. Differs: lines are
+re-framed, a failure in mid-stream is raised, and so is an end before ``done``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from msgspec import UNSET
+
+from openai_compat.errors import APIError, broken
+from openai_compat.native import failures
+from openai_compat.native import messages as native
+from openai_compat.native.exchange import Exchange
+from openai_compat.wire import json
+from openai_compat.wire.ndjson import Lines, LineTooLong
+
+log = logging.getLogger("openai_compat")
+
+L = TypeVar("L", bound="native.StreamLine")
+
+
+class NativeStream(Generic[L]):
+    """The messages of one native stream, in order; iterate once, close once.
+
+    ``pending`` tells whether the next message is in hand already, so that events which can leave
+    together do. Only a message with ``done`` ends a stream well: any other end raises.
+    """
+
+    def __init__(
+        self, exchange: Exchange, decode: Callable[[bytes], L], *, max_line: int, model: str | None = None
+    ) -> None:
+        self._exchange = exchange
+        self._decode = decode
+        self._splitter = Lines(max_line)
+        self._model = model
+        self._lines: deque[bytes] = deque()
+        self._at_end = False
+        self._first: L | None = None
+        self._given = 0
+        self.done = False
+        #: bytes read so far, of the native answer
+        self.size = 0
+
+    def open(self) -> NativeStream[L]:
+        """Read the first message, so that a failure up front can still have its own status."""
+        try:
+            self._first = self._read()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._lines) or self.done
+
+    def __iter__(self) -> Iterator[L]:
+        return self
+
+    def __next__(self) -> L:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        if self.done:
+            raise StopIteration
+        try:
+            return self._read()
+        except APIError as error:
+            # Tokens were produced: a client that repeats the call pays for them twice.
+            error.retry = False
+            raise
+
+    def _read(self) -> L:
+        while not self._lines:
+            self._fill()
+        line = self._lines.popleft()
+        try:
+            message = self._decode(line)
+        except json.Malformed as error:
+            message = self._whole(line, error)
+        if message.error is not UNSET and (message.error is not None or not message.is_answer()):
+            raise failures.from_line(message.error, model=self._model)
+        if not message.is_answer():
+            log.error("the backend sent a line that is no message")
+            raise broken()
+        self._given += 1
+        self.done = bool(message.done)
+        return message
+
+    def _fill(self) -> None:
+        if self._at_end:
+            log.error("the backend's stream ended before it was done")
+            raise broken("The backend's answer ended before it was complete.")
+        try:
+            piece = next(self._exchange, None)
+            if piece is not None:
+                self.size += len(piece)
+                self._lines.extend(self._splitter.feed(piece))
+                return
+            self._at_end = True
+            last = self._splitter.end()
+        except LineTooLong as error:
+            raise broken("The backend sent a line that is too long.") from error
+        if last:
+            self._lines.append(last)
+
+    def _whole(self, line: bytes, error: json.Malformed) -> L:
+        """Take a first line that is no message as the beginning of one document over several lines (F16)."""
+        if self._given or "ndjson" in self._exchange.header("content-type"):
+            if self._at_end and not self._lines:
+                raise broken("The backend's answer ended before it was complete.") from error
+            log.error("the backend sent a line that is no message")
+            raise broken() from error
+        pieces = [line]
+        while not self._at_end or self._lines:
+            if self._lines:
+                pieces.append(self._lines.popleft())
+            else:
+                self._fill()
+            if self.size > self._splitter.limit:
+                raise broken("The backend sent a line that is too long.") from error
+        try:
+            return self._decode(b"\n".join(pieces))
+        except json.Malformed as whole_error:
+            raise failures.unreadable(b"\n".join(pieces)) from whole_error
+
+    def close(self) -> None:
+        """Close the native side: at once, or, when it has said all, after its own end."""
+        self._lines.clear()
+        if self.done:
+            self._exchange.finish()
+        else:
+            self._exchange.close()

@@ -1,0 +1,360 @@
+"""A remote Ollama as a WSGI application: the only module that knows ``requests``.
+
+What leaves this process is what we wrote and nothing else: no environment, no netrc, no cookies, no
+redirects, no compression asked for, no header of the client; and only to the paths named here.
+Every exception of requests, urllib3 and the socket is translated in one place.
+
+``requests`` is imported here, so this module is imported when an ``Upstream`` is made, not before:
+gevent must be able to patch first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import requests
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from openai_compat.errors import APIError, broken
+from openai_compat.native.address import checked_url, redacted
+from openai_compat.native.backend import TRANSLATED
+from openai_compat.native.connection import PoolAdapter, StaleConnection, socket_of
+from openai_compat.wire import json
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+log = logging.getLogger("openai_compat")
+
+Timeout = float | tuple[float, float, float]
+
+#: (connect, head, idle), seconds: a model may take minutes to load, and Ollama sends no head before its first token
+DEFAULT_TIMEOUT = (5.0, 600.0, 300.0)
+
+#: the native paths that are asked for, and with which verbs
+PATHS: dict[str, frozenset[str]] = {
+    "/": frozenset(("GET", "HEAD")),
+    "/api/chat": frozenset(("POST",)),
+    "/api/generate": frozenset(("POST",)),
+    "/api/embed": frozenset(("POST",)),
+    "/api/embeddings": frozenset(("POST",)),
+    "/api/tags": frozenset(("GET", "HEAD")),
+    "/api/show": frozenset(("POST",)),
+    "/api/ps": frozenset(("GET", "HEAD")),
+    "/api/version": frozenset(("GET", "HEAD")),
+}
+
+#: native paths that change the server: only with ``native_admin``
+_ADMIN = re.compile(r"/api/(pull|push|create|copy|delete|blobs/sha256[:-][0-9a-f]{64})")
+
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+#: bytes of one read
+_READ = 65536
+#: seconds and bytes that a body may still take after its last line, so that its connection can be used again
+_GRACE = 0.25
+_GRACE_BYTES = 4096
+
+
+class Upstream:
+    """A WSGI application that sends native requests to an Ollama behind a URL.
+
+    :param url: ``http://host:port``, with a path if Ollama is mounted below one. ``user:password@`` is
+        sent as Basic authorization and shown nowhere.
+    :param timeout: seconds, or ``(connect, head, idle)``: to reach it, to its first line, between two reads.
+    :param headers: sent with every request, such as ``{"Authorization": "Bearer …"}``.
+    :param verify: check the certificate: a flag, or the path of a CA bundle.
+    :param proxies: ``{"https": "http://…"}``; the environment is not looked at.
+    :param native_admin: let pull, push, create, copy, delete and blobs through.
+    :param pool_size: connections that are kept open.
+    :raises ValueError: the URL is none, or names OpenAI's side of a server.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        verify: bool | str = True,
+        proxies: Mapping[str, str] | None = None,
+        native_admin: bool = False,
+        pool_size: int = 64,
+    ) -> None:
+        self.url = checked_url(url)
+        self.connect, self.head, self.idle = timeout if isinstance(timeout, tuple) else (timeout,) * 3
+        for name, value in (headers or {}).items():
+            if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(value):
+                raise ValueError(f"{name!r} is no valid header")
+        self._headers = dict(headers or {})
+        self._verify = verify
+        self._proxies = dict(proxies or {})
+        self._native_admin = native_admin
+        self._pool_size = pool_size
+        self._session: tuple[int, requests.Session] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Upstream {redacted(self.url)}>"
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            response = self._send(environ)
+        except APIError as error:
+            if environ.get(TRANSLATED):
+                raise
+            return _native_error(error, start_response)
+        status = f"{response.status} {response.reason or 'Unknown'}"
+        if _CONTROL.search(status) or not status.isascii():
+            status = f"{response.status} Unknown"
+        start_response(status, _passed_on(response))
+        return _Body(response, self)
+
+    def _send(self, environ: WSGIEnvironment) -> urllib3.BaseHTTPResponse:
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "") or "/"
+        self._check_path(method, path)
+        request = requests.Request(
+            method, self.url + quote(path, safe="/:"), headers=self._request_headers(environ), data=_body(environ)
+        )
+        try:
+            raw = self._exchange(request)
+        except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
+            raise self.translated(error) from error
+        if environ.get(TRANSLATED):
+            _check_status(raw)
+        return raw
+
+    def _exchange(self, request: requests.Request) -> urllib3.BaseHTTPResponse:
+        session = self._pooled()
+        prepared = session.prepare_request(request)
+        # The adapter itself: Session.send() would read the body of a redirect, and look at cookies.
+        adapter = session.get_adapter(self.url)
+
+        def send() -> urllib3.BaseHTTPResponse:
+            response = adapter.send(
+                prepared,
+                stream=True,
+                timeout=(self.connect, self.head),
+                verify=self._verify,
+                proxies=self._proxies,
+            )
+            raw: urllib3.BaseHTTPResponse = response.raw
+            return raw
+
+        try:
+            return send()
+        except requests.ConnectionError as error:
+            # Once, and only where the server had closed an idle connection before it saw the request (F11).
+            if not StaleConnection.caused(error) or not isinstance(prepared.body, bytes | None):
+                raise
+        adapter.close()
+        return send()
+
+    def _pooled(self) -> requests.Session:
+        """The session of this process: a pool that is shared over a fork mixes up answers (F72)."""
+        if self._session is None or self._session[0] != os.getpid():
+            session = requests.Session()
+            session.trust_env = False
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            session.headers.clear()
+            adapter = PoolAdapter(idle_timeout=self.idle, pool_size=self._pool_size)
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
+            self._session = (os.getpid(), session)
+        return self._session[1]
+
+    def _check_path(self, method: str, path: str) -> None:
+        if path in PATHS:
+            if method not in PATHS[path]:
+                allow = ", ".join(sorted(PATHS[path]))
+                raise APIError(405, "method not allowed", headers=(("Allow", allow),))
+        elif not _ADMIN.fullmatch(path):
+            raise APIError(404, "not found")
+        elif not self._native_admin:
+            raise APIError(403, "not allowed here; native_admin=True allows it")
+
+    def _request_headers(self, environ: WSGIEnvironment) -> dict[str, str]:
+        headers = {
+            "User-Agent": "openai-compat",
+            "Accept": environ.get("HTTP_ACCEPT", "*/*"),
+            "Accept-Encoding": "identity",
+        }
+        if environ.get("CONTENT_TYPE"):
+            headers["Content-Type"] = environ["CONTENT_TYPE"]
+        return headers | self._headers
+
+    def translated(self, error: Exception) -> APIError:
+        """Any exception of the transport as the client sees it: without host, URL or key."""
+        log.warning("%r: %s", self, type(error).__name__)
+        causes = list(_causes(error))
+        if any(isinstance(cause, APIError) for cause in causes):
+            return next(cause for cause in causes if isinstance(cause, APIError))
+        # In this order: to urllib3 a refused connection is a kind of time-out.
+        if any(isinstance(cause, _UNREACHABLE) for cause in causes):
+            return APIError(502, "The backend could not be reached.", code="upstream_unreachable")
+        if any(isinstance(cause, _TIMEOUTS) for cause in causes):
+            return APIError(504, "The backend took too long.", code="upstream_timeout", retry=False)
+        return broken("The connection to the backend broke.")
+
+
+_TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
+_UNREACHABLE = (
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.NameResolutionError,
+    urllib3.exceptions.ProxyError,
+    urllib3.exceptions.SSLError,
+    requests.exceptions.SSLError,
+    requests.exceptions.InvalidURL,
+    UnicodeError,
+)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was made of: requests and urllib3 keep the cause in ``args`` or ``reason``."""
+    todo, seen = [error], set()
+    while todo:
+        error = todo.pop()
+        if id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        inner = (*error.args, error.__cause__, error.__context__, getattr(error, "reason", None))
+        todo.extend(cause for cause in inner if isinstance(cause, BaseException))
+
+
+class _Body:
+    """The body of an upstream answer, as it comes."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, upstream: Upstream) -> None:
+        self._response = response
+        self._translated: Callable[[Exception], APIError] = upstream.translated
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            # read1 gives what has arrived, for chunked, sized and close-delimited bodies alike.
+            data = self._response.read1(_READ, decode_content=True)
+        except (HTTPError, OSError, ValueError) as error:
+            raise self._translated(error) from error
+        if not data:
+            raise StopIteration
+        return data
+
+    def drain(self) -> None:
+        """Read to the end, if it is there or comes at once: then the connection can be used again."""
+        sock = socket_of(self._response)
+        try:
+            if sock is not None:
+                sock.settimeout(_GRACE)
+            left = _GRACE_BYTES
+            while left > 0 and (data := self._response.read1(left, decode_content=False)):
+                left -= len(data)
+        except (HTTPError, OSError, ValueError, RuntimeError) as error:
+            log.info("an upstream connection is not kept: %s", type(error).__name__)
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else close it."""
+        self._response.close()
+
+
+def _body(environ: WSGIEnvironment) -> Any:
+    """The request body: bytes for translated calls, else the client's, as a stream of known or unknown length."""
+    if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+        return None
+    if environ.get(TRANSLATED):
+        return environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    length = environ.get("CONTENT_LENGTH") or ""
+    if re.fullmatch("[0-9]{1,18}", length):
+        return _Input(environ["wsgi.input"], int(length))
+    if environ.get("wsgi.input_terminated"):
+        return iter(lambda: environ["wsgi.input"].read(_READ), b"")
+    return None
+
+
+class _Input:
+    """A client's body of known length, never read past its end (W8)."""
+
+    def __init__(self, stream: Any, length: int) -> None:
+        self._stream = stream
+        self._length = length
+        self._left = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.read(_READ), b"")
+
+    def read(self, size: int = -1) -> bytes:
+        if self._left <= 0:
+            return b""
+        data: bytes = self._stream.read(min(self._left, size if size >= 0 else self._left, _READ))
+        if not data:
+            raise APIError(400, "The request body is shorter than its Content-Length.")
+        self._left -= len(data)
+        return data
+
+
+def _check_status(response: urllib3.BaseHTTPResponse) -> None:
+    """Statuses of a remote server that are the operator's matter (F14, F17, F18)."""
+    status = response.status
+    if status in (401, 403) or 300 <= status < 400:
+        # A sign-in hint or a challenge is for the operator; the client's credentials are not at fault.
+        log.error("the upstream answered %d; is its key right, and its URL?", status)
+        response.close()
+        if status < 400:
+            raise APIError(502, "The backend redirects.", code="upstream_redirect", retry=False)
+        raise APIError(502, "The backend refused the gateway's credentials.", code="upstream_auth", retry=False)
+
+
+def _passed_on(response: urllib3.BaseHTTPResponse) -> list[tuple[str, str]]:
+    """The response headers that may be handed on: end-to-end ones with sound names and values (W6, F69)."""
+    named = {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
+    drop = _HOP_BY_HOP | named
+    if response.headers.get("content-encoding"):  # it is decoded here
+        drop |= {"content-encoding", "content-length"}
+    return [
+        (name, value)
+        for name, value in response.headers.items()
+        if name.lower() not in drop and _HEADER_NAME.fullmatch(name) and not _CONTROL.search(value)
+    ]
+
+
+def _native_error(error: APIError, start_response: StartResponse) -> Iterable[bytes]:
+    body = json.encode({"error": error.message})
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers]
+    start_response(f"{error.status} {_REASONS.get(error.status, 'Error')}", headers)
+    return [body]
+
+
+_REASONS = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    502: "Bad Gateway",
+    504: "Gateway Timeout",
+}

@@ -1,0 +1,138 @@
+"""The server: gunicorn in this process.
+
+The application, its sessions and threads are made in ``load()``, that is in each worker, after the fork: a warmed
+pool that is shared over a fork gives one request the answer of another. So nothing is preloaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from openai_compat.errors import APIError
+from openai_compat.middleware import OpenAICompat
+from openai_compat.native.address import redacted
+from openai_compat.native.backend import Backend
+from openai_compat.native.memory import Memory
+from openai_compat.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+#: seconds that the look at the upstream may take at the start
+PROBE_TIMEOUT = 1.0
+
+#: gunicorn's settings where ours differ from its own; GUNICORN_CMD_ARGS and flags change them
+DEFAULTS = {
+    "bind": "127.0.0.1:8000",
+    "worker_class": "gthread",
+    "workers": 1,
+    # OpenAI's clients keep connections for 5 s and more; gunicorn's 2 s would race with their next request.
+    "keepalive": 75,
+    "loglevel": "warning",
+}
+_FIXED = {"preload_app": False, "control_socket_disable": True}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to serve, and how."""
+
+    #: the URL of an Ollama; None for the demo backend
+    upstream: str | None
+    headers: Mapping[str, str]
+    verify: bool | str
+    settings: Settings
+    #: gunicorn's settings that were given; None is not given
+    server: Mapping[str, Any]
+
+    def backend(self, *, timeout: float | None = None) -> WSGIApplication:
+        """The native application. Made after the fork: see the top of this file."""
+        if self.upstream is None:
+            from openai_compat.demo import Demo
+
+            return Demo()
+        from openai_compat.native.upstream import Upstream
+
+        return Upstream(
+            self.upstream,
+            timeout=self.settings.timeout if timeout is None else timeout,
+            headers=self.headers,
+            verify=self.verify,
+            native_admin=self.settings.native_admin,
+            pool_size=self.settings.pool_size,
+        )
+
+
+def serve(plan: Plan) -> int:
+    """Serve until stopped; the exit status."""
+    try:
+        from openai_compat.gunicorn_app import Application
+    except ImportError:
+        sys.stderr.write("openai-compat: serving needs the extra 'server': pip install 'openai-compat[server]'\n")
+        return 2
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    options = {**DEFAULTS, "threads": plan.server["threads"], "post_worker_init": _announcer(plan)}
+    given = {key: value for key, value in plan.server.items() if value is not None}
+    Application(lambda: OpenAICompat(plan.backend(), settings=plan.settings), options, given | _FIXED).run()
+    return 0
+
+
+def _announcer(plan: Plan) -> Any:
+    def post_worker_init(worker: Any) -> None:
+        if worker.age == 1:  # the first one speaks for all
+            addresses = [address(sock.getsockname()) for sock in worker.sockets]
+            threading.Thread(target=lambda: print(announcement(plan, addresses), flush=True), daemon=True).start()
+
+    return post_worker_init
+
+
+def address(name: Any) -> str:
+    """The URL of a listening socket, from what ``getsockname`` says."""
+    if not isinstance(name, tuple):
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"http://{host}:{name[1]}"
+
+
+def announcement(plan: Plan, addresses: list[str]) -> str:
+    """What the server says once it listens: where, what it serves, and a line to try."""
+    base = addresses[0] + plan.settings.prefix
+    where = "the built-in demo" if plan.upstream is None else redacted(plan.upstream)
+    try:
+        names = [found.model or found.name for found in _probe(plan).tags().models or []]
+        seen = ", ".join(names) or "none yet; `ollama pull` one"
+        model = next(iter(names), "MODEL")
+    except APIError as error:
+        seen, model = f"not known: {error.message} Serving all the same.", "MODEL"
+    return (
+        f"openai-compat listens at {', '.join(at + plan.settings.prefix for at in addresses)}\n"
+        f"  backend: {where}\n"
+        f"  models:  {seen}\n"
+        f"  try:     curl -N {base}/chat/completions -H 'Content-Type: application/json' "
+        f'-d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
+    )
+
+
+def _probe(plan: Plan) -> Backend:
+    return Backend(plan.backend(timeout=PROBE_TIMEOUT), probe_environ(), plan.settings, Memory())
+
+
+def probe_environ() -> dict[str, Any]:
+    """The environ of a request that no client made."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }

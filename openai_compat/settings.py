@@ -1,0 +1,149 @@
+"""What can be set, once.
+
+Every option of the middleware is a field of :class:`Settings`: the keywords of ``OpenAICompat``,
+the command line and the table in the README are read off it, so none of them can drift.
+Only plain values live here; what a setting means is code elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+Overflow = Literal["error", "truncate"]
+Unsupported = Literal["warn", "error"]
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How OpenAI's sampling parameters become Ollama's options.
+
+    The default is Ollama's mapping of today: an unset temperature or top_p is sent as 1.0, as OpenAI
+    documents it, and values are sent as they are.
+
+    Source: ollama ``openai/openai.go`` ``FromChatRequest`` (at fb3076099).
+    """
+
+    #: sent when the request gives none; ``None`` leaves it to the model
+    temperature: float | None = 1.0
+    #: sent when the request gives none; ``None`` leaves it to the model
+    top_p: float | None = 1.0
+    #: a given temperature is multiplied by this
+    temperature_scale: float = 1.0
+    #: both given penalties are multiplied by this
+    penalty_scale: float = 1.0
+    #: a given seed forces temperature 0
+    seed_means_greedy: bool = False
+    #: the misspelt key ``presence_penalty_penalty`` is read where ``presence_penalty`` is absent
+    misspelt_presence_penalty: bool = False
+    #: what ``overflow=None`` means
+    overflow: Overflow = "error"
+
+    @classmethod
+    def model(cls) -> Sampling:
+        """Leave what the request does not set to the model's own Modelfile."""
+        return cls(temperature=None, top_p=None)
+
+    @classmethod
+    def v0_1_24(cls) -> Sampling:
+        """Map as the first published middleware did.
+
+        Source: ollama v0.1.24 ``openai/openai.go`` ``fromRequest``.
+        """
+        return cls(
+            temperature_scale=2.0,
+            penalty_scale=2.0,
+            seed_means_greedy=True,
+            misspelt_presence_penalty=True,
+            overflow="truncate",
+        )
+
+
+def _env(help: str, default: Any) -> Any:
+    """A scalar setting, which the command line and the environment can give too."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All options of the middleware. Sizes are bytes, times are seconds."""
+
+    prefix: str = _env("where OpenAI's routes begin", "/v1")
+    sampling: Sampling = field(
+        default=Sampling(), metadata={"help": "how sampling parameters map", "keyword_only": True}
+    )
+    overflow: Overflow | None = _env(
+        "a prompt longer than the context: ``error`` refuses it, ``truncate`` lets Ollama cut it; "
+        "unset: as ``sampling`` says",
+        None,
+    )
+    unsupported: Unsupported = _env(
+        "a parameter that Ollama can never honour: ``warn`` accepts and lists it, ``error`` refuses it", "warn"
+    )
+    reasoning_content: bool = _env("send reasoning as ``reasoning_content`` too, beside ``reasoning``", True)
+    native_admin: bool = _env("let pull, push, create, copy, delete and blobs through to a URL backend", False)
+    connect_timeout: float = _env("seconds to reach a URL backend", 5.0)
+    head_timeout: float = _env("seconds a URL backend may take to its first line (a model loads)", 600.0)
+    idle_timeout: float = _env("seconds a URL backend may be silent between two lines", 300.0)
+    pool_size: int = _env("connections to a URL backend that are kept open", 64)
+    max_body: int = _env("bytes of a request body, as sent and inflated", 32 * MEBIBYTE)
+    max_answer: int = _env("bytes of a native answer that is collected", 64 * MEBIBYTE)
+    max_line: int = _env("bytes of one native line", 16 * MEBIBYTE)
+    max_messages: int = _env("messages of a request", 10_000)
+    max_tools: int = _env("tools of a request", 128)
+    max_stop: int = _env("stop sequences of a request", 16)
+
+    def __post_init__(self) -> None:
+        if self.prefix and (not self.prefix.startswith("/") or self.prefix.endswith("/") or "//" in self.prefix):
+            raise ValueError(f"prefix must be empty or begin with '/' and not end with it, not {self.prefix!r}")
+        if self.overflow not in (None, "error", "truncate"):
+            raise ValueError(f"overflow must be 'error' or 'truncate', not {self.overflow!r}")
+        if self.unsupported not in ("warn", "error"):
+            raise ValueError(f"unsupported must be 'warn' or 'error', not {self.unsupported!r}")
+        for row in dataclasses.fields(self):
+            if row.type in ("int", "float") and not getattr(self, row.name) > 0:
+                raise ValueError(f"{row.name} must be above 0, not {getattr(self, row.name)!r}")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether an overlong prompt is left to Ollama, which cuts it and says nothing."""
+        return (self.overflow or self.sampling.overflow) == "truncate"
+
+    @property
+    def timeout(self) -> tuple[float, float, float]:
+        """(connect, head, idle), in seconds."""
+        return (self.connect_timeout, self.head_timeout, self.idle_timeout)
+
+
+class Options(TypedDict, total=False):
+    """The keywords of ``OpenAICompat``: the fields of :class:`Settings`, for type checkers (a test compares them)."""
+
+    prefix: str
+    sampling: Sampling
+    overflow: Overflow | None
+    unsupported: Unsupported
+    reasoning_content: bool
+    native_admin: bool
+    connect_timeout: float
+    head_timeout: float
+    idle_timeout: float
+    pool_size: int
+    max_body: int
+    max_answer: int
+    max_line: int
+    max_messages: int
+    max_tools: int
+    max_stop: int
+
+
+def environment_name(setting: str) -> str:
+    """The environment variable of a setting: ``max_body`` → ``OPENAI_COMPAT_MAX_BODY``."""
+    return "OPENAI_COMPAT_" + setting.upper()
+
+
+def scalars() -> list[dataclasses.Field[Any]]:
+    """The settings that are single values, and so have a flag and an environment variable."""
+    return [row for row in dataclasses.fields(Settings) if not row.metadata.get("keyword_only")]

@@ -1,0 +1,1 @@
+"""What two or more endpoints share: pure mapping, both ways."""

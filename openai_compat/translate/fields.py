@@ -1,0 +1,161 @@
+"""What becomes of each request field: a row beside the field, read by code and by the README.
+
+A request struct annotates every field with a :class:`Field`: ``Annotated[float | None,
+mapped("options.temperature", low=0, high=2)]``. Nothing is silently ignored: a field is mapped,
+accepted (and listed in a response header when it has no effect), or refused by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from dataclasses import dataclass
+from typing import Literal, get_type_hints
+
+import msgspec
+
+from openai_compat.errors import invalid, not_supported
+from openai_compat.settings import Settings
+
+log = logging.getLogger("openai_compat")
+
+Status = Literal["mapped", "accepted", "refused", "policy"]
+
+#: an integer, which a client may also write ``100.0``
+Integer = int | float | None
+
+#: the integers that Ollama can read
+INT64 = (-(2**63), 2**63 - 1)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One row: what becomes of a field.
+
+    ``status``: *mapped* to ``native``; *accepted* without a native counterpart; *refused* with a 400;
+    *policy*: as the setting ``unsupported`` says.
+    """
+
+    status: Status
+    #: the native field it becomes, or a few words on what happens
+    native: str = ""
+    low: float | None = None
+    high: float | None = None
+    #: a number without a fraction
+    whole: bool = False
+
+
+def mapped(native: str, *, low: float | None = None, high: float | None = None) -> Field:
+    return Field("mapped", native, low, high)
+
+
+def whole(native: str, *, low: float = INT64[0], high: float = INT64[1]) -> Field:
+    """A mapped integer."""
+    return Field("mapped", native, low, high, whole=True)
+
+
+def accepted(note: str) -> Field:
+    return Field("accepted", note)
+
+
+def refused(note: str) -> Field:
+    return Field("refused", note)
+
+
+def policy(note: str) -> Field:
+    """A parameter that Ollama can never honour."""
+    return Field("policy", note)
+
+
+@functools.cache
+def rows(struct: type[msgspec.Struct]) -> dict[str, Field]:
+    """The rows of a request struct, by the field's name on the wire, in order."""
+    hints = get_type_hints(struct, include_extras=True)
+    found = {}
+    for field in msgspec.structs.fields(struct):
+        marks = [mark for mark in getattr(hints[field.name], "__metadata__", ()) if isinstance(mark, Field)]
+        if marks:
+            found[field.encode_name] = marks[0]
+    return found
+
+
+@functools.cache
+def _ranged(struct: type[msgspec.Struct]) -> list[tuple[str, Field]]:
+    return [(name, row) for name, row in rows(struct).items() if row.low is not None or row.high is not None]
+
+
+def check_ranges(request: msgspec.Struct) -> None:
+    """Refuse numbers outside the ranges of their rows, in OpenAI's words; make whole numbers integers.
+
+    :raises APIError: 400.
+    """
+    for name, row in _ranged(type(request)):
+        value = getattr(request, name)
+        if value is not None:
+            value = check_number(name, value, row)
+            if row.whole:
+                setattr(request, name, value)
+
+
+def check_number(name: str, value: float, row: Field) -> float:
+    """The number, an ``int`` if its row is whole.
+
+    :raises APIError: 400 for a fraction where none may be, and outside the row's range.
+    """
+    kind = "integer" if row.whole else "decimal"
+    if row.whole and isinstance(value, float):
+        if not value.is_integer():
+            text = f"Invalid type for '{name}': expected an integer, but got a decimal number instead."
+            raise invalid(text, name, "invalid_type")
+        value = int(value)
+    if row.low is not None and value < row.low:
+        text = f"{kind} below minimum value. Expected a value >= {row.low:.15g}, but got {value} instead."
+        raise invalid(f"Invalid '{name}': {text}", name, f"{kind}_below_min_value")
+    if row.high is not None and value > row.high:
+        text = f"{kind} above maximum value. Expected a value <= {row.high:.15g}, but got {value} instead."
+        raise invalid(f"Invalid '{name}': {text}", name, f"{kind}_above_max_value")
+    return value
+
+
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
+_MAX_NAME = 64
+_MAX_HEADER = 1024
+
+
+class Ignored:
+    """What a request holds that has no effect on its answer."""
+
+    HEADER = "openai-compat-ignored"
+
+    def __init__(self, settings: Settings, unknown: list[str]) -> None:
+        self._refuse = settings.unsupported == "error"
+        self._names = set(unknown)
+
+    def add(self, name: str) -> None:
+        """Note a parameter that is accepted and has no effect."""
+        self._names.add(name)
+
+    def unsupported(self, name: str, why: str) -> None:
+        """Note a parameter that Ollama can never honour.
+
+        :raises APIError: 400 under ``unsupported="error"``.
+        """
+        if self._refuse:
+            raise not_supported(name, why)
+        log.warning("ignored parameter %s: %s", name, why)
+        self._names.add(name)
+
+    def headers(self) -> list[tuple[str, str]]:
+        """The response header that lists them, sorted; at most 1 KiB, then ``...+N``."""
+        names = sorted({_NOT_A_NAME.sub("_", name)[:_MAX_NAME] for name in self._names} - {""})
+        if not names:
+            return []
+        kept: list[str] = []
+        size = 0
+        for name in names:
+            size += len(name) + 2
+            if size > _MAX_HEADER - len(f"...+{len(names)}"):
+                return [(self.HEADER, ", ".join([*kept, f"...+{len(names) - len(kept)}"]))]
+            kept.append(name)
+        return [(self.HEADER, ", ".join(kept))]

@@ -1,0 +1,87 @@
+"""Log-probabilities: native → OpenAI's chat form.
+
+Source: ollama ``openai/openai.go`` ``ToChatCompletion``. Differs: ``bytes`` and ``top_logprobs`` are always there.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from openai_compat.native import messages as native
+
+#: how OpenAI writes a probability of nothing
+_IMPOSSIBLE = -9999.0
+
+
+class TopLogprob(Struct):
+    """Source: OpenAI's ``TopLogprob``."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(Struct):
+    """Source: OpenAI's ``ChatCompletionTokenLogprob``."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(Struct):
+    """``choices[].logprobs``."""
+
+    content: list[TokenLogprob] | None
+    refusal: None = None
+
+
+def to_logprobs(logprobs: list[native.Logprob]) -> ChoiceLogprobs:
+    """Translate the log-probabilities of some tokens."""
+    return ChoiceLogprobs(
+        [
+            TokenLogprob(
+                entry.token,
+                _logprob(entry),
+                _bytes(entry),
+                [TopLogprob(top.token, _logprob(top), _bytes(top)) for top in entry.top_logprobs or ()],
+            )
+            for entry in logprobs
+        ]
+    )
+
+
+def _logprob(entry: native.TokenLogprob) -> float:
+    return _IMPOSSIBLE if entry.logprob is None else entry.logprob
+
+
+def _bytes(entry: native.TokenLogprob) -> list[int]:
+    return list(entry.token.encode()) if entry.bytes is None else entry.bytes
+
+
+class ContentLogprobs:
+    """Keep the log-probabilities of content apart from those of thinking, which belong to no content.
+
+    A line may carry log-probabilities and no text: a part of a character, or a tag around the thinking.
+    Those wait for the next line with text, and share its fate.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[native.Logprob] = []
+        self._in_content = False
+
+    def of(self, line: native.ChatResponse) -> list[native.Logprob]:
+        """The log-probabilities that belong to the content of this line (or, at the end, to content before it)."""
+        if line.logprobs:
+            self._held += line.logprobs
+        message = line.message
+        if message is not None and message.content:
+            self._in_content = True
+        elif message is not None and (message.thinking or message.tool_calls):
+            self._in_content = False
+            self._held = []
+        if not self._held or not (self._in_content and (line.done or (message is not None and message.content))):
+            return []
+        found, self._held = self._held, []
+        return found

@@ -1,0 +1,205 @@
+"""Messages: OpenAI's → Ollama's, one for one.
+
+Several parts stay one native message: text joined in order, images and audio beside it.
+
+Source: ollama ``openai/openai.go`` ``FromChatRequest``, ``decodeImageURL``. Differs: parts are not split into
+messages, ``developer`` is ``system``, null content is "", references in the history survive.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from openai_compat.errors import invalid, missing
+from openai_compat.native import messages as native
+from openai_compat.translate.fields import Ignored
+from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_tool_calls
+
+
+class ImageURL(Struct):
+    url: str | None = None
+    detail: str | None = None
+
+
+class InputAudio(Struct):
+    #: base64
+    data: str | None = None
+    format: str | None = None
+
+
+class ContentPart(Struct):
+    """A part of any kind; ``type`` says which field counts."""
+
+    type: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | ImageURL | None = None
+    input_audio: InputAudio | None = None
+
+
+class ChatMessage(Struct):
+    """Source: OpenAI's ``ChatCompletionRequestMessage``, all roles in one. Unknown keys are tolerated."""
+
+    role: str | None = None
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallIn] | None = None
+    function_call: FunctionCall | None = None
+    tool_call_id: str | None = None
+    #: of an earlier answer: text, or other servers' structures, which are passed over
+    reasoning: Any = None
+    reasoning_content: Any = None
+
+
+ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+def from_messages(messages: Sequence[ChatMessage], ignored: Ignored) -> list[native.Message]:
+    """Map all messages, in order.
+
+    :raises APIError: 400 whose ``param`` is the path of what is wrong, as ``messages[0].content[1]``.
+    """
+    called: dict[str, str] = {}  # the name of each function called so far, by the id of the call
+    return [_from_message(message, f"messages[{i}]", called, ignored) for i, message in enumerate(messages)]
+
+
+def _from_message(message: ChatMessage, path: str, called: dict[str, str], ignored: Ignored) -> native.Message:
+    if message.role is None:
+        raise missing(f"{path}.role")
+    role = ROLES.get(message.role.lower())
+    if role is None:
+        supported = ", ".join(f"'{name}'" for name in ROLES)
+        raise invalid(f"Invalid value: '{message.role[:64]}'. Supported values are: {supported}.", f"{path}.role")
+    sent = native.Message(role)
+    _set_content(sent, message, f"{path}.content", ignored)
+    if role == "assistant":
+        _set_assistant(sent, message, path, called)
+    elif role == "tool":
+        _set_result(sent, message, called)
+    elif message.name:
+        ignored.add("messages[].name")
+    return sent
+
+
+def _set_assistant(sent: native.Message, message: ChatMessage, path: str, called: dict[str, str]) -> None:
+    thinking = next((text for text in (message.reasoning, message.reasoning_content) if isinstance(text, str)), "")
+    if thinking:
+        sent.thinking = thinking
+    calls = message.tool_calls or []
+    if calls:
+        sent.tool_calls = from_tool_calls(calls, f"{path}.tool_calls")
+    elif message.function_call is not None:
+        sent.tool_calls = from_tool_calls([ToolCallIn(function=message.function_call)], f"{path}.function_call")
+    for call in calls:
+        if call.id and call.function and call.function.name:
+            called[call.id] = call.function.name
+
+
+def _set_result(sent: native.Message, message: ChatMessage, called: dict[str, str]) -> None:
+    """The result of a call: Ollama wants the function's name, OpenAI's clients send only the id of the call."""
+    name = message.name or called.get(message.tool_call_id or "")
+    if name:
+        sent.tool_name = name
+    if message.tool_call_id:
+        sent.tool_call_id = message.tool_call_id
+
+
+def _set_content(sent: native.Message, message: ChatMessage, path: str, ignored: Ignored) -> None:
+    content = message.content
+    if content is None:
+        sent.content = message.refusal or ""
+    elif isinstance(content, str):
+        sent.content = content
+    else:
+        texts: list[str] = []
+        files: list[str] = []
+        for i, part in enumerate(content):
+            _add_part(part, f"{path}[{i}]", texts, files, ignored)
+        sent.content = "".join(texts)
+        if files:
+            sent.images = files
+
+
+def _add_part(part: ContentPart, path: str, texts: list[str], files: list[str], ignored: Ignored) -> None:
+    if part.type == "text":
+        texts.append(_required(part.text, f"{path}.text"))
+    elif part.type == "refusal":
+        texts.append(_required(part.refusal, f"{path}.refusal"))
+    elif part.type == "image_url":
+        image_url = part.image_url if isinstance(part.image_url, ImageURL) else ImageURL(part.image_url)
+        if image_url.detail in ("low", "high"):
+            ignored.add("messages[].content[].image_url.detail")
+        where = f"{path}.image_url" + (".url" if isinstance(part.image_url, ImageURL) else "")
+        files.append(image(_required(image_url.url, where), where))
+    elif part.type == "input_audio":
+        data = part.input_audio.data if part.input_audio else None
+        files.append(_audio(_required(data, f"{path}.input_audio.data"), f"{path}.input_audio.data"))
+    elif part.type is None:
+        raise missing(f"{path}.type")
+    else:
+        text = "Supported values are: 'text', 'image_url', 'input_audio', and 'refusal'."
+        raise invalid(f"Invalid value: '{part.type[:64]}'. {text}", path)
+
+
+def _required(value: str | None, path: str) -> str:
+    if value is None:
+        raise missing(path)
+    return value
+
+
+_DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),(.*)", re.S | re.I)
+_IMAGES = ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "")
+_BAD_IMAGE = "invalid image input: expected base64, alone or in a data URI of type png, jpeg, jpg, webp or gif"
+
+
+def image(url: str, path: str) -> str:
+    """The base64 of an image given as a data URI, or as bare base64.
+
+    :raises APIError: 400 for a URL to fetch, another type, or what is no base64.
+    """
+    if re.match(r"https?:", url, re.I):
+        text = "image URLs are not currently supported, please use base64 encoded data instead"
+        raise invalid(text, path, "invalid_image_url")
+    match = _DATA_URI.fullmatch(url)
+    if match:
+        parameters = match[2].lower().split(";")
+        if match[1].lower() not in _IMAGES or "base64" not in parameters:
+            raise invalid(_BAD_IMAGE, path, "invalid_image_format")
+        url = match[3]
+    elif ":" in url[:32]:
+        raise invalid(_BAD_IMAGE, path, "invalid_image_url")
+    return _base64(url) or _refuse(_BAD_IMAGE, path, "invalid_image_url")
+
+
+def _audio(data: str, path: str) -> str:
+    return _base64(data) or _refuse("invalid input_audio format: expected base64 data", path, "invalid_value")
+
+
+def _refuse(text: str, path: str, code: str) -> str:
+    raise invalid(text, path, code)
+
+
+_WHITE_SPACE = re.compile(r"[\r\n\t ]+")
+
+
+def _base64(text: str) -> str | None:
+    """The text if it is strict, non-empty base64 (line breaks are taken out), else None."""
+    text = _WHITE_SPACE.sub("", text)
+    try:
+        return text if base64.b64decode(text, validate=True) else None
+    except (binascii.Error, ValueError):
+        return None

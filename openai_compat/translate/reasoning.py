@@ -1,0 +1,107 @@
+"""Reasoning: every spelling of "think" that clients have → Ollama's ``think``.
+
+Source: ollama ``openai/openai.go`` ``thinkFromReasoningEffort``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Struct
+
+from openai_compat.errors import APIError, invalid
+from openai_compat.native import messages as native
+from openai_compat.native.backend import Backend
+from openai_compat.native.stream import NativeStream
+from openai_compat.translate.fields import Ignored, mapped
+from openai_compat.translate.sampling import SamplingFields
+
+#: OpenAI's efforts, and those of other servers, as Ollama clamps them
+EFFORTS: dict[str, bool | str] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "max": "max",
+    "xhigh": "max",
+    "ultra": "max",
+}
+_LEVELS = ("low", "medium", "high", "max")
+
+
+class Reasoning(Struct):
+    """``reasoning``, as in the Responses API."""
+
+    effort: str | None = None
+
+
+class ThinkingKind(Struct):
+    """``thinking``, as some clients write it: ``{"type": "enabled"}``."""
+
+    type: str | None = None
+
+
+class ThinkFields(SamplingFields):
+    """Sampling, and the request fields that choose thinking; the first that says something wins, in this order."""
+
+    think: Annotated[bool | str | None, mapped("think")] = None
+    reasoning: Annotated[Reasoning | None, mapped("think (``effort``)")] = None
+    reasoning_effort: Annotated[str | None, mapped("think")] = None
+    chat_template_kwargs: Annotated[dict[str, Any] | None, mapped("think (``enable_thinking``)")] = None
+    thinking: Annotated[ThinkingKind | None, mapped("think (``type``)")] = None
+
+
+def think(request: ThinkFields, ignored: Ignored) -> bool | str | None:
+    """What ``think`` becomes; None if the request says nothing of it.
+
+    :raises APIError: 400 for an effort that nobody knows.
+    """
+    for key in set(request.chat_template_kwargs or {}) - {"enable_thinking"}:
+        ignored.add(f"chat_template_kwargs.{key}")
+    if request.think is not None:
+        return _level(request.think)
+    if request.reasoning is not None and request.reasoning.effort:
+        return _effort(request.reasoning.effort, "reasoning.effort")
+    if request.reasoning_effort:
+        return _effort(request.reasoning_effort, "reasoning_effort")
+    enabled = (request.chat_template_kwargs or {}).get("enable_thinking")
+    if isinstance(enabled, bool):
+        return enabled
+    kind = request.thinking.type if request.thinking else None
+    return {"enabled": True, "disabled": False}.get(kind or "")
+
+
+def _effort(effort: str, param: str) -> bool | str:
+    try:
+        return EFFORTS[effort]
+    except KeyError:
+        known = '"minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none"'
+        raise invalid(f'invalid reasoning value: "{effort[:64]}" (must be {known})', param) from None
+
+
+def _level(value: bool | str) -> bool | str:
+    if isinstance(value, str) and value not in _LEVELS:
+        text = f'invalid think value: "{value[:64]}" (must be "high", "medium", "low", "max", true, or false)'
+        raise invalid(text, "think")
+    return value
+
+
+def chat(backend: Backend, request: native.ChatRequest, ignored: Ignored) -> NativeStream[native.ChatResponse]:
+    """Ask; and ask once more without thinking if the model turns out to have none.
+
+    A model that has none is remembered for a while. Ollama refuses such a request; a client that sends
+    an effort with everything should not be shut out of the models that cannot think.
+    """
+    if request.think is UNSET or request.think is False:
+        return backend.chat(request)
+    if request.model not in backend.cannot_think:
+        try:
+            return backend.chat(request)
+        except APIError as error:
+            if error.status != 400 or "does not support thinking" not in error.message:
+                raise
+            backend.cannot_think.add(request.model)
+    ignored.unsupported("reasoning_effort", "The model does not support thinking.")
+    request.think = UNSET
+    return backend.chat(request)

@@ -1,0 +1,174 @@
+"""Sampling parameters → Ollama's options.
+
+Precedence: OpenAI's own field, then a top-level extra, then ``options``, then the ``Sampling`` policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from msgspec import Raw, Struct
+
+from openai_compat.errors import invalid, too_long
+from openai_compat.native import messages as native
+from openai_compat.settings import Sampling, Settings
+from openai_compat.translate.fields import INT64, Field, Ignored, Integer, check_number, mapped, policy, whole
+from openai_compat.wire import json
+
+
+class SamplingFields(Struct):
+    """The request fields that become options, of every endpoint that generates.
+
+    Source: ollama ``openai/openai.go`` ``ChatCompletionRequest``, ``CompletionRequest``; ``api/types.go`` ``Options``.
+    """
+
+    temperature: Annotated[float | None, mapped("options.temperature", low=0, high=2)] = None
+    top_p: Annotated[float | None, mapped("options.top_p", low=0, high=1)] = None
+    seed: Annotated[Integer, whole("options.seed")] = None
+    stop: Annotated[str | list[str] | None, mapped("options.stop")] = None
+    frequency_penalty: Annotated[float | None, mapped("options.frequency_penalty", low=-2, high=2)] = None
+    presence_penalty: Annotated[float | None, mapped("options.presence_penalty", low=-2, high=2)] = None
+    #: the first middleware's misspelling, read under ``Sampling.v0_1_24()`` only
+    presence_penalty_penalty: Annotated[
+        float | None, mapped("options.presence_penalty, under ``Sampling.v0_1_24()`` only", low=-2, high=2)
+    ] = None
+    logit_bias: Annotated[Any, policy("Ollama cannot bias tokens.")] = None
+    options: Annotated[dict[str, Raw] | None, mapped("options")] = None
+    num_ctx: Annotated[Integer, whole("options.num_ctx", low=1)] = None
+    top_k: Annotated[Integer, whole("options.top_k")] = None
+    min_p: Annotated[float | None, mapped("options.min_p")] = None
+    typical_p: Annotated[float | None, mapped("options.typical_p")] = None
+    repeat_penalty: Annotated[float | None, mapped("options.repeat_penalty")] = None
+    repetition_penalty: Annotated[float | None, mapped("options.repeat_penalty")] = None
+    keep_alive: Annotated[str | float | None, mapped("keep_alive")] = None
+    truncate: Annotated[bool | None, mapped("truncate")] = None
+    shift: Annotated[bool | None, mapped("shift")] = None
+
+
+#: the extras that are sent under another name, or their own, when given
+_EXTRAS = ("num_ctx", "top_k", "min_p", "typical_p")
+
+
+def from_sampling(
+    request: SamplingFields, max_tokens: int | None, settings: Settings, ignored: Ignored
+) -> dict[str, Any]:
+    """Map the sampling fields of a request to options.
+
+    :param max_tokens: −1 for no limit, 0 for no text (see :func:`is_silent`), None if not given.
+    :raises APIError: 400 for a wrong type inside ``options``, too many stop sequences.
+    """
+    sampling = settings.sampling
+    options = _from_options(request.options or {}, settings)
+    for name in _EXTRAS:
+        _set(options, name, getattr(request, name))
+    _set(options, "repeat_penalty", request.repetition_penalty)
+    _set(options, "repeat_penalty", request.repeat_penalty)
+    _set(options, "seed", request.seed)
+    _set(options, "stop", _stop(request.stop, settings))
+    _set(options, "num_predict", max_tokens)
+    if options.get("num_predict") == 0:
+        options["num_predict"] = 1  # to Ollama 0 means no limit; the one token is thrown away
+    _set(options, "temperature", _temperature(request, sampling))
+    _set(options, "top_p", request.top_p)
+    _set(options, "frequency_penalty", _scaled(request.frequency_penalty, sampling.penalty_scale))
+    _set(options, "presence_penalty", _scaled(_presence_penalty(request, sampling, ignored), sampling.penalty_scale))
+    for name, value in (("temperature", sampling.temperature), ("top_p", sampling.top_p)):
+        if value is not None:
+            options.setdefault(name, value)
+    if request.logit_bias:
+        ignored.unsupported("logit_bias", "Ollama cannot bias tokens.")
+    return options
+
+
+def is_silent(request: SamplingFields, max_tokens: int | None) -> bool:
+    """Whether no text was asked for (``max_tokens: 0``, in either spelling), as to count a prompt."""
+    if max_tokens is not None:
+        return max_tokens == 0
+    given = (request.options or {}).get("num_predict")
+    return given is not None and json.decode_raw(given) == 0
+
+
+def silent(responses: Iterator[native.ChatResponse]) -> Iterator[native.ChatResponse]:
+    """Leave only the end of a stream: nothing was asked for, one token was made."""
+    for response in responses:
+        if response.done:
+            response.message = None
+            response.logprobs = None
+            response.done_reason = "length"
+            response.eval_count = 0
+            yield response
+
+
+def from_keep_alive(request: SamplingFields, target: native.ChatRequest, settings: Settings) -> None:
+    """Set what stands beside ``options`` in every generating native request."""
+    if request.keep_alive is not None:
+        target.keep_alive = request.keep_alive
+    if request.shift is not None:
+        target.shift = request.shift
+    if request.truncate is not None:
+        target.truncate = request.truncate
+    elif not settings.truncates:
+        target.truncate = False
+
+
+def _set(options: dict[str, Any], name: str, value: Any) -> None:
+    if value is not None:
+        options[name] = value
+
+
+def _scaled(value: float | None, scale: float) -> float | None:
+    return value if value is None or scale == 1 else value * scale
+
+
+def _temperature(request: SamplingFields, sampling: Sampling) -> float | None:
+    if sampling.seed_means_greedy and request.seed is not None:
+        return 0.0
+    return _scaled(request.temperature, sampling.temperature_scale)
+
+
+def _presence_penalty(request: SamplingFields, sampling: Sampling, ignored: Ignored) -> float | None:
+    misspelt = request.presence_penalty_penalty
+    if misspelt is not None and (not sampling.misspelt_presence_penalty or request.presence_penalty is not None):
+        ignored.add("presence_penalty_penalty")
+        misspelt = None
+    return misspelt if request.presence_penalty is None else request.presence_penalty
+
+
+def _stop(stop: str | list[str] | None, settings: Settings, param: str = "stop") -> list[str] | None:
+    if stop is None:
+        return None
+    stops = [stop] if isinstance(stop, str) else stop
+    if len(stops) > settings.max_stop:
+        raise too_long(param, settings.max_stop, len(stops))
+    return stops
+
+
+_INTEGER = Field("mapped", low=INT64[0], high=INT64[1], whole=True)
+
+
+def _from_options(options: dict[str, Raw], settings: Settings) -> dict[str, Any]:
+    """Check the types of the options that we know; those that we do not know go on as they are."""
+    checked: dict[str, Any] = {}
+    for name, raw in options.items():
+        kind = native.OPTIONS.get(name)
+        value = json.decode_raw(raw) if kind else raw
+        if value is None or bytes(raw).strip() == b"null":
+            continue
+        checked[name] = _checked_option(name, value, kind, settings) if kind else value
+    return checked
+
+
+def _checked_option(name: str, value: Any, kind: str, settings: Settings) -> Any:
+    """Source: ollama ``api/types.go`` ``Options.FromMap``, which answers a wrong type with a 500."""
+    param = f"options.{name}"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "int" and is_number:
+        return check_number(param, value, _INTEGER)
+    if kind == "float32" and is_number and abs(value) < 3.4e38:
+        return value
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    if kind == "[]string" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return _stop(value, settings, param)
+    raise invalid(f'option "{name}" must be of type {kind}', param, "invalid_type")

@@ -1,0 +1,171 @@
+"""Tools and tool calls, both ways: OpenAI's arguments are a string, Ollama's an object.
+
+Source: ollama ``openai/openai.go`` ``ToToolCalls``, ``FromChatRequest``; ``api/types.go`` ``Tool``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec import UNSET, Raw, Struct
+
+from openai_compat.errors import broken, invalid, missing, too_long
+from openai_compat.native import messages as native
+from openai_compat.settings import Settings
+from openai_compat.translate.fields import Ignored
+from openai_compat.wire import json
+
+# -- OpenAI's structs -------------------------------------------------------------------------
+
+
+class FunctionDefinition(Struct):
+    """Source: OpenAI's ``FunctionObject``."""
+
+    name: str | None = None
+    description: str | None = None
+    #: a JSON Schema, passed on verbatim
+    parameters: Raw | None = None
+    strict: bool | None = None
+
+
+class ToolDefinition(Struct):
+    """Source: OpenAI's ``ChatCompletionTool``."""
+
+    type: str | None = None
+    function: FunctionDefinition | None = None
+
+
+class FunctionCall(Struct):
+    """A call in a message of the history: its arguments are a string, or an object as some clients write it."""
+
+    name: str | None = None
+    arguments: Raw | None = None
+
+
+class FunctionCallOut(Struct):
+    """A call in an answer."""
+
+    name: str
+    #: one JSON object, as text
+    arguments: str
+
+
+class ToolCallIn(Struct):
+    """A tool call of an earlier turn."""
+
+    id: str | None = None
+    type: str | None = None
+    function: FunctionCall | None = None
+
+
+class ToolCallOut(Struct):
+    """Source: OpenAI's ``ChatCompletionMessageToolCall``."""
+
+    id: str
+    function: FunctionCallOut
+    type: str = "function"
+
+
+class ToolCallDelta(Struct):
+    """A whole call in one chunk. Source: OpenAI's ``ChatCompletionMessageToolCallChunk``."""
+
+    index: int
+    id: str
+    function: FunctionCallOut
+    type: str = "function"
+
+
+# -- OpenAI → native --------------------------------------------------------------------------
+
+
+def from_tools(tools: Sequence[ToolDefinition], settings: Settings, ignored: Ignored) -> list[native.Tool]:
+    """Map the tools of a request.
+
+    :raises APIError: 400, naming the field, for what is no function tool.
+    """
+    if len(tools) > settings.max_tools:
+        raise too_long("tools", settings.max_tools, len(tools))
+    return [_from_tool(tool, f"tools[{i}]", ignored) for i, tool in enumerate(tools)]
+
+
+def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool:
+    if tool.type not in ("function", None):
+        raise invalid(f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.type")
+    function = tool.function
+    if function is None:
+        raise missing(f"{path}.function")
+    if not function.name:
+        raise missing(f"{path}.function.name")
+    if function.strict:
+        ignored.add("tools[].function.strict")
+    sent = native.ToolFunction(function.name)
+    if function.description is not None:
+        sent.description = function.description
+    if function.parameters is not None and not is_null(function.parameters):
+        if not bytes(function.parameters).lstrip().startswith(b"{"):
+            name = f"{path}.function.parameters"
+            raise invalid(f"Invalid type for '{name}': expected an object.", name, "invalid_type")
+        sent.parameters = function.parameters
+    return native.Tool(sent)
+
+
+def is_null(raw: Raw) -> bool:
+    return bytes(raw).strip() == b"null"
+
+
+def from_tool_calls(calls: Sequence[ToolCallIn], path: str) -> list[native.ToolCall]:
+    """The tool calls of an assistant message of the history.
+
+    :raises APIError: 400 for a call without a function or with arguments that are no object.
+    """
+    return [_from_tool_call(call, index, f"{path}[{index}]") for index, call in enumerate(calls)]
+
+
+def _from_tool_call(call: ToolCallIn, index: int, path: str) -> native.ToolCall:
+    if call.function is None or not call.function.name:
+        raise missing(f"{path}.function.name")
+    return native.ToolCall(
+        native.ToolCallFunction(call.function.name, from_arguments(call.function, f"{path}.function"), index),
+        call.id or UNSET,
+    )
+
+
+def from_arguments(call: FunctionCall, path: str) -> Raw:
+    """Arguments as an object, byte for byte; ``""``, null and absent are an empty one."""
+    text = b"" if call.arguments is None else bytes(call.arguments).strip()
+    if text[:1] == b'"':
+        text = str(json.decode_raw(Raw(text))).encode().strip()
+    if text in (b"", b"null"):
+        return Raw(b"{}")
+    if not json.is_object(text):
+        raise invalid("invalid tool call arguments: expected a JSON object", f"{path}.arguments", "invalid_type")
+    return Raw(text)
+
+
+# -- native → OpenAI --------------------------------------------------------------------------
+
+
+def to_tool_calls(calls: list[native.ToolCall], new_id: Callable[[str], str]) -> list[ToolCallOut]:
+    """Tool calls of an answer; an id is made where an older server gave none.
+
+    :raises APIError: 502 if the arguments are no object.
+    """
+    return [ToolCallOut(call.id or new_id("call_"), _to_function(call.function)) for call in calls]
+
+
+def to_deltas(calls: list[native.ToolCall], new_id: Callable[[str], str], *, start: int) -> list[ToolCallDelta]:
+    """The same for a chunk; numbered from *start*, whatever the native side says (older servers say 0 always)."""
+    return [
+        ToolCallDelta(index, call.id, call.function) for index, call in enumerate(to_tool_calls(calls, new_id), start)
+    ]
+
+
+def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:
+    text = b"" if function.arguments is UNSET else bytes(function.arguments).strip()
+    if text in (b"", b"null", b'""'):
+        return FunctionCallOut(function.name, "{}")
+    if text[:1] == b'"':  # servers that are halfway to OpenAI send a string
+        text = str(json.decode_raw(Raw(text))).encode()
+    if not json.is_object(text):
+        raise broken("The backend made a tool call whose arguments are no object.")
+    return FunctionCallOut(function.name, text.decode())

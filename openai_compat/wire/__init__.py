@@ -1,0 +1,1 @@
+"""Bytes ↔ values, nothing else: no request, no environ, no I/O."""
