@@ -28,7 +28,6 @@ from openai_compat.translate.tools import (
     ToolCallOut,
     ToolDefinition,
     from_tools,
-    is_null,
     to_deltas,
     to_tool_calls,
 )
@@ -45,7 +44,7 @@ class StreamOptions(Struct):
 
 class JSONSchema(Struct):
     name: str | None = None
-    schema: Raw | None = None
+    schema: Raw | UnsetType = UNSET
     strict: bool | None = None
 
 
@@ -74,7 +73,7 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     function_call: Annotated[str | dict[str, Any] | None, mapped("``none``: no functions; others are refused")] = None
     n: Annotated[Integer, whole("1 is as without; more is refused", low=1)] = None
     response_format: Annotated[ResponseFormat | None, mapped("format")] = None
-    format: Annotated[Raw | None, mapped("format")] = None
+    format: Annotated[Raw | UnsetType, mapped("format")] = UNSET
     logprobs: Annotated[bool | None, mapped("logprobs")] = None
     top_logprobs: Annotated[Integer, whole("top_logprobs", low=0, high=20)] = None
     modalities: Annotated[list[str] | None, accepted('``["text"]``; others by policy')] = None
@@ -297,23 +296,23 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> str | Raw | Uns
     wanted = request.response_format
     kind = (wanted.type or "").strip().lower() if wanted else ""
     if wanted is None or kind == "text":
-        given = request.format
-        return UNSET if given is None or is_null(given) else given
+        return request.format if json.text_of(request.format) else UNSET
     if kind == "json_object":
         return "json"
     if kind != "json_schema":
         if not kind:
             raise missing("response_format.type")
-        text = "Supported values are: 'text', 'json_object', and 'json_schema'."
-        raise invalid(f"Invalid value: '{kind[:64]}'. {text}", "response_format.type")
+        supported = "Supported values are: 'text', 'json_object', and 'json_schema'."
+        raise invalid(f"Invalid value: '{kind[:64]}'. {supported}", "response_format.type")
     if wanted.json_schema is None:
         raise missing("response_format.json_schema")
     if wanted.json_schema.strict:
         ignored.add("response_format.json_schema.strict")
     schema = wanted.json_schema.schema
-    if schema is None or is_null(schema):
+    text = json.text_of(schema)
+    if not text:
         return "json"
-    if not bytes(schema).lstrip().startswith(b"{"):
+    if not text.startswith(b"{"):
         name = "response_format.json_schema.schema"
         raise invalid(f"Invalid type for '{name}': expected an object.", name, "invalid_type")
     return schema

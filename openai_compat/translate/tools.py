@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.errors import broken, invalid, missing, too_long
 from openai_compat.native import messages as native
@@ -24,7 +24,7 @@ class FunctionDefinition(Struct):
     name: str | None = None
     description: str | None = None
     #: a JSON Schema, passed on verbatim
-    parameters: Raw | None = None
+    parameters: Raw | UnsetType = UNSET
     strict: bool | None = None
 
 
@@ -39,7 +39,7 @@ class FunctionCall(Struct):
     """A call in a message of the history: its arguments are a string, or an object as some clients write it."""
 
     name: str | None = None
-    arguments: Raw | None = None
+    arguments: Raw | UnsetType = UNSET
 
 
 class FunctionCallOut(Struct):
@@ -101,16 +101,13 @@ def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool
     sent = native.ToolFunction(function.name)
     if function.description is not None:
         sent.description = function.description
-    if function.parameters is not None and not is_null(function.parameters):
-        if not bytes(function.parameters).lstrip().startswith(b"{"):
+    schema = json.text_of(function.parameters)
+    if schema:
+        if not schema.startswith(b"{"):
             name = f"{path}.function.parameters"
             raise invalid(f"Invalid type for '{name}': expected an object.", name, "invalid_type")
         sent.parameters = function.parameters
     return native.Tool(sent)
-
-
-def is_null(raw: Raw) -> bool:
-    return bytes(raw).strip() == b"null"
 
 
 def from_tool_calls(calls: Sequence[ToolCallIn], path: str) -> list[native.ToolCall]:
@@ -132,7 +129,7 @@ def _from_tool_call(call: ToolCallIn, index: int, path: str) -> native.ToolCall:
 
 def from_arguments(call: FunctionCall, path: str) -> Raw:
     """Arguments as an object, byte for byte; ``""``, null and absent are an empty one."""
-    text = b"" if call.arguments is None else bytes(call.arguments).strip()
+    text = json.text_of(call.arguments)
     if text[:1] == b'"':
         text = str(json.decode_raw(Raw(text))).encode().strip()
     if text in (b"", b"null"):
@@ -161,8 +158,8 @@ def to_deltas(calls: list[native.ToolCall], new_id: Callable[[str], str], *, sta
 
 
 def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:
-    text = b"" if function.arguments is UNSET else bytes(function.arguments).strip()
-    if text in (b"", b"null", b'""'):
+    text = json.text_of(function.arguments)
+    if text in (b"", b'""'):
         return FunctionCallOut(function.name, "{}")
     if text[:1] == b'"':  # servers that are halfway to OpenAI send a string
         text = str(json.decode_raw(Raw(text))).encode()

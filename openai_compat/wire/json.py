@@ -82,6 +82,12 @@ def is_object(text: bytes) -> bool:
     return True
 
 
+def text_of(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    """The text of a part that was kept as bytes; empty if it is absent, or null, which is the same."""
+    text = b"" if raw is msgspec.UNSET else bytes(raw).strip()
+    return b"" if text == b"null" else text
+
+
 def decode_raw(raw: msgspec.Raw) -> Any:
     """Decode a part of a request that was kept as bytes, and has passed the request's checks, to plain values."""
     return msgspec.json.decode(raw)

@@ -1,0 +1,1 @@
+"""Tests mirror modules; ``README.rst`` says how to run them."""

@@ -1,0 +1,199 @@
+"""Ollama's own test cases, as data: what reaches the native API, and what the client gets.
+
+Where contract and decisions want better than a vector, the vector stands in ``BETTER_REQUESTS`` or
+``BETTER_ERRORS`` with what is right instead; the shape of answers is compared after :func:`as_openai`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from werkzeug.test import Client, TestResponse
+
+from openai_compat import OpenAICompat
+from openai_compat.testing import FakeOllama, done
+from tests.contract import DATA, check, check_stream, frames, merged, whole
+
+VECTORS = json.loads((DATA / "vectors.json").read_text())
+CUTS = [None, 1, 7, 4096]
+
+IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+BETTER_REQUESTS: dict[str, dict[str, Any]] = {
+    # several parts stay one message
+    "chat handler with image content": {"messages": [{"role": "user", "content": "Hello", "images": [IMAGE]}]},
+    # gif images are accepted
+    "image url: invalid mime type": {
+        "model": "test-model",
+        "messages": [{"role": "user", "images": ["R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"]}],
+        "options": {"temperature": 1.0, "top_p": 1.0},
+    },
+    # null content is no content
+    "chat null content without tool_calls rejected": {
+        "model": "m",
+        "messages": [{"role": "assistant"}],
+        "options": {"temperature": 1.0, "top_p": 1.0},
+    },
+}
+# vector → (status, param, code)
+BETTER_ERRORS: dict[str, tuple[int, str | None, str | None]] = {
+    "chat handler with options": (400, "temperature", "decimal_above_max_value"),
+    "error type for status 500": (502, None, "upstream_error"),
+    "native error non-JSON body becomes message": (502, None, "upstream_error"),
+}
+
+
+def rows(*keys: str, without: tuple[str, ...] = ()) -> list[Any]:
+    return [
+        pytest.param(vector, id=vector["name"])
+        for vector in VECTORS
+        if any(key in vector for key in keys) and not any(key in vector for key in without)
+    ]
+
+
+def fake(vector: dict[str, Any], cut: int | None = None) -> FakeOllama:
+    """A fake that answers natively as the vector says; with a minimal answer where it says nothing."""
+    made = FakeOllama()
+    path = vector.get("native_endpoint", "/api/chat")
+    steps: list[Any] = [done()]
+    if "native_response" in vector:
+        steps = [vector["native_response"]]
+    elif "native_responses" in vector:
+        steps = vector["native_responses"]
+    elif "native_raw_body" in vector:
+        steps = [vector["native_raw_body"].encode()]
+    made.script(path, *steps, status=f"{vector.get('native_status', 200)} X", cut=cut)
+    return made
+
+
+def send(vector: dict[str, Any], app: FakeOllama) -> TestResponse:
+    client = Client(OpenAICompat(app, overflow="truncate"))
+    return client.open(
+        vector["endpoint"], method=vector.get("method", "POST"), json=vector.get("openai_request") or None
+    )
+
+
+def pruned(value: Any) -> Any:
+    """Without what is absent, null or a default on either side."""
+    if isinstance(value, dict):
+        found = {key: pruned(item) for key, item in value.items() if key != "stream"}
+        return {key: item for key, item in found.items() if item not in (None, "", 0, False, [], {})}
+    return [pruned(item) for item in value] if isinstance(value, list) else value
+
+
+def test_every_vector_is_run() -> None:
+    ran = {row.id for row in [*REQUESTS, *ANSWERS, *SUBSETS, *STREAMS, *ERRORS]}
+    assert ran == {vector["name"] for vector in VECTORS}
+    assert len(ran) == 54
+
+
+REQUESTS = rows("expect_native_request") + [row for row in rows("expect_error") if row.id in BETTER_REQUESTS]
+ANSWERS = rows("expect_openai_response")
+SUBSETS = rows("expect_openai_response_subset")
+STREAMS = rows("expect_sse")
+ERRORS = [row for row in rows("expect_error") if row.id not in BETTER_REQUESTS]
+
+
+@pytest.mark.parametrize("vector", [row for row in REQUESTS if row.id not in BETTER_ERRORS])
+def test_native_request(vector: dict[str, Any]) -> None:
+    app = fake(vector)
+    response = send(vector, app)
+    assert response.data
+    assert response.status_code == 200, response.data
+    [request] = app.requests
+    assert request.path == vector.get("native_endpoint", "/api/chat")
+    expected = {**vector.get("expect_native_request", {}), **BETTER_REQUESTS.get(vector["name"], {})}
+    assert pruned(request.json) == pruned(expected)
+    assert not set(vector.get("expect_native_absent", ())) & set(request.json)
+    if request.path == "/api/chat":
+        assert request.json["stream"] is True
+
+
+@pytest.mark.parametrize("vector", [row for row in REQUESTS if row.id in BETTER_ERRORS] + ERRORS)
+def test_error(vector: dict[str, Any]) -> None:
+    app = fake(vector)
+    response = send(vector, app)
+    error = response.get_json()["error"]
+    check("ErrorResponse", response.get_json())
+    if "native_endpoint" not in vector or vector["name"] == "chat handler with options":
+        assert app.requests == []
+    if vector["name"] in BETTER_ERRORS:
+        assert (response.status_code, error["param"], error["code"]) == BETTER_ERRORS[vector["name"]]
+        return
+    expected = vector["expect_error"]
+    assert response.status_code == expected["status"]
+    assert expected["message"] in error["message"]
+    assert error["type"] == ("invalid_request_error" if expected["status"] < 500 else "server_error")
+
+
+def as_openai(expected: dict[str, Any]) -> dict[str, Any]:
+    """A summary of Ollama's answer where OpenAI's contract wants another shape: a reason is never null or foreign."""
+    if expected["finish_reason"] not in ("length", "tool_calls", "stop"):
+        expected["finish_reason"] = "tool_calls" if expected["tool_calls"] else "stop"
+    return expected
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("vector", [row for row in ANSWERS if "/models" not in row.values[0]["endpoint"]])
+def test_answer(vector: dict[str, Any], cut: int | None) -> None:
+    response = send(vector, fake(vector, cut))
+    ours, theirs = response.get_json(), vector["expect_openai_response"]
+    check("CreateChatCompletionResponse", ours)
+    for key in ("object", "created", "model", "system_fingerprint"):
+        assert ours[key] == theirs[key]
+    found, expected = whole(ours), as_openai(whole(theirs))
+    assert {key: found["usage"][key] for key in expected.pop("usage")} == theirs["usage"]
+    assert {key: found[key] for key in expected} == expected
+    told = [call["id"] for call in ours["choices"][0]["message"].get("tool_calls", ())]
+    assert told == [call["id"] for call in theirs["choices"][0]["message"].get("tool_calls", ())]
+    if "choices.0.logprobs" in vector.get("expect_absent", ()):
+        assert ours["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize("vector", SUBSETS)
+def test_part_of_an_answer(vector: dict[str, Any]) -> None:
+    assert_contains(send(vector, fake(vector)).get_json(), vector["expect_openai_response_subset"])
+
+
+def assert_contains(found: Any, expected: Any) -> None:
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            assert_contains(found[key], value)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("vector", [row for row in ANSWERS if "/models" in row.values[0]["endpoint"]])
+def test_models(vector: dict[str, Any]) -> None:
+    response = send(vector, fake(vector))
+    expected = vector["expect_openai_response"]
+    if vector["name"] == "list handler empty output":  # null data is a listed defect
+        expected = {"object": "list", "data": []}
+    assert response.get_json() == expected
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("vector", STREAMS)
+def test_stream(vector: dict[str, Any], cut: int | None) -> None:
+    response = send(vector, fake(vector, cut))
+    assert response.status_code == 200
+    expected = [frame for frame in vector["expect_sse"] if frame != "[DONE]"]
+    if vector.get("anchor_bug"):  # the failure must be told, not swallowed
+        *chunks, last = frames(response.data)
+        assert last["error"]["message"] == vector["native_responses"][-1]["error"]
+        expected = expected[:-1]
+    elif vector.get("truncated_stream"):
+        *chunks, last = frames(response.data)
+        assert last["error"]["code"] == "upstream_error"
+    else:
+        chunks = check_stream(response.data)
+    found, wanted = merged(chunks), merged(expected)
+    if "[DONE]" in vector["expect_sse"]:
+        as_openai(wanted)
+    usage = wanted.pop("usage")
+    assert {key: found[key] for key in wanted} == wanted
+    assert not usage or {key: found["usage"][key] for key in usage} == usage
+    created = {chunk["created"] for chunk in expected} - {"<int>"}
+    assert not created or created == {chunk["created"] for chunk in chunks}
+    assert {chunk["model"] for chunk in chunks} == {expected[0]["model"]}
