@@ -30,7 +30,8 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
             if value is not None and name != "args":
                 self.cfg.set(name.lower(), value)
         for name, value in self._fixed.items():
-            self.cfg.set(name, value)
+            if name in self.cfg.settings:  # an older gunicorn has not all of them
+                self.cfg.set(name, value)
 
     def load(self) -> Any:
         return self._make()

@@ -10,7 +10,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 
 from openai_compat.body import read_body
 from openai_compat.endpoints import chat, models
-from openai_compat.endpoints.contract import Call, EventStream, Reply
+from openai_compat.endpoints.contract import Call, EventStream, Headers, Reply
 from openai_compat.errors import APIError
 from openai_compat.native.backend import Backend
 from openai_compat.native.memory import Memory
@@ -90,12 +90,15 @@ class OpenAICompat:
             return exchange.refuse_method(error.valid_methods or ())
         try:
             reply = endpoint(self._call(environ, arguments), self._backend(environ))
+            body = b"" if isinstance(reply, EventStream) else json.encode(reply.value)
         except APIError as error:
             return exchange.fail(error)
         except Exception:
             log.exception("a request failed: this is a defect of openai_compat")
             return exchange.fail(_DEFECT)
-        return exchange.send(reply)
+        if isinstance(reply, EventStream):
+            return exchange.stream(reply)
+        return exchange.send(200, body, reply.headers)
 
     def _below_prefix(self, path: str) -> str | None:
         """The part of a path below the prefix; None if the path is not ours.
@@ -169,22 +172,20 @@ class _Exchange:
         given = environ.get("HTTP_X_REQUEST_ID", "")
         self._id = given if _SANE_ID.fullmatch(given) else _new_id("req_")
 
-    def send(self, reply: Reply) -> Iterable[bytes]:
-        if isinstance(reply, EventStream):
-            body = _Events(reply)
-            try:
-                self._start(200, [("Content-Type", sse.CONTENT_TYPE), *_STREAM_HEADERS, *reply.headers])
-            except BaseException:
-                body.close()
-                raise
-            return body
-        return self._send_json(200, reply.value, reply.headers)
+    def stream(self, stream: EventStream) -> Iterable[bytes]:
+        body = _Events(stream)
+        try:
+            self._start(200, [("Content-Type", sse.CONTENT_TYPE), *_STREAM_HEADERS, *stream.headers])
+        except BaseException:
+            body.close()
+            raise
+        return body
 
     def fail(self, error: APIError) -> Iterable[bytes]:
         headers = list(error.headers)
         if error.retry is not None:
             headers.append(("x-should-retry", "true" if error.retry else "false"))
-        return self._send_json(error.status, error.body(), headers)
+        return self.send(error.status, json.encode(error.body()), headers)
 
     def refuse_method(self, methods: Iterable[str]) -> Iterable[bytes]:
         """OPTIONS is told the methods; any other is refused."""
@@ -195,9 +196,9 @@ class _Exchange:
         text = f"Not allowed to {self._method[:20]} on this URL."
         return self.fail(APIError(405, text, code="method_not_allowed", headers=(allow,)))
 
-    def _send_json(self, status: int, value: object, headers: Sequence[tuple[str, str]]) -> Iterable[bytes]:
-        body = json.encode(value)
-        self._start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *headers])
+    def send(self, status: int, body: bytes, headers: Headers) -> Iterable[bytes]:
+        own = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        self._start(status, [*own, *headers])
         return [] if self._method == "HEAD" else [body]
 
     def _start(self, status: int, headers: list[tuple[str, str]]) -> None:

@@ -365,10 +365,10 @@ def to_chat_completion(
     for last in responses:
         created = native.unix_time(last.created_at, now) if created is None else created
         logprobs += kept.of(last)
+        calls += _calls(last)
         if last.message is not None:
             content.append(last.message.content or "")
             thinking.append(last.message.thinking or "")
-            calls += last.message.tool_calls or ()
     message = ChatCompletionMessage(content="".join(content))
     if calls:
         message.tool_calls = to_tool_calls(calls, new_id)
@@ -404,42 +404,51 @@ def to_chunks(
 
     Source: ``ToStreamChunks``, ``FinishChunk``; ``ChatWriter``, whose flags are local variables here.
     """
-    created = None
-    called = 0
-    kept = ContentLogprobs()
-    usage = None if include_usage else UNSET
+    created, called, kept = None, 0, ContentLogprobs()
     for response in responses:
-        chunks: list[ChunkChoice] = []
-        message = response.message or native.AnswerMessage()
+        choices: list[ChunkChoice] = []
         if created is None:
             created = native.unix_time(response.created_at, now)
-            chunks.append(ChunkChoice(delta=_first(message)))
-        if message.thinking:
-            spelt = message.thinking if reasoning_content else UNSET
-            chunks.append(ChunkChoice(delta=Delta(reasoning=message.thinking, reasoning_content=spelt)))
-        logprobs = kept.of(response)
-        if message.content or logprobs:
-            told = to_logprobs(logprobs) if logprobs else None
-            chunks.append(ChunkChoice(delta=Delta(content=message.content or ""), logprobs=told))
-        if message.tool_calls:
-            deltas = to_deltas(message.tool_calls, new_id, start=called)
-            called += len(deltas)
-            chunks += [ChunkChoice(delta=Delta(tool_calls=[delta])) for delta in deltas]
+            choices.append(ChunkChoice(delta=_first_delta(response.message)))
+        choices += _text_choices(response, kept.of(response), reasoning_content)
+        deltas = to_deltas(_calls(response), new_id, start=called)
+        called += len(deltas)
+        choices += [ChunkChoice(delta=Delta(tool_calls=[delta])) for delta in deltas]
         if response.done:
             reason = to_finish_reason(response.done_reason, tool_calls=called > 0)
-            chunks.append(ChunkChoice(delta=Delta(), finish_reason=reason))
-        made = [
-            ChatCompletionChunk(id=id, created=created, model=model, choices=[choice], usage=usage) for choice in chunks
+            choices.append(ChunkChoice(delta=Delta(), finish_reason=reason))
+        usage = None if include_usage else UNSET
+        chunks = [
+            ChatCompletionChunk(id=id, created=created, model=model, choices=[choice], usage=usage)
+            for choice in choices
         ]
         if response.done and include_usage:
-            counted = to_usage(response)
-            made.append(ChatCompletionChunk(id=id, created=created, model=model, choices=[], usage=counted))
-        if made:
-            yield made
+            total = to_usage(response)
+            chunks.append(ChatCompletionChunk(id=id, created=created, model=model, choices=[], usage=total))
+        if chunks:
+            yield chunks
         if response.done:
             return
 
 
-def _first(message: native.AnswerMessage) -> Delta:
-    only_calls = bool(message.tool_calls) and not message.content and not message.thinking
+def _first_delta(message: native.AnswerMessage | None) -> Delta:
+    """The role; no content yet, and none at all (null) where the answer begins with a call."""
+    only_calls = message is not None and message.tool_calls and not message.content and not message.thinking
     return Delta(role="assistant", content=None if only_calls else "", refusal=None)
+
+
+def _text_choices(
+    response: native.ChatResponse, logprobs: list[native.Logprob], reasoning_content: bool
+) -> Iterator[ChunkChoice]:
+    """What one message adds to the reasoning, then what it adds to the content."""
+    message = response.message
+    if message is not None and message.thinking:
+        spelt = message.thinking if reasoning_content else UNSET
+        yield ChunkChoice(delta=Delta(reasoning=message.thinking, reasoning_content=spelt))
+    content = message.content or "" if message is not None else ""
+    if content or logprobs:
+        yield ChunkChoice(delta=Delta(content=content), logprobs=to_logprobs(logprobs) if logprobs else None)
+
+
+def _calls(response: native.ChatResponse) -> list[native.ToolCall]:
+    return (response.message.tool_calls if response.message is not None else None) or []

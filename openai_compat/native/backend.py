@@ -137,7 +137,7 @@ class Backend:
 
     def _failure(self, exchange: Exchange, model: str | None) -> APIError:
         status = exchange.status
-        if status in (401, 403) or 300 <= status < 400:
+        if status in (401, 403, *_REDIRECTS):
             return _not_let_in(exchange)
         if status < 400:
             log.error("the backend answered %d", status)
@@ -166,6 +166,9 @@ class Backend:
             environ["CONTENT_TYPE"] = "application/json"
             environ["CONTENT_LENGTH"] = str(len(body))
         return environ
+
+
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def _not_let_in(exchange: Exchange) -> APIError:

@@ -64,12 +64,14 @@ class ContentLogprobs:
     """Keep the log-probabilities of content apart from those of thinking, which belong to no content.
 
     A line may carry log-probabilities and no text: a part of a character, or a tag around the thinking.
-    Those wait for the next line with text, and share its fate.
+    Those wait for the next line with text, and share its fate; of those between thinking and content, only
+    what the content is made of is kept.
     """
 
     def __init__(self) -> None:
         self._held: list[native.Logprob] = []
         self._in_content = False
+        self._thought = False
 
     def of(self, line: native.ChatResponse) -> list[native.Logprob]:
         """The log-probabilities that belong to the content of this line (or, at the end, to content before it)."""
@@ -77,11 +79,23 @@ class ContentLogprobs:
             self._held += line.logprobs
         message = line.message
         if message is not None and message.content:
+            if self._thought and not self._in_content:
+                self._held = _covering(self._held, message.content)
             self._in_content = True
         elif message is not None and (message.thinking or message.tool_calls):
+            self._thought = self._thought or bool(message.thinking)
             self._in_content = False
             self._held = []
         if not self._held or not (self._in_content and (line.done or (message is not None and message.content))):
             return []
         found, self._held = self._held, []
         return found
+
+
+def _covering(entries: list[native.Logprob], content: str) -> list[native.Logprob]:
+    """The last entries, as many as *content* is made of."""
+    missing, first = len(content.encode()), len(entries)
+    while missing > 0 and first > 0:
+        first -= 1
+        missing -= len(_bytes(entries[first]))
+    return entries[first:]

@@ -19,7 +19,7 @@ from msgspec import Struct
 from openai_compat.errors import invalid, missing
 from openai_compat.native import messages as native
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_tool_calls
+from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_function_call, from_tool_calls
 
 
 class ImageURL(Struct):
@@ -103,7 +103,7 @@ def _set_assistant(sent: native.Message, message: ChatMessage, path: str, called
     if calls:
         sent.tool_calls = from_tool_calls(calls, f"{path}.tool_calls")
     elif message.function_call is not None:
-        sent.tool_calls = from_tool_calls([ToolCallIn(function=message.function_call)], f"{path}.function_call")
+        sent.tool_calls = [native.ToolCall(from_function_call(message.function_call, f"{path}.function_call"))]
     for call in calls:
         if call.id and call.function and call.function.name:
             called[call.id] = call.function.name

@@ -119,12 +119,19 @@ def from_tool_calls(calls: Sequence[ToolCallIn], path: str) -> list[native.ToolC
 
 
 def _from_tool_call(call: ToolCallIn, index: int, path: str) -> native.ToolCall:
-    if call.function is None or not call.function.name:
+    if call.function is None:
         raise missing(f"{path}.function.name")
-    return native.ToolCall(
-        native.ToolCallFunction(call.function.name, from_arguments(call.function, f"{path}.function"), index),
-        call.id or UNSET,
-    )
+    return native.ToolCall(from_function_call(call.function, f"{path}.function", index), call.id or UNSET)
+
+
+def from_function_call(call: FunctionCall, path: str, index: int = 0) -> native.ToolCallFunction:
+    """A call of the history, without its id; the old ``function_call`` is no more than that.
+
+    :raises APIError: 400 for no name, or arguments that are no object.
+    """
+    if not call.name:
+        raise missing(f"{path}.name")
+    return native.ToolCallFunction(call.name, from_arguments(call, path), index)
 
 
 def from_arguments(call: FunctionCall, path: str) -> Raw:

@@ -1,0 +1,68 @@
+"""Settings: one place, sane values, and keywords that type checkers know."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, get_type_hints
+
+import pytest
+
+from openai_compat import Sampling, Settings
+from openai_compat.settings import Options, environment_name, scalars
+
+
+def test_the_keywords_for_type_checkers_are_the_settings() -> None:
+    assert get_type_hints(Options) == get_type_hints(Settings)
+    assert list(get_type_hints(Options)) == [row.name for row in dataclasses.fields(Settings)]
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(row.metadata["help"] for row in dataclasses.fields(Settings))
+
+
+def test_scalars_have_an_environment_variable() -> None:
+    names = {environment_name(row.name) for row in scalars()}
+    assert "OPENAI_COMPAT_MAX_BODY" in names
+    assert "OPENAI_COMPAT_SAMPLING" not in names
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prefix": "v1"},
+        {"prefix": "/v1/"},
+        {"prefix": "/"},
+        {"prefix": "//v1"},
+        {"overflow": "cut"},
+        {"unsupported": "ignore"},
+        {"max_body": 0},
+        {"idle_timeout": -1.0},
+        {"pool_size": 0},
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None:
+    [name] = options
+    with pytest.raises(ValueError, match=name):
+        Settings(**options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "truncates"),
+    [
+        (Settings(), False),
+        (Settings(overflow="truncate"), True),
+        (Settings(sampling=Sampling.v0_1_24()), True),
+        (Settings(sampling=Sampling.v0_1_24(), overflow="error"), False),
+    ],
+)
+def test_overflow(settings: Settings, truncates: bool) -> None:
+    assert settings.truncates is truncates
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().prefix = "/v2"  # type: ignore[misc]
+
+
+def test_timeout_is_connect_head_idle() -> None:
+    assert Settings(connect_timeout=1, head_timeout=2, idle_timeout=3).timeout == (1, 2, 3)

@@ -1,0 +1,252 @@
+"""Messages: one for one, whatever form the content has."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from openai_compat.endpoints.chat import ChatCompletionRequest
+from openai_compat.errors import APIError
+from openai_compat.settings import Settings
+from openai_compat.translate.fields import Ignored
+from openai_compat.translate.messages import from_messages
+from openai_compat.wire.json import encode, request_decoder
+
+decode = request_decoder(ChatCompletionRequest)
+PNG = base64.b64encode(b"\x89PNG picture").decode()
+
+
+def mapped(*messages: dict[str, Any], ignored: Ignored | None = None) -> list[dict[str, Any]]:
+    request = decode(encode({"messages": messages}))[0]
+    assert request.messages is not None
+    found = from_messages(request.messages, ignored or Ignored(Settings(), []))
+    return json.loads(encode(found))  # type: ignore[no-any-return]
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
+
+
+def image(url: Any) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": url}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"role": "system", "content": "s"}, {"role": "system", "content": "s"}),
+        ({"role": "developer", "content": "d"}, {"role": "system", "content": "d"}),
+        ({"role": "User", "content": "u"}, {"role": "user", "content": "u"}),
+        ({"role": "user", "content": None}, {"role": "user", "content": ""}),
+        ({"role": "assistant"}, {"role": "assistant", "content": ""}),
+        ({"role": "assistant", "content": None, "refusal": "no"}, {"role": "assistant", "content": "no"}),
+        ({"role": "user", "content": []}, {"role": "user", "content": ""}),
+        ({"role": "user", "content": [text("a "), text("b")]}, {"role": "user", "content": "a b"}),
+        (
+            {"role": "assistant", "content": [text("a"), {"type": "refusal", "refusal": "r"}]},
+            {"role": "assistant", "content": "ar"},
+        ),
+        (
+            {"role": "user", "content": [text("a"), image(PNG), text("b"), image({"url": PNG})]},
+            {"role": "user", "content": "ab", "images": [PNG, PNG]},
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": PNG, "format": "wav"}}]},
+            {"role": "user", "content": "", "images": [PNG]},
+        ),
+        (
+            {"role": "assistant", "content": "a", "reasoning": "r"},
+            {"role": "assistant", "content": "a", "thinking": "r"},
+        ),
+        (
+            {"role": "assistant", "content": "a", "reasoning_content": "r"},
+            {"role": "assistant", "content": "a", "thinking": "r"},
+        ),
+        ({"role": "assistant", "content": "a", "reasoning": {"x": 1}}, {"role": "assistant", "content": "a"}),
+        ({"role": "user", "content": "a", "reasoning": "r"}, {"role": "user", "content": "a"}),
+        ({"role": "user", "content": "a", "Label": "", "tool_calls": None}, {"role": "user", "content": "a"}),
+        (
+            {"role": "user", "content": [{**text("a"), "cache_control": {"type": "ephemeral"}}]},
+            {"role": "user", "content": "a"},
+        ),
+        ({"role": "function", "name": "f", "content": "1"}, {"role": "tool", "content": "1", "tool_name": "f"}),
+    ],
+)
+def test_one_message(message: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert mapped(message) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"b": 1, "a":2}', {"b": 1, "a": 2}),
+        ("", {}),
+        (None, {}),
+        ({"x": [1]}, {"x": [1]}),
+        (" {} ", {}),
+        ("null", {}),
+    ],
+)
+def test_tool_calls_of_the_history(arguments: Any, expected: Any) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    other = {"function": {"name": "g"}}
+    assert mapped({"role": "assistant", "content": "", "tool_calls": [call, other]}) == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "c1", "function": {"index": 0, "name": "f", "arguments": expected}},
+                {"function": {"index": 1, "name": "g", "arguments": {}}},
+            ],
+        }
+    ]
+
+
+def test_arguments_keep_their_order_and_numbers() -> None:
+    arguments = '{"z":1,"a":12345678901234567890123,"f":1.0}'
+    request = decode(
+        encode(
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]}
+        )
+    )[0]
+    assert request.messages
+    sent = encode(from_messages(request.messages, Ignored(Settings(), [])))
+    assert arguments.encode() in sent
+
+
+def test_a_function_call_of_the_old_form() -> None:
+    call = {"name": "f", "arguments": '{"a":1}'}
+    [message] = mapped({"role": "assistant", "content": None, "function_call": call})
+    assert message["tool_calls"] == [{"function": {"index": 0, "name": "f", "arguments": {"a": 1}}}]
+
+
+def assistant(*calls: tuple[str, str]) -> dict[str, Any]:
+    made = [{"id": id, "function": {"name": name, "arguments": ""}} for id, name in calls]
+    return {"role": "assistant", "tool_calls": made}
+
+
+def result(id: str, **more: Any) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": id, "content": "r", **more}
+
+
+def test_a_result_gets_the_name_that_the_history_has() -> None:
+    found = mapped(
+        assistant(("c1", "f"), ("c2", "g")), result("c2"), result("c1"), result("c3"), result("c1", name="h")
+    )
+    assert [(message.get("tool_name"), message["tool_call_id"]) for message in found[1:]] == [
+        ("g", "c2"),
+        ("f", "c1"),
+        (None, "c3"),
+        ("h", "c1"),
+    ]
+
+
+def test_an_id_that_is_used_again_means_the_latest_call_before_the_result() -> None:
+    found = mapped(assistant(("c", "f")), result("c"), assistant(("c", "g")), result("c"))
+    assert [message["tool_name"] for message in found if message["role"] == "tool"] == ["f", "g"]
+
+
+def test_a_result_in_parts_keeps_its_references() -> None:
+    [_, message] = mapped(assistant(("c", "f")), result("c", content=[text("a"), text("b")]))
+    assert message == {"role": "tool", "content": "ab", "tool_name": "f", "tool_call_id": "c"}
+
+
+# -- images and audio -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [f"data:image/{kind};base64,{PNG}" for kind in ("png", "jpeg", "jpg", "webp", "gif", "PNG")]
+    + [f"data:;base64,{PNG}", PNG, f"DATA:image/png;BASE64,{PNG}", f"data:image/png;charset=utf-8;base64,{PNG}"]
+    + [f"data:image/png;base64,{PNG[:5]}\n {PNG[5:]}"],
+)
+def test_an_image_is_its_base64(url: str) -> None:
+    assert mapped({"role": "user", "content": [image({"url": url})]})[0]["images"] == [PNG]
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("https://example.com/a.png", "invalid_image_url"),
+        ("HTTP://example.com/a.png", "invalid_image_url"),
+        ("file:///etc/passwd", "invalid_image_url"),
+        ("ftp://x/y", "invalid_image_url"),
+        (f"data:image/svg+xml;base64,{PNG}", "invalid_image_format"),
+        (f"data:text/html;base64,{PNG}", "invalid_image_format"),
+        ("data:image/png,rawdata", "invalid_image_format"),
+        ("data:image/png;base64,", "invalid_image_url"),
+        ("data:image/png;base64,@@@@", "invalid_image_url"),
+        ("data:image/png;base64,abc", "invalid_image_url"),
+        ("", "invalid_image_url"),
+        ("é", "invalid_image_url"),
+    ],
+)
+def test_f70_what_is_no_image_is_a_400(url: str, code: str) -> None:
+    error = refusal({"role": "user", "content": [text("a"), image({"url": url})]})
+    assert (error.param, error.code) == ("messages[0].content[1].image_url.url", code)
+    assert "example.com" not in error.message
+
+
+def test_an_image_to_fetch_is_refused_in_ollama_s_words() -> None:
+    error = refusal({"role": "user", "content": [image("https://example.com/image.png")]})
+    assert error.param == "messages[0].content[0].image_url"
+    assert "image URLs are not currently supported" in error.message
+
+
+# -- refusals ---------------------------------------------------------------------------------
+
+
+def refusal(*messages: dict[str, Any]) -> APIError:
+    with pytest.raises(APIError) as raised:
+        mapped(*messages)
+    assert raised.value.status == 400
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"content": "x"}, "messages[1].role"),
+        ({"role": "nobody", "content": "x"}, "messages[1].role"),
+        ({"role": "user", "content": 1}, "messages[1].content"),
+        ({"role": "user", "content": {"type": "text"}}, "messages[1].content"),
+        ({"role": "user", "content": ["x"]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{}]}, "messages[1].content[0].type"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
+        ({"role": "user", "content": [{"type": "text", "text": 1}]}, "messages[1].content[0].text"),
+        ({"role": "user", "content": [{"type": "file", "file": {}}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0].image_url"),
+        ({"role": "user", "content": [image({})]}, "messages[1].content[0].image_url.url"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[1].content[0].input_audio.data"),
+        (
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "!"}}]},
+            "messages[1].content[0].input_audio.data",
+        ),
+        ({"role": "assistant", "content": [{"type": "refusal"}]}, "messages[1].content[0].refusal"),
+        ({"role": "assistant", "tool_calls": [{}]}, "messages[1].tool_calls[0].function.name"),
+        ({"role": "assistant", "tool_calls": {}}, "messages[1].tool_calls"),
+        ({"role": "assistant", "function_call": {}}, "messages[1].function_call.name"),
+    ],
+)
+def test_what_is_wrong_is_named(message: dict[str, Any], param: str) -> None:
+    assert refusal({"role": "user", "content": "x"}, message).param == param
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "{", "x", '"x"', [1], 1, '{"a":' * 70 + "1" + "}" * 70, '{"a":1e999}'])
+def test_f54_arguments_that_are_no_object_are_a_400(arguments: Any) -> None:
+    error = refusal({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]})
+    assert error.param == "messages[0].tool_calls[0].function.arguments"
+
+
+def test_what_has_no_effect_is_listed() -> None:
+    ignored = Ignored(Settings(), [])
+    mapped(
+        {"role": "user", "name": "Ann", "content": [image({"url": PNG, "detail": "high"})]},
+        {"role": "user", "content": [image({"url": PNG, "detail": "auto"})]},
+        ignored=ignored,
+    )
+    listed = "messages[].content[].image_url.detail, messages[].name"
+    assert dict(ignored.headers()) == {"openai-compat-ignored": listed}

@@ -1,0 +1,218 @@
+"""Sampling parameters → options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openai_compat.errors import APIError
+from openai_compat.native import messages as native
+from openai_compat.settings import Sampling, Settings
+from openai_compat.translate.fields import Ignored
+from openai_compat.translate.sampling import SamplingFields, from_keep_alive, from_sampling, is_silent, silent
+from openai_compat.wire.json import encode, request_decoder
+
+decode = request_decoder(SamplingFields)
+
+
+def request(**fields: Any) -> SamplingFields:
+    return decode(encode(fields))[0]
+
+
+def options(max_tokens: int | None = None, settings: Settings | None = None, **fields: Any) -> dict[str, Any]:
+    settings = settings or Settings(sampling=Sampling.model())
+    found = from_sampling(request(**fields), max_tokens, settings, Ignored(settings, []))
+    import json
+
+    return json.loads(encode(found))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {}),
+        ({"temperature": 0}, {"temperature": 0}),
+        ({"temperature": 1.5, "top_p": 0.5}, {"temperature": 1.5, "top_p": 0.5}),
+        ({"seed": -9007199254740991}, {"seed": -9007199254740991}),
+        ({"stop": "\n"}, {"stop": ["\n"]}),
+        ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
+        ({"stop": []}, {"stop": []}),
+        ({"stop": None, "seed": None, "temperature": None}, {}),
+        ({"frequency_penalty": -2, "presence_penalty": 2}, {"frequency_penalty": -2, "presence_penalty": 2}),
+        ({"num_ctx": 8192, "top_k": 5, "min_p": 0.1}, {"num_ctx": 8192, "top_k": 5, "min_p": 0.1}),
+        ({"typical_p": 0.9, "repeat_penalty": 1.1}, {"typical_p": 0.9, "repeat_penalty": 1.1}),
+        ({"repetition_penalty": 1.2}, {"repeat_penalty": 1.2}),
+        ({"repetition_penalty": 1.2, "repeat_penalty": 1.1}, {"repeat_penalty": 1.1}),
+        ({"options": {"top_k": 1, "mirostat": 2}}, {"top_k": 1, "mirostat": 2}),
+        ({"options": {"top_k": 1}, "top_k": 2}, {"top_k": 2}),
+        ({"options": {"temperature": 0.1, "stop": ["x"]}, "temperature": 0.2}, {"temperature": 0.2, "stop": ["x"]}),
+        ({"options": {"seed": None, "new": None}}, {}),
+        ({"options": {"seed": 3.0, "use_mmap": True}}, {"seed": 3, "use_mmap": True}),
+        ({"options": {"newer": {"a": [1]}}}, {"newer": {"a": [1]}}),
+        ({"presence_penalty_penalty": 1}, {}),
+    ],
+)
+def test_what_becomes_of_the_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert options(**fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "fields", "sent"),
+    [
+        (5, {}, 5),
+        (-1, {}, -1),
+        (0, {}, 1),
+        (None, {"options": {"num_predict": 7}}, 7),
+        (None, {"options": {"num_predict": 0}}, 1),
+        (None, {"options": {"num_predict": -2}}, -2),
+        (9, {"options": {"num_predict": 7}}, 9),
+    ],
+)
+def test_num_predict_is_never_0(max_tokens: int | None, fields: dict[str, Any], sent: int) -> None:
+    assert options(max_tokens, **fields) == {"num_predict": sent}
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "fields", "expected"),
+    [
+        (0, {}, True),
+        (1, {"options": {"num_predict": 0}}, False),
+        (None, {"options": {"num_predict": 0}}, True),
+        (None, {}, False),
+        (-1, {}, False),
+    ],
+)
+def test_no_text_is_asked_for_with_0(max_tokens: int | None, fields: dict[str, Any], expected: bool) -> None:
+    assert is_silent(request(**fields), max_tokens) is expected
+
+
+def test_of_a_silent_answer_only_its_end_is_left() -> None:
+    lines = [
+        native.ChatResponse(message=native.AnswerMessage("x")),
+        native.ChatResponse(message=native.AnswerMessage("y"), done=True, done_reason="stop", prompt_eval_count=5),
+    ]
+    [last] = silent(iter(lines))
+    assert (last.message, last.done_reason, last.prompt_eval_count, last.eval_count) == (None, "length", 5, 0)
+
+
+# -- policies ---------------------------------------------------------------------------------
+
+
+def test_by_default_unset_means_1_as_openai_documents_it() -> None:
+    assert options(settings=Settings()) == {"temperature": 1.0, "top_p": 1.0}
+    assert options(settings=Settings(), temperature=0, top_p=0) == {"temperature": 0, "top_p": 0}
+
+
+def test_options_suppress_the_default() -> None:
+    given = {"temperature": 0.3, "top_p": 0.4}
+    assert options(settings=Settings(), options=given) == given
+
+
+def test_model_leaves_unset_values_to_the_modelfile() -> None:
+    assert options(settings=Settings(sampling=Sampling.model())) == {}
+
+
+V0 = Settings(sampling=Sampling.v0_1_24())
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {"temperature": 1.0, "top_p": 1.0}),
+        ({"temperature": 0.7}, {"temperature": 1.4, "top_p": 1.0}),
+        ({"temperature": 0.7, "seed": 1}, {"temperature": 0.0, "top_p": 1.0, "seed": 1}),
+        ({"seed": 0}, {"temperature": 0.0, "top_p": 1.0, "seed": 0}),
+        (
+            {"frequency_penalty": 0.5, "presence_penalty": 0.25, "top_p": 0.5},
+            {"frequency_penalty": 1.0, "presence_penalty": 0.5, "temperature": 1.0, "top_p": 0.5},
+        ),
+        ({"presence_penalty_penalty": 0.5}, {"presence_penalty": 1.0, "temperature": 1.0, "top_p": 1.0}),
+        (
+            {"presence_penalty_penalty": 0.5, "presence_penalty": 1},
+            {"presence_penalty": 2.0, "temperature": 1.0, "top_p": 1.0},
+        ),
+    ],
+)
+def test_v0_1_24_is_the_first_published_mapping(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert options(settings=V0, **fields) == expected
+
+
+def test_the_misspelt_key_is_listed_where_it_has_no_effect() -> None:
+    ignored = Ignored(Settings(), [])
+    from_sampling(request(presence_penalty_penalty=1), None, Settings(), ignored)
+    assert dict(ignored.headers()) == {"openai-compat-ignored": "presence_penalty_penalty"}
+
+
+def test_logit_bias_goes_by_the_policy() -> None:
+    with pytest.raises(APIError) as raised:
+        options(settings=Settings(unsupported="error"), logit_bias={"1": 2})
+    assert raised.value.param == "logit_bias"
+    assert "logit_bias" not in options(settings=Settings(), logit_bias={"1": 2})
+    assert options(settings=Settings(unsupported="error", sampling=Sampling.model()), logit_bias={}) == {}
+
+
+# -- refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"temperature": "warm"}, "float32"),
+        ({"temperature": True}, "float32"),
+        ({"top_p": 1e300}, "float32"),
+        ({"num_ctx": "8k"}, "int"),
+        ({"seed": False}, "int"),
+        ({"stop": "x"}, "[]string"),
+        ({"stop": [1]}, "[]string"),
+        ({"use_mmap": 1}, "bool"),
+        ({"num_predict": []}, "int"),
+    ],
+)
+def test_a_wrong_type_inside_options_is_a_400(given: dict[str, Any], kind: str) -> None:
+    [name] = given
+    with pytest.raises(APIError) as raised:
+        options(options=given)
+    assert (raised.value.status, raised.value.param) == (400, f"options.{name}")
+    assert raised.value.message == f'option "{name}" must be of type {kind}'
+
+
+@pytest.mark.parametrize("value", [1.5, 2**63])
+def test_an_integer_option_is_checked_as_one(value: float) -> None:
+    with pytest.raises(APIError) as raised:
+        options(options={"seed": value})
+    assert raised.value.param == "options.seed"
+
+
+@pytest.mark.parametrize("fields", [{"stop": ["x"] * 17}, {"options": {"stop": ["x"] * 17}}])
+def test_f59_too_many_stop_sequences(fields: dict[str, Any]) -> None:
+    with pytest.raises(APIError) as raised:
+        options(**fields)
+    assert raised.value.code == "array_above_max_length"
+    assert options(stop=["x"] * 16) == {"stop": ["x"] * 16}
+
+
+# -- beside options ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields", "expected"),
+    [
+        (Settings(), {}, {"truncate": False}),
+        (Settings(overflow="truncate"), {}, {}),
+        (V0, {}, {}),
+        (Settings(sampling=Sampling.v0_1_24(), overflow="error"), {}, {"truncate": False}),
+        (Settings(), {"truncate": True}, {"truncate": True}),
+        (Settings(overflow="truncate"), {"truncate": False}, {"truncate": False}),
+        (V0, {"keep_alive": "5m", "shift": False}, {"keep_alive": "5m", "shift": False}),
+        (V0, {"keep_alive": -1}, {"keep_alive": -1}),
+        (V0, {"keep_alive": 0}, {"keep_alive": 0}),
+    ],
+)
+def test_overflow_keep_alive_and_shift(settings: Settings, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    import json
+
+    sent = native.ChatRequest(model="m", messages=[], options={})
+    from_keep_alive(request(**fields), sent, settings)
+    found = json.loads(encode(sent))
+    assert {key: found[key] for key in found if key in ("truncate", "keep_alive", "shift")} == expected

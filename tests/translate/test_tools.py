@@ -1,0 +1,115 @@
+"""Tools and calls, both ways."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import UNSET, Raw
+
+from openai_compat.errors import APIError
+from openai_compat.native import messages as native
+from openai_compat.settings import Settings
+from openai_compat.translate.fields import Ignored
+from openai_compat.translate.tools import ToolDefinition, from_tools, to_deltas, to_tool_calls
+from openai_compat.wire.json import encode, native_decoder
+
+decode = native_decoder(list[ToolDefinition])
+
+
+def sent(tools: list[Any], ignored: Ignored | None = None, **settings: Any) -> list[dict[str, Any]]:
+    ignored = ignored or Ignored(Settings(), [])
+    return json.loads(encode(from_tools(decode(encode(tools)), Settings(**settings), ignored)))  # type: ignore[no-any-return]
+
+
+def function(**fields: Any) -> dict[str, Any]:
+    return {"type": "function", "function": fields}
+
+
+def test_a_schema_goes_verbatim() -> None:
+    schema = b'{"type":"object","$defs":{"A":{"const":1}},"properties":{"a":{"$ref":"#/$defs/A"}},"x": 1.0}'
+    tools = decode(b'[{"type":"function","function":{"name":"f","parameters":' + schema + b"}}]")
+    assert schema in encode(from_tools(tools, Settings(), Ignored(Settings(), [])))
+
+
+@pytest.mark.parametrize(
+    ("tool", "expected"),
+    [
+        (function(name="f"), {"name": "f"}),
+        (function(name="f", description="d", parameters=None), {"name": "f", "description": "d"}),
+        (function(name="f", parameters={}, unknown=1), {"name": "f", "parameters": {}}),
+        ({"function": {"name": "f"}}, {"name": "f"}),
+    ],
+)
+def test_a_tool(tool: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert sent([tool]) == [{"function": expected, "type": "function"}]
+
+
+def test_strict_is_kept_out_and_listed() -> None:
+    ignored = Ignored(Settings(), [])
+    assert sent([function(name="f", strict=True)], ignored) == [{"function": {"name": "f"}, "type": "function"}]
+    assert dict(ignored.headers()) == {"openai-compat-ignored": "tools[].function.strict"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "param"),
+    [
+        ({"type": "custom", "custom": {}}, "tools[1].type"),
+        ({"type": "function"}, "tools[1].function"),
+        (function(), "tools[1].function.name"),
+        (function(name=""), "tools[1].function.name"),
+        (function(name="f", parameters=[]), "tools[1].function.parameters"),
+        (function(name="f", parameters="x"), "tools[1].function.parameters"),
+    ],
+)
+def test_what_is_no_tool_is_named(tool: dict[str, Any], param: str) -> None:
+    with pytest.raises(APIError) as raised:
+        sent([function(name="f"), tool])
+    assert (raised.value.status, raised.value.param) == (400, param)
+
+
+def test_too_many_tools() -> None:
+    assert len(sent([function(name="f")] * 3, max_tools=3)) == 3
+    with pytest.raises(APIError) as raised:
+        sent([function(name="f")] * 4, max_tools=3)
+    assert (raised.value.param, raised.value.code) == ("tools", "array_above_max_length")
+
+
+def call(arguments: bytes | None, id: Any = UNSET) -> native.ToolCall:
+    given = UNSET if arguments is None else Raw(arguments)
+    return native.ToolCall(native.ToolCallFunction("f", given, 7), id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (b'{"b":1,"a":2}', '{"b":1,"a":2}'),
+        (b" {} ", "{}"),
+        (b"null", "{}"),
+        (None, "{}"),
+        (b'""', "{}"),
+        (b'"{\\"a\\":1}"', '{"a":1}'),
+    ],
+)
+def test_arguments_of_an_answer_are_a_string(arguments: bytes | None, text: str) -> None:
+    [made] = to_tool_calls([call(arguments)], lambda prefix: prefix + "new")
+    assert (made.id, made.type, made.function.name, made.function.arguments) == ("call_new", "function", "f", text)
+
+
+@pytest.mark.parametrize("arguments", [b"[1]", b"1", b'"x"', b'{"a":' * 70 + b"1" + b"}" * 70])
+def test_f37_f54_arguments_that_are_no_object_are_a_failure(arguments: bytes) -> None:
+    with pytest.raises(APIError) as raised:
+        to_tool_calls([call(arguments)], str)
+    assert (raised.value.status, raised.value.code) == (502, "upstream_error")
+
+
+@pytest.mark.parametrize(("given", "kept"), [("call_1", True), (UNSET, False), (None, False), ("", False)])
+def test_an_id_is_made_where_there_is_none(given: Any, kept: bool) -> None:
+    [made] = to_tool_calls([call(b"{}", given)], lambda prefix: prefix + "new")
+    assert made.id == ("call_1" if kept else "call_new")
+
+
+def test_calls_are_numbered_by_arrival_whatever_the_native_side_says() -> None:
+    deltas = to_deltas([call(b"{}"), call(b"{}")], lambda prefix: prefix, start=2)
+    assert [delta.index for delta in deltas] == [2, 3]
