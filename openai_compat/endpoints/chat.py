@@ -19,7 +19,17 @@ from openai_compat.native.backend import Backend
 from openai_compat.native.stream import NativeStream
 from openai_compat.settings import Settings
 from openai_compat.translate import reasoning
-from openai_compat.translate.fields import Ignored, Integer, accepted, check_ranges, mapped, policy, refused, whole
+from openai_compat.translate.fields import (
+    Ignored,
+    Integer,
+    accepted,
+    check_ranges,
+    mapped,
+    note_effectless,
+    policy,
+    refused,
+    whole,
+)
 from openai_compat.translate.logprobs import ChoiceLogprobs, ContentLogprobs, to_logprobs
 from openai_compat.translate.messages import ChatMessage, from_messages
 from openai_compat.translate.sampling import from_keep_alive, from_sampling, is_silent, silent
@@ -78,38 +88,21 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     top_logprobs: Annotated[Integer, whole("top_logprobs", low=0, high=20)] = None
     modalities: Annotated[list[str] | None, accepted('``["text"]``; others by policy')] = None
     service_tier: Annotated[str | None, accepted("the answer says ``default``")] = None
-    user: Annotated[Any, accepted("no effect")] = None
-    metadata: Annotated[Any, accepted("no effect")] = None
-    store: Annotated[Any, accepted("no effect: nothing is stored")] = None
-    safety_identifier: Annotated[Any, accepted("no effect")] = None
-    prompt_cache_key: Annotated[Any, accepted("no effect")] = None
-    prompt_cache_options: Annotated[Any, accepted("no effect")] = None
-    prompt_cache_retention: Annotated[Any, accepted("no effect")] = None
-    verbosity: Annotated[Any, accepted("no effect")] = None
-    moderation: Annotated[Any, accepted("no effect")] = None
+    user: Annotated[Any, accepted()] = None
+    metadata: Annotated[Any, accepted()] = None
+    store: Annotated[Any, accepted()] = None
+    safety_identifier: Annotated[Any, accepted()] = None
+    prompt_cache_key: Annotated[Any, accepted()] = None
+    prompt_cache_options: Annotated[Any, accepted()] = None
+    prompt_cache_retention: Annotated[Any, accepted()] = None
+    verbosity: Annotated[Any, accepted()] = None
+    moderation: Annotated[Any, accepted()] = None
     prediction: Annotated[Any, policy("Ollama takes no predictions.")] = None
     audio: Annotated[Any, policy("Ollama makes no audio.")] = None
     web_search_options: Annotated[Any, policy("Ollama does not search the web here.")] = None
 
 
 _decode = json.request_decoder(ChatCompletionRequest)
-
-_NO_EFFECT = (
-    "user",
-    "metadata",
-    "store",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "verbosity",
-    "moderation",
-)
-_NEVER = {
-    "prediction": "Ollama takes no predictions.",
-    "audio": "Ollama makes no audio.",
-    "web_search_options": "Ollama does not search the web here.",
-}
 
 # -- the answer -------------------------------------------------------------------------------
 
@@ -277,12 +270,7 @@ def _max_tokens(request: ChatCompletionRequest) -> int | None:
 
 def _check_accepted(request: ChatCompletionRequest, ignored: Ignored) -> None:
     """Note what is accepted without effect."""
-    for name in _NO_EFFECT:
-        if getattr(request, name) is not None:
-            ignored.add(name)
-    for name, why in _NEVER.items():
-        if getattr(request, name) is not None:
-            ignored.unsupported(name, why)
+    note_effectless(request, ignored)
     if request.service_tier not in (None, "auto", "default"):
         ignored.add("service_tier")
     if set(request.modalities or ()) - {"text"}:

@@ -29,6 +29,9 @@ Integer = int | float | None
 INT64 = (-(2**63), 2**63 - 1)
 
 
+NO_EFFECT = "no effect"
+
+
 @dataclass(frozen=True)
 class Field:
     """One row: what becomes of a field.
@@ -55,7 +58,8 @@ def whole(native: str, *, low: float = INT64[0], high: float = INT64[1]) -> Fiel
     return Field("mapped", native, low, high, whole=True)
 
 
-def accepted(note: str) -> Field:
+def accepted(note: str = NO_EFFECT) -> Field:
+    """A field that cannot change the answer's meaning; listed as ignored unless its note says what it does."""
     return Field("accepted", note)
 
 
@@ -64,7 +68,7 @@ def refused(note: str) -> Field:
 
 
 def policy(note: str) -> Field:
-    """A parameter that Ollama can never honour."""
+    """A parameter that Ollama can never honour, and why."""
     return Field("policy", note)
 
 
@@ -116,6 +120,20 @@ def check_number(name: str, value: float, row: Field) -> float:
         text = f"{kind} above maximum value. Expected a value <= {row.high:.15g}, but got {value} instead."
         raise invalid(f"Invalid '{name}': {text}", name, f"{kind}_above_max_value")
     return value
+
+
+def note_effectless(request: msgspec.Struct, ignored: Ignored) -> None:
+    """Note every given field whose row says that it has no effect, or that the policy decides.
+
+    :raises APIError: 400 for one that the policy refuses.
+    """
+    for name, row in rows(type(request)).items():
+        if getattr(request, name) is None:
+            continue
+        if row.status == "policy":
+            ignored.unsupported(name, row.native)
+        elif row.native == NO_EFFECT:
+            ignored.add(name)
 
 
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")

@@ -76,8 +76,6 @@ def from_sampling(
     for name, value in (("temperature", sampling.temperature), ("top_p", sampling.top_p)):
         if value is not None:
             options.setdefault(name, value)
-    if request.logit_bias:
-        ignored.unsupported("logit_bias", "Ollama cannot bias tokens.")
     return options
 
 

@@ -144,14 +144,6 @@ def test_the_misspelt_key_is_listed_where_it_has_no_effect() -> None:
     assert dict(ignored.headers()) == {"openai-compat-ignored": "presence_penalty_penalty"}
 
 
-def test_logit_bias_goes_by_the_policy() -> None:
-    with pytest.raises(APIError) as raised:
-        options(settings=Settings(unsupported="error"), logit_bias={"1": 2})
-    assert raised.value.param == "logit_bias"
-    assert "logit_bias" not in options(settings=Settings(), logit_bias={"1": 2})
-    assert options(settings=Settings(unsupported="error", sampling=Sampling.model()), logit_bias={}) == {}
-
-
 # -- refusals ---------------------------------------------------------------------------------
 
 

@@ -1,0 +1,95 @@
+"""``python -m tests.bench chunk``: what a text chunk costs, against what decoding and encoding it alone would."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from werkzeug.test import create_environ
+
+from openai_compat import OpenAICompat
+
+CHUNKS = 5000
+ROUNDS = 9
+
+LINE = (
+    b'{"model":"llama3.2","created_at":"2026-11-21T03:59:54.308661386Z","message":{"role":"assistant",'
+    b'"content":" word"},"done":false}\n'
+)
+LAST = b'{"model":"llama3.2","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop"}\n'
+BODY = json.dumps({"model": "llama3.2", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}).encode()
+
+
+def native(lines: Iterable[bytes]) -> Any:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [("Content-Type", "application/x-ndjson")])
+        return lines
+
+    return app
+
+
+def through_middleware(together: int) -> Callable[[], object]:
+    """A stream through the whole middleware, *together* lines an item."""
+    items = [LINE * together] * (CHUNKS // together) + [LAST]
+    app = OpenAICompat(native(items))
+
+    def run() -> None:
+        body = app(create_environ("/v1/chat/completions", method="POST", data=BODY), lambda *head: lambda data: None)
+        size = sum(map(len, body))
+        body.close()  # type: ignore[attr-defined]
+        if size < CHUNKS * 100:
+            raise RuntimeError("the stream was cut")
+
+    return run
+
+
+def codecs_alone() -> Callable[[], object]:
+    """json.loads of each native line, json.dumps of a chunk of the same content."""
+    chunk = {
+        "id": "chatcmpl-0123456789abcdef0123456789abcdef",
+        "object": "chat.completion.chunk",
+        "created": 1795233594,
+        "model": "llama3.2",
+        "service_tier": "default",
+        "system_fingerprint": "fp_ollama",
+        "choices": [{"index": 0, "delta": {"content": ""}, "logprobs": None, "finish_reason": None}],
+    }
+
+    def run() -> None:
+        for _ in range(CHUNKS):
+            content = json.loads(LINE)["message"]["content"]
+            choice = {**chunk["choices"][0], "delta": {"content": content}}  # type: ignore[index]
+            json.dumps({**chunk, "choices": [choice]}).encode()
+
+    return run
+
+
+def chunk() -> None:
+    """Interleaved rounds, CPU time, median."""
+    cases = {
+        "middleware, a line an item": through_middleware(1),
+        "middleware, 20 lines an item": through_middleware(20),
+        "json.loads + json.dumps alone": codecs_alone(),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(ROUNDS):
+        for name, run in cases.items():
+            began = time.process_time()
+            run()
+            spent[name].append((time.process_time() - began) / CHUNKS * 1e6)
+    floor = statistics.median(spent["json.loads + json.dumps alone"])
+    print(f"{CHUNKS} text chunks, {ROUNDS} rounds, CPU µs a chunk")
+    for name, found in spent.items():
+        middle = statistics.median(found)
+        print(f"  {name:32} {middle:6.2f}   (min {min(found):.2f}, max {max(found):.2f})   x{middle / floor:.2f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("name", choices=("chunk",))
+    parser.parse_args()
+    chunk()
