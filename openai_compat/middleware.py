@@ -235,6 +235,10 @@ class _Events:
             self._stream.source.close()
 
 
+#: frames that leave together at most: a bound, where an application gives a whole stream in one item
+_TOGETHER = 256
+
+
 def _frames(stream: EventStream) -> Generator[bytes, None, None]:
     """Frames that can leave together do; none waits for a native line that is not there yet.
 
@@ -244,7 +248,7 @@ def _frames(stream: EventStream) -> Generator[bytes, None, None]:
     try:
         for events in stream.events:
             held += [sse.frame(json.encode(event)) for event in events]
-            if not stream.source.pending:
+            if not stream.source.pending or len(held) >= _TOGETHER:
                 yield b"".join(held)
                 held.clear()
         held.append(sse.DONE)

@@ -187,7 +187,7 @@ def create(call: Call, backend: Backend) -> Reply:
     request, unknown = _decode(call.body)
     ignored = Ignored(call.settings, unknown)
     sent = from_chat_request(request, call.settings, ignored)
-    stream = reasoning.chat(backend, sent, ignored)
+    stream = reasoning.chat(backend, sent, request, ignored)
     responses: Iterator[native.ChatResponse] = stream
     if is_silent(request, _max_tokens(request)):
         responses = silent(stream)
@@ -241,7 +241,7 @@ def from_chat_request(request: ChatCompletionRequest, settings: Settings, ignore
     tools = from_tools(request.tools or [], settings, ignored)
     if tools and request.tool_choice != "none":
         sent.tools = tools
-    think = reasoning.think(request, ignored)
+    think, _ = reasoning.think(request, ignored)
     if think is not None:
         sent.think = think
     sent.format = _format(request, ignored)

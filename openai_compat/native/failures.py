@@ -141,7 +141,7 @@ def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
 def model_not_found(model: str | None, text: str = "") -> APIError:
     """OpenAI's 404 of a model, and Ollama's own text after it."""
     message = f"The model `{model}` does not exist or you do not have access to it."
-    return APIError(404, f"{message} {text}".strip(), code="model_not_found", param="model")
+    return APIError(404, f"{message} {text}".strip(), code="model_not_found")
 
 
 def _unwrap(failure: _Failure) -> _Failure:

@@ -52,24 +52,24 @@ class ThinkFields(SamplingFields):
     thinking: Annotated[ThinkingKind | None, mapped("think (``type``)")] = None
 
 
-def think(request: ThinkFields, ignored: Ignored) -> bool | str | None:
-    """What ``think`` becomes; None if the request says nothing of it.
+def think(request: ThinkFields, ignored: Ignored) -> tuple[bool | str | None, str]:
+    """What ``think`` becomes, None if the request says nothing of it; and the field that said it.
 
     :raises APIError: 400 for an effort that nobody knows.
     """
     for key in set(request.chat_template_kwargs or {}) - {"enable_thinking"}:
         ignored.add(f"chat_template_kwargs.{key}")
     if request.think is not None:
-        return _level(request.think)
+        return _level(request.think), "think"
     if request.reasoning is not None and request.reasoning.effort:
-        return _effort(request.reasoning.effort, "reasoning.effort")
+        return _effort(request.reasoning.effort, "reasoning.effort"), "reasoning.effort"
     if request.reasoning_effort:
-        return _effort(request.reasoning_effort, "reasoning_effort")
+        return _effort(request.reasoning_effort, "reasoning_effort"), "reasoning_effort"
     enabled = (request.chat_template_kwargs or {}).get("enable_thinking")
     if isinstance(enabled, bool):
-        return enabled
+        return enabled, "chat_template_kwargs.enable_thinking"
     kind = request.thinking.type if request.thinking else None
-    return {"enabled": True, "disabled": False}.get(kind or "")
+    return {"enabled": True, "disabled": False}.get(kind or ""), "thinking"
 
 
 def _effort(effort: str, param: str) -> bool | str:
@@ -87,21 +87,26 @@ def _level(value: bool | str) -> bool | str:
     return value
 
 
-def chat(backend: Backend, request: native.ChatRequest, ignored: Ignored) -> NativeStream[native.ChatResponse]:
+def chat(
+    backend: Backend, sent: native.ChatRequest, request: ThinkFields, ignored: Ignored
+) -> NativeStream[native.ChatResponse]:
     """Ask; and ask once more without thinking if the model turns out to have none.
 
     A model that has none is remembered for a while. Ollama refuses such a request; a client that sends
     an effort with everything should not be shut out of the models that cannot think.
+
+    :param sent: the native request, made of *request*.
     """
-    if request.think is UNSET or request.think is False:
-        return backend.chat(request)
-    if request.model not in backend.cannot_think:
+    if sent.think is UNSET or sent.think is False:
+        return backend.chat(sent)
+    if sent.model not in backend.cannot_think:
         try:
-            return backend.chat(request)
+            return backend.chat(sent)
         except APIError as error:
             if error.status != 400 or "does not support thinking" not in error.message:
                 raise
-            backend.cannot_think.add(request.model)
-    ignored.unsupported("reasoning_effort", "The model does not support thinking.")
-    request.think = UNSET
-    return backend.chat(request)
+            backend.cannot_think.add(sent.model)
+    _, asked_by = think(request, ignored)
+    ignored.unsupported(asked_by, "The model does not support thinking.")
+    sent.think = UNSET
+    return backend.chat(sent)

@@ -115,23 +115,23 @@ def from_tool_calls(calls: Sequence[ToolCallIn], path: str) -> list[native.ToolC
 
     :raises APIError: 400 for a call without a function or with arguments that are no object.
     """
-    return [_from_tool_call(call, index, f"{path}[{index}]") for index, call in enumerate(calls)]
+    return [_from_tool_call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
 
 
-def _from_tool_call(call: ToolCallIn, index: int, path: str) -> native.ToolCall:
+def _from_tool_call(call: ToolCallIn, path: str) -> native.ToolCall:
     if call.function is None:
         raise missing(f"{path}.function.name")
-    return native.ToolCall(from_function_call(call.function, f"{path}.function", index), call.id or UNSET)
+    return native.ToolCall(from_function_call(call.function, f"{path}.function"), call.id or UNSET)
 
 
-def from_function_call(call: FunctionCall, path: str, index: int = 0) -> native.ToolCallFunction:
+def from_function_call(call: FunctionCall, path: str) -> native.ToolCallFunction:
     """A call of the history, without its id; the old ``function_call`` is no more than that.
 
     :raises APIError: 400 for no name, or arguments that are no object.
     """
     if not call.name:
         raise missing(f"{path}.name")
-    return native.ToolCallFunction(call.name, from_arguments(call, path), index)
+    return native.ToolCallFunction(call.name, from_arguments(call, path))
 
 
 def from_arguments(call: FunctionCall, path: str) -> Raw:

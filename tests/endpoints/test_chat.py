@@ -315,10 +315,10 @@ def test_a_model_that_cannot_think_is_asked_again_without_and_remembered() -> No
     fake = FakeOllama()
     app = OpenAICompat(fake)
     for _ in range(2):
-        body = {"model": "demo", "messages": MESSAGES, "reasoning_effort": "high"}
+        body = {"model": "demo", "messages": MESSAGES, "think": "high"}
         response = Client(app).post("/v1/chat/completions", json=body)
         assert response.status_code == 200
-        assert response.headers["openai-compat-ignored"] == "reasoning_effort"
+        assert response.headers["openai-compat-ignored"] == "think"
     assert [request.json.get("think") for request in fake.requests] == ["high", None, None]
     assert fake.opened == fake.closed == 3
 

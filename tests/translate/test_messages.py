@@ -99,7 +99,7 @@ def test_tool_calls_of_the_history(arguments: Any, expected: Any) -> None:
             "content": "",
             "tool_calls": [
                 {"id": "c1", "function": {"index": 0, "name": "f", "arguments": expected}},
-                {"function": {"index": 1, "name": "g", "arguments": {}}},
+                {"function": {"index": 0, "name": "g", "arguments": {}}},
             ],
         }
     ]

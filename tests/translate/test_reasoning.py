@@ -16,7 +16,7 @@ decode = request_decoder(ThinkFields)
 
 
 def chosen(ignored: Ignored | None = None, **fields: Any) -> bool | str | None:
-    return think(decode(encode(fields))[0], ignored or Ignored(Settings(), []))
+    return think(decode(encode(fields))[0], ignored or Ignored(Settings(), []))[0]
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,17 @@ def test_other_template_arguments_are_listed() -> None:
     ignored = Ignored(Settings(), [])
     assert chosen(ignored, chat_template_kwargs={"enable_thinking": True, "x": 1}) is True
     assert dict(ignored.headers()) == {"openai-compat-ignored": "chat_template_kwargs.x"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"think": True}, "think"),
+        ({"reasoning": {"effort": "low"}}, "reasoning.effort"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs.enable_thinking"),
+        ({"thinking": {"type": "enabled"}}, "thinking"),
+    ],
+)
+def test_the_field_that_asked_is_told(fields: dict[str, Any], name: str) -> None:
+    assert think(decode(encode(fields))[0], Ignored(Settings(), []))[1] == name
