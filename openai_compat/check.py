@@ -37,12 +37,14 @@ def check(
     model: str | None = None,
     headers: Mapping[str, str] | None = None,
     verify: bool | str = True,
-    out: TextIO = sys.stdout,
+    out: TextIO | None = None,
 ) -> int:
     """Ask for version and models, stream one tiny chat through the middleware, print what worked.
 
+    :param out: where to print; standard output if not given.
     :returns: 0 if all worked, else 1.
     """
+    out = sys.stdout if out is None else out
     logging.getLogger("openai_compat").addHandler(logging.NullHandler())  # what fails is printed here
     upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify)
     backend = Backend(upstream, probe_environ(), Settings(), Memory())
@@ -99,7 +101,10 @@ def _choose(backend: Backend) -> str | None:
     """A loaded model that can chat, else the first that can."""
     able = [model for model in backend.tags().models or [] if _can_chat(model)]
     names = [model.model or model.name for model in able]
-    loaded = {model.model or model.name for model in backend.loaded().models or []}
+    try:
+        loaded = {model.model or model.name for model in backend.loaded().models or []}
+    except APIError:  # an Ollama that is too old to tell
+        loaded = set()
     return next((name for name in names if name in loaded), next(iter(names), None))
 
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any
 
 from openai_compat import __version__
-from openai_compat.native.address import from_ollama_host
+from openai_compat.native.address import checked_headers, from_ollama_host
 from openai_compat.settings import Sampling, Settings, environment_name, scalars
 
+WORKER_CLASSES = ("gthread", "gevent")
 SAMPLINGS = {"default": Sampling(), "model": Sampling.model(), "v0_1_24": Sampling.v0_1_24()}
 _CHOICES: dict[str, tuple[str, ...]] = {"overflow": ("error", "truncate"), "unsupported": ("warn", "error")}
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
@@ -28,39 +30,39 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
     if given.command is None:
         parser.print_help()
         return 2
-    if given.command == "serve" and _value(given, "worker_class", environ, "gthread") == "gevent":
-        _patch(parser)
     try:
         if given.command == "serve":
+            if _worker_class(given, environ) == "gevent":
+                _patch(parser)
             return _serve(given, environ)
+        address, headers, verify = from_ollama_host(given.url), _headers(given), _verify(given, environ)
         from openai_compat.check import check
 
-        address = from_ollama_host(given.url)
-        return check(address, model=given.model, headers=_headers(given), verify=given.ca_bundle or True)
+        return check(address, model=given.model, headers=headers, verify=verify)
     except ValueError as error:
         parser.exit(2, f"openai-compat: {error}\n")
 
 
 def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    upstream = None if _flag(given, "demo", environ) else _upstream(given, environ)
     if given.demo and given.upstream:
         raise ValueError("--demo is a backend of its own: it does not go with --upstream")
-    threads = _number(given, "threads", environ, 64)
-    values = _settings(given, environ)
-    settings = Settings(**{"pool_size": threads, **values})
+    is_demo = not given.upstream and _flag(given, "demo", environ)
+    threads = _number(given, "threads", environ)
+    # A thread that waits for a connection serves nobody: the pool is as large as the server.
+    settings = Settings(**{**({"pool_size": threads} if threads else {}), **_settings(given, environ)})
     from openai_compat.serve import Plan, serve
 
     return serve(
         Plan(
-            upstream=upstream,
+            upstream=None if is_demo else _upstream(given, environ),
             headers=_headers(given),
-            verify=_value(given, "ca_bundle", environ, "") or True,
+            verify=_verify(given, environ),
             settings=settings,
             server={
-                "bind": _value(given, "bind", environ, None),
-                "workers": _number(given, "workers", environ, None),
+                "bind": _bind(given, environ),
+                "workers": _number(given, "workers", environ),
                 "threads": threads,
-                "worker_class": _value(given, "worker_class", environ, None),
+                "worker_class": _worker_class(given, environ),
             },
         )
     )
@@ -75,7 +77,7 @@ def _patch(parser: argparse.ArgumentParser) -> None:
 
 
 def _upstream(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    text = _value(given, "upstream", environ, None) or environ.get("OLLAMA_HOST") or ""
+    text = _value(given, "upstream", environ) or environ.get("OLLAMA_HOST") or ""
     return from_ollama_host(text)
 
 
@@ -83,7 +85,30 @@ def _headers(given: argparse.Namespace) -> dict[str, str]:
     pairs = [header.partition(":") for header in given.upstream_header or []]
     if not all(colon for _, colon, _ in pairs):
         raise ValueError("--upstream-header takes 'Name: value'")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return checked_headers({name.strip(): value.strip() for name, _, value in pairs})
+
+
+def _verify(given: argparse.Namespace, environ: Mapping[str, str]) -> bool | str:
+    path: str = _value(given, "ca_bundle", environ) or ""
+    if path and not os.path.exists(path):
+        raise ValueError(f"--ca-bundle: there is no {path!r}")
+    return path or True
+
+
+def _bind(given: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    bind: str | None = _value(given, "bind", environ)
+    port = re.search(r":([0-9]+)$", bind or "")
+    if port and int(port[1]) > 65535:
+        raise ValueError(f"--bind: {bind!r} has no usable port")
+    return bind
+
+
+def _worker_class(given: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    name: str | None = _value(given, "worker_class", environ)
+    if name not in (None, *WORKER_CLASSES):
+        variable = environment_name("worker_class")
+        raise ValueError(f"{variable} must be one of {', '.join(WORKER_CLASSES)}, not {name!r}")
+    return name
 
 
 # -- flags and the environment ----------------------------------------------------------------
@@ -99,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument("--bind", metavar="HOST:PORT", help="where to listen; 127.0.0.1:8000")
     server.add_argument("--threads", type=int, metavar="N", help="requests at a time in a worker; 64")
     server.add_argument("--workers", type=int, metavar="N", help="processes; 1")
-    server.add_argument("--worker-class", choices=("gthread", "gevent"), help="threads, or greenlets; gthread")
+    server.add_argument("--worker-class", choices=WORKER_CLASSES, help="threads, or greenlets; gthread")
     _add_upstream_flags(server)
     for row in scalars():
         _add_flag(server, row)
@@ -141,11 +166,12 @@ def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str
     for row in scalars():
         value = getattr(given, row.name)
         text = environ.get(environment_name(row.name))
-        if value is None and text is not None:
+        # An empty variable is an unset one, as compose files write it; only a prefix may be empty.
+        if value is None and (text or (text == "" and row.name == "prefix")):
             value = _parsed(row, text)
         if value is not None:
             found[row.name] = value
-    sampling = _value(given, "sampling", environ, "default")
+    sampling = _value(given, "sampling", environ) or "default"
     if sampling not in SAMPLINGS:
         raise ValueError(f"{environment_name('sampling')} must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
     found["sampling"] = SAMPLINGS[sampling]
@@ -168,13 +194,14 @@ def _boolean(name: str, text: str) -> bool:
     return text.lower() in _TRUE
 
 
-def _value(given: argparse.Namespace, name: str, environ: Mapping[str, str], default: Any) -> Any:
+def _value(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> Any:
+    """What a flag says, else its variable; None if neither does."""
     value = getattr(given, name)
-    return environ.get(environment_name(name), default) if value is None else value
+    return environ.get(environment_name(name)) or None if value is None else value
 
 
-def _number(given: argparse.Namespace, name: str, environ: Mapping[str, str], default: int | None) -> Any:
-    value = _value(given, name, environ, default)
+def _number(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> int | None:
+    value = _value(given, name, environ)
     try:
         number = value if value is None else int(value)
     except ValueError:
@@ -185,5 +212,5 @@ def _number(given: argparse.Namespace, name: str, environ: Mapping[str, str], de
 
 
 def _flag(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> bool:
-    value = _value(given, name, environ, "")
-    return value if isinstance(value, bool) else _boolean(environment_name(name), value)
+    value = _value(given, name, environ)
+    return bool(value) if value is None or isinstance(value, bool) else _boolean(environment_name(name), value)

@@ -70,7 +70,10 @@ class Demo:
         verb, function = _ROUTES[path]
         if method != verb and not (method == "HEAD" and verb == "GET"):
             return 405, "text/plain", iter([b"405 method not allowed"])
-        messages = function(_decode(body) if verb == "POST" else {})
+        try:
+            messages = function(_decode(body) if verb == "POST" else {})
+        except (TypeError, ValueError, AttributeError, SystemError) as error:
+            raise Refused(400, f"the demo cannot read this request: {type(error).__name__}") from error
         if isinstance(messages, dict):
             return 200, _JSON, iter([encode(messages)])
         return 200, "application/x-ndjson", (encode(message) + b"\n" for message in messages)
@@ -256,17 +259,17 @@ def _tool_calls(tools: list[Json], text: str) -> list[Json]:
     return [{"id": f"call_{digest[:8]}", "function": {"index": 0, "name": chosen.get("name"), "arguments": arguments}}]
 
 
-def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
-    """A small value that a JSON Schema allows, for the usual schemas."""
+def instance(schema: Any, root: Any = None, path: tuple[str, ...] = ()) -> Any:
+    """A small value that a JSON Schema allows, for the usual schemas. A reference back to where we are is null."""
     root = schema if root is None else root
-    if not isinstance(schema, dict) or depth > 16:
+    if not isinstance(schema, dict) or len(path) > _MAX_PATH:
         return None
     if "$ref" in schema:
-        name = str(schema["$ref"]).rsplit("/", 1)[-1]
-        return instance((root.get("$defs") or {}).get(name), root, depth + 1)
+        name = str(schema["$ref"])
+        return None if name in path else instance(_referred(name, root), root, (*path, name))
     for word in ("anyOf", "oneOf", "allOf"):
         if schema.get(word):
-            return instance(schema[word][0], root, depth + 1)
+            return instance(schema[word][0], root, (*path, word))
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):
@@ -274,10 +277,20 @@ def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
     kind = schema.get("type", "object" if "properties" in schema else "string")
     kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
-        return {key: instance(value, root, depth + 1) for key, value in (schema.get("properties") or {}).items()}
+        inner = (schema.get("properties") or {}).items()
+        return {key: instance(value, root, (*path, "properties")) for key, value in inner}
     if kind == "array":
-        return [instance(schema.get("items") or {}, root, depth + 1)] * max(1, schema.get("minItems", 1))
+        count = min(max(1, schema.get("minItems", 1)), _MAX_ITEMS)
+        return [instance(schema.get("items") or {}, root, (*path, "items"))] * count
     return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(kind, "demo")
+
+
+def _referred(name: str, root: Any) -> Any:
+    return (root.get("$defs") or {}).get(name.rsplit("/", 1)[-1])
+
+
+_MAX_PATH = 64
+_MAX_ITEMS = 16
 
 
 # -- the rest of the native API ---------------------------------------------------------------
@@ -291,7 +304,7 @@ def _embed(request: Json) -> Json:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Refused(400, "invalid input type")
-    size = int(request.get("dimensions") or _DIMENSIONS)
+    size = min(int(request.get("dimensions") or _DIMENSIONS), 4096)
     vectors = [_vector(text, size) for text in texts]
     return {
         "model": request.get("model"),

@@ -31,6 +31,7 @@ DEFAULTS = {
     "bind": "127.0.0.1:8000",
     "worker_class": "gthread",
     "workers": 1,
+    "threads": 64,
     # OpenAI's clients keep connections for 5 s and more; gunicorn's 2 s would race with their next request.
     "keepalive": 75,
     "loglevel": "warning",
@@ -76,7 +77,7 @@ def serve(plan: Plan) -> int:
         sys.stderr.write("openai-compat: serving needs the extra 'server': pip install 'openai-compat[server]'\n")
         return 2
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    options = {**DEFAULTS, "threads": plan.server["threads"], "post_worker_init": _announcer(plan)}
+    options = {**DEFAULTS, "post_worker_init": _announcer(plan)}
     given = {key: value for key, value in plan.server.items() if value is not None}
     Application(lambda: OpenAICompat(plan.backend(), settings=plan.settings), options, given | _FIXED).run()
     return 0
@@ -101,7 +102,10 @@ def address(name: Any) -> str:
 
 def announcement(plan: Plan, addresses: list[str]) -> str:
     """What the server says once it listens: where, what it serves, and a line to try."""
-    base = addresses[0] + plan.settings.prefix
+    base, flag = addresses[0] + plan.settings.prefix, ""
+    if addresses[0].startswith("unix:"):
+        base, flag = "http://localhost" + plan.settings.prefix, f" --unix-socket {addresses[0][5:]}"
+    listens = [at if at.startswith("unix:") else at + plan.settings.prefix for at in addresses]
     where = "the built-in demo" if plan.upstream is None else redacted(plan.upstream)
     try:
         names = [found.model or found.name for found in _probe(plan).tags().models or []]
@@ -110,10 +114,10 @@ def announcement(plan: Plan, addresses: list[str]) -> str:
     except APIError as error:
         seen, model = f"not known: {error.message} Serving all the same.", "MODEL"
     return (
-        f"openai-compat listens at {', '.join(at + plan.settings.prefix for at in addresses)}\n"
+        f"openai-compat listens at {', '.join(listens)}\n"
         f"  backend: {where}\n"
         f"  models:  {seen}\n"
-        f"  try:     curl -N {base}/chat/completions -H 'Content-Type: application/json' "
+        f"  try:     curl -N{flag} {base}/chat/completions -H 'Content-Type: application/json' "
         f'-d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
     )
 

@@ -8,6 +8,7 @@ Only plain values live here; what a setting means is code elsewhere.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -104,8 +105,8 @@ class Settings:
         if self.unsupported not in ("warn", "error"):
             raise ValueError(f"unsupported must be 'warn' or 'error', not {self.unsupported!r}")
         for row in dataclasses.fields(self):
-            if row.type in ("int", "float") and not getattr(self, row.name) > 0:
-                raise ValueError(f"{row.name} must be above 0, not {getattr(self, row.name)!r}")
+            if row.type in ("int", "float") and not 0 < getattr(self, row.name) < math.inf:
+                raise ValueError(f"{row.name} must be above 0 and finite, not {getattr(self, row.name)!r}")
 
     @property
     def truncates(self) -> bool:

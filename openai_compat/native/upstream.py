@@ -23,7 +23,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from openai_compat.errors import APIError, broken
-from openai_compat.native.address import checked_url, redacted
+from openai_compat.native.address import checked_headers, checked_url, is_header, redacted
 from openai_compat.native.backend import TRANSLATED
 from openai_compat.native.connection import PoolAdapter, StaleConnection, socket_of
 from openai_compat.wire import json
@@ -68,9 +68,6 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
 #: bytes of one read
 _READ = 65536
 #: seconds and bytes that a body may still take after its last line, so that its connection can be used again
@@ -105,10 +102,7 @@ class Upstream:
     ) -> None:
         self.url = checked_url(url)
         self.connect, self.head, self.idle = timeout if isinstance(timeout, tuple) else (timeout,) * 3
-        for name, value in (headers or {}).items():
-            if not _HEADER_NAME.fullmatch(name) or _CONTROL.search(value):
-                raise ValueError(f"{name!r} is no valid header")
-        self._headers = dict(headers or {})
+        self._headers = checked_headers(headers or {})
         self._verify = verify
         self._proxies = dict(proxies or {})
         self._native_admin = native_admin
@@ -126,7 +120,7 @@ class Upstream:
                 raise
             return _native_error(error, start_response)
         status = f"{response.status} {response.reason or 'Unknown'}"
-        if _CONTROL.search(status) or not status.isascii():
+        if not status.isascii() or not status.isprintable():
             status = f"{response.status} Unknown"
         start_response(status, _passed_on(response))
         return _Body(response, self)
@@ -337,9 +331,7 @@ def _passed_on(response: urllib3.BaseHTTPResponse) -> list[tuple[str, str]]:
     if response.headers.get("content-encoding"):  # it is decoded here
         drop |= {"content-encoding", "content-length"}
     return [
-        (name, value)
-        for name, value in response.headers.items()
-        if name.lower() not in drop and _HEADER_NAME.fullmatch(name) and not _CONTROL.search(value)
+        (name, value) for name, value in response.headers.items() if name.lower() not in drop and is_header(name, value)
     ]
 
 
