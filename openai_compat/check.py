@@ -51,13 +51,10 @@ def check(
     steps = _Steps(out)
     out.write(f"{redacted(url)}\n")
     if steps.run("version", lambda: _version(backend)):
-        found: list[str] = []
+        found: list[native.ListedModel] = []
         steps.run("models", lambda: _models(backend, found))
-        chosen = model or steps.value(lambda: _choose(backend))
-        if chosen:
-            steps.run("chat", lambda: _chat(upstream, chosen))
-        else:
-            steps.run("chat", _no_model)
+        chosen = model or _choose(backend, found)
+        steps.run("chat", lambda: _chat(upstream, chosen) if chosen else _no_model())
     return 1 if steps.failed else 0
 
 
@@ -75,12 +72,6 @@ class _Steps:
         self._out.write(f"  {'ok    ' if worked else 'FAILED'} {name:8} {text}\n")
         return worked
 
-    def value(self, step: Callable[[], str | None]) -> str | None:
-        try:
-            return step()
-        except APIError:
-            return None  # the step before has told of it
-
 
 def _version(backend: Backend) -> str:
     version = backend.version().version
@@ -91,16 +82,14 @@ def _version(backend: Backend) -> str:
     return (version or "not told") + (f"; too old for {', '.join(lacks)}" if lacks else "")
 
 
-def _models(backend: Backend, found: list[str]) -> str:
-    names = [model.model or model.name for model in backend.tags().models or []]
-    found += names
-    return ", ".join(names) or "none"
+def _models(backend: Backend, found: list[native.ListedModel]) -> str:
+    found += backend.tags().models or []
+    return ", ".join(model.model or model.name for model in found) or "none"
 
 
-def _choose(backend: Backend) -> str | None:
+def _choose(backend: Backend, found: list[native.ListedModel]) -> str | None:
     """A loaded model that can chat, else the first that can."""
-    able = [model for model in backend.tags().models or [] if _can_chat(model)]
-    names = [model.model or model.name for model in able]
+    names = [model.model or model.name for model in found if _can_chat(model)]
     try:
         loaded = {model.model or model.name for model in backend.loaded().models or []}
     except APIError:  # an Ollama that is too old to tell

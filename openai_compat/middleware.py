@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map, RequestRedirect, Rule
+from werkzeug.routing import Map, Rule
 
 from openai_compat.body import read_body
 from openai_compat.endpoints import chat, models
@@ -145,10 +145,7 @@ def _route(method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
         raise NotFound from None
     if "//" in text:
         raise NotFound
-    try:
-        endpoint, arguments = _ROUTER.match(text, method)
-    except RequestRedirect:
-        raise NotFound from None
+    endpoint, arguments = _ROUTER.match(text, method)
     return endpoint, dict(arguments)
 
 

@@ -180,15 +180,13 @@ def test_a_server_without_a_list_of_loaded_models(fake: FakeOllama, url: str) ->
 
 
 def test_a_model_that_embeds_is_passed_over(fake: FakeOllama, url: str) -> None:
-    for _ in range(2):
-        fake.script("/api/tags", models(other=["embedding"], demo=["completion"]), content_type=JSON)
+    fake.script("/api/tags", models(other=["embedding"], demo=["completion"]), content_type=JSON)
     assert checked(url)[0] == 0
     assert chats(fake) == ["demo"]
 
 
 def test_a_server_that_tells_no_capabilities_is_trusted(fake: FakeOllama, url: str) -> None:
-    for _ in range(2):
-        fake.script("/api/tags", models("demo-tools", "demo"), content_type=JSON)
+    fake.script("/api/tags", models("demo-tools", "demo"), content_type=JSON)
     assert checked(url)[0] == 0
     assert chats(fake) == ["demo-tools"]
 

@@ -202,8 +202,6 @@ class Upstream:
         """Any exception of the transport as the client sees it: without host, URL or key."""
         log.warning("%r: %s", self, type(error).__name__)
         causes = list(_causes(error))
-        if any(isinstance(cause, APIError) for cause in causes):
-            return next(cause for cause in causes if isinstance(cause, APIError))
         # In this order: to urllib3 a refused connection is a kind of time-out.
         if any(isinstance(cause, _UNREACHABLE) for cause in causes):
             return APIError(502, "The backend could not be reached.", code="upstream_unreachable")

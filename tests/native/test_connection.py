@@ -6,6 +6,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -93,8 +94,10 @@ def test_f35_a_long_rest_after_done_ends_the_connection(server: Chaos) -> None:
 def test_done_is_the_end_though_the_server_never_ends(server: Chaos, stream: bool, framing: str) -> None:
     first, *lines = answer(*HELLO, framing=framing, length=10_000)
     server.script(first, *lines[:3])  # and silence, while it waits for the client
-    assert said(ask(gateway(server), stream=stream)) == "Hello"
-    assert server.gone.get(timeout=WAIT) == 1  # long before the idle time-out, which is as long as the wait
+    began = time.monotonic()
+    assert said(ask(gateway(server, idle_timeout=3 * WAIT), stream=stream)) == "Hello"
+    assert time.monotonic() - began < WAIT
+    assert server.gone.get(timeout=WAIT) == 1
 
 
 def test_all_is_said_before_the_end_of_a_silent_server_is_awaited(server: Chaos) -> None:
@@ -271,6 +274,17 @@ def test_f11_a_connection_closed_while_idle_is_replaced(server: Chaos) -> None:
     server.join(1)
     server.script(*answer(*HELLO))
     assert said(ask(app)) == "Hello"
+    assert connections(server) == [2]
+
+
+def test_f11_its_replacement_is_a_fresh_connection_and_not_retried(server: Chaos) -> None:
+    app = gateway(server)
+    server.script(*answer(*HELLO, framing=SIZED), FIN)
+    assert said(ask(app)) == "Hello"
+    server.join(1)
+    server.script(FIN)
+    server.script(*answer(*HELLO))
+    failed(ask(app))
     assert connections(server) == [2]
 
 
