@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 DEFAULT_PORT = 11434
 
+_NO_BASE = re.compile(r"[\x00-\x20\x7f?#\\]")
+
 
 def checked_url(url: str) -> str:
     """The base URL of an Ollama, without a slash at its end.
@@ -20,7 +22,7 @@ def checked_url(url: str) -> str:
         port = parts.port
     except ValueError:
         raise ValueError(f"{redacted(url)!r} is no URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or port == 0:
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or _NO_BASE.search(url):
         raise ValueError(f"{redacted(url)!r} is no http or https URL of a server")
     url = url.rstrip("/")
     if url.endswith("/v1"):
@@ -46,12 +48,15 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not is_header(name, value):
             raise ValueError(f"{name!r} is no valid header")
+        if value[:1].isspace():  # requests refuses it, at every call
+            raise ValueError(f"{name!r} is no valid header: its value begins with a space")
     return dict(headers)
 
 
 def redacted(url: str) -> str:
     """The URL without user and password."""
-    return re.sub(r"(?<=//)[^/?#]*@", "***@", url)
+    # Up to the last @, wherever it is: what is shown is often no URL, and passwords hold all that they must not.
+    return re.sub(r"^(\s*[A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.S)
 
 
 def from_ollama_host(text: str) -> str:

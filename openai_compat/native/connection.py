@@ -7,14 +7,19 @@ go of it, and tell a kept connection that its server had closed from a server th
 
 from __future__ import annotations
 
+import os
 import socket
-from http.client import RemoteDisconnected
+from http.client import HTTPResponse, RemoteDisconnected
 from typing import Any
 
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import InvalidHeader
+
+#: bytes that are sent at once
+_BLOCK = 262144
 
 _SOCKET = "openai_compat_socket"
 
@@ -38,9 +43,27 @@ def socket_of(response: urllib3.BaseHTTPResponse) -> socket.socket | None:
     return getattr(response, _SOCKET, None)
 
 
+class _NoByte(RemoteDisconnected):
+    """The server closed the connection, or broke it, and had sent nothing."""
+
+
+class _Response(HTTPResponse):
+    """Tells an end before the first byte from one after it: only the former may be retried."""
+
+    def begin(self) -> None:
+        try:
+            came = self.fp.peek(1)
+        except (ConnectionResetError, BrokenPipeError) as error:
+            raise _NoByte(str(error)) from error
+        if not came:
+            raise _NoByte("Remote end closed connection without response")
+        super().begin()
+
+
 class _KnowsItsSocket:
     """Mixed into urllib3's two connection classes."""
 
+    response_class = _Response
     idle_timeout: float
     sock: socket.socket | None
     _served = False
@@ -49,13 +72,29 @@ class _KnowsItsSocket:
         super().connect()  # type: ignore[misc]
         self._served = False
 
+    def send(self, data: Any) -> None:
+        """Send in blocks, each within the idle time-out: a large body needs longer than connecting."""
+        if self.sock is None:
+            self.connect()
+        if self.sock is not None:
+            self.sock.settimeout(self.idle_timeout)
+        if not isinstance(data, bytes):
+            super().send(data)  # type: ignore[misc]
+            return
+        for start in range(0, len(data), _BLOCK):
+            super().send(data[start : start + _BLOCK])  # type: ignore[misc]
+
     def getresponse(self) -> Any:
         sock = self.sock
         try:
             response = super().getresponse()  # type: ignore[misc]
-        except (RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+        except _NoByte as error:
             if self._served:
                 raise StaleConnection from error
+            raise
+        except InvalidHeader:  # urllib3 leaves the reader of the body open
+            if sock is not None:
+                os.close(sock.detach())
             raise
         self._served = True
         if sock is not None:

@@ -132,8 +132,10 @@ class NativeStream(Generic[L]):
 
     def close(self) -> None:
         """Close the native side: at once, or, when it has said all, after its own end."""
+        # What follows the end is nobody's, and its connection ends with it (F35).
+        ended = self.done and not self._lines and not self._splitter.end()
         self._lines.clear()
-        if self.done:
+        if ended:
             self._exchange.finish()
         else:
             self._exchange.close()

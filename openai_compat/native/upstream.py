@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,7 @@ class Upstream:
         pool_size: int = 64,
     ) -> None:
         self.url = checked_url(url)
-        self.connect, self.head, self.idle = timeout if isinstance(timeout, tuple) else (timeout,) * 3
+        self.connect, self.head, self.idle = _three(timeout)
         self._headers = checked_headers(headers or {})
         self._verify = verify
         self._proxies = dict(proxies or {})
@@ -118,7 +119,7 @@ class Upstream:
         except APIError as error:
             if environ.get(TRANSLATED):
                 raise
-            return _native_error(error, start_response)
+            return _native_error(error, environ, start_response)
         status = f"{response.status} {response.reason or 'Unknown'}"
         if not status.isascii() or not status.isprintable():
             status = f"{response.status} Unknown"
@@ -135,6 +136,10 @@ class Upstream:
             raw = self._exchange(request)
         except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
             raise self.translated(error) from error
+        if raw.status < 200:  # the true answer is still to come on this connection (F18)
+            log.error("the upstream answered %d", raw.status)
+            raw.close()
+            raise broken()
         if environ.get(TRANSLATED):
             _check_status(raw)
         return raw
@@ -210,6 +215,13 @@ class Upstream:
         return broken("The connection to the backend broke.")
 
 
+def _three(timeout: Timeout) -> tuple[float, float, float]:
+    parts: tuple[float, ...] = timeout if isinstance(timeout, tuple) else (timeout,) * 3
+    if len(parts) != 3 or not all(type(part) in (int, float) and part > 0 for part in parts):
+        raise ValueError(f"timeout must be seconds above 0, or three of them, not {timeout!r}")
+    return parts[0], parts[1], parts[2]
+
+
 _TIMEOUTS = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
 _UNREACHABLE = (
     urllib3.exceptions.NewConnectionError,
@@ -258,11 +270,14 @@ class _Body:
     def drain(self) -> None:
         """Read to the end, if it is there or comes at once: then the connection can be used again."""
         sock = socket_of(self._response)
+        left, until = _GRACE_BYTES, time.monotonic() + _GRACE
         try:
-            if sock is not None:
+            # A response that was read to its end has lost its connection: it is another one's already (F45).
+            while sock is not None and left > 0 and not self._response.closed and time.monotonic() < until:
                 sock.settimeout(_GRACE)
-            left = _GRACE_BYTES
-            while left > 0 and (data := self._response.read1(left, decode_content=False)):
+                data = self._response.read1(left, decode_content=False)
+                if not data or data.strip():
+                    break  # the end; or more after it: such a connection is not used again (F35)
                 left -= len(data)
         except (HTTPError, OSError, ValueError, RuntimeError) as error:
             log.info("an upstream connection is not kept: %s", type(error).__name__)
@@ -282,8 +297,16 @@ def _body(environ: WSGIEnvironment) -> Any:
     if re.fullmatch("[0-9]{1,18}", length):
         return _Input(environ["wsgi.input"], int(length))
     if environ.get("wsgi.input_terminated"):
-        return iter(lambda: environ["wsgi.input"].read(_READ), b"")
+        return iter(lambda: _read_client(environ["wsgi.input"], _READ), b"")
     return None
+
+
+def _read_client(stream: Any, size: int) -> bytes:
+    try:
+        data: bytes = stream.read(size)
+    except Exception as error:  # servers have an exception each for a client that is gone
+        raise APIError(400, "The request body could not be read.") from error
+    return data
 
 
 class _Input:
@@ -303,7 +326,7 @@ class _Input:
     def read(self, size: int = -1) -> bytes:
         if self._left <= 0:
             return b""
-        data: bytes = self._stream.read(min(self._left, size if size >= 0 else self._left, _READ))
+        data = _read_client(self._stream, min(self._left, size if size >= 0 else self._left, _READ))
         if not data:
             raise APIError(400, "The request body is shorter than its Content-Length.")
         self._left -= len(data)
@@ -326,18 +349,19 @@ def _passed_on(response: urllib3.BaseHTTPResponse) -> list[tuple[str, str]]:
     """The response headers that may be handed on: end-to-end ones with sound names and values (W6, F69)."""
     named = {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
     drop = _HOP_BY_HOP | named
-    if response.headers.get("content-encoding"):  # it is decoded here
+    encodings = {name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")}
+    if encodings & set(response.CONTENT_DECODERS):  # it is decoded here
         drop |= {"content-encoding", "content-length"}
     return [
         (name, value) for name, value in response.headers.items() if name.lower() not in drop and is_header(name, value)
     ]
 
 
-def _native_error(error: APIError, start_response: StartResponse) -> Iterable[bytes]:
+def _native_error(error: APIError, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     body = json.encode({"error": error.message})
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers]
     start_response(f"{error.status} {_REASONS.get(error.status, 'Error')}", headers)
-    return [body]
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
 _REASONS = {
