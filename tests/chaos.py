@@ -219,7 +219,9 @@ def _body(request: Request, stream: BufferedReader) -> bytes:
     if not request.all("transfer-encoding"):
         return _exactly(stream, int((request.all("content-length") or ["0"])[0]))
     body = b""
-    while size := int(stream.readline(), 16):
+    while size := int(stream.readline() or b"-1", 16):
+        if size < 0:  # the client is gone
+            raise EOFError
         body += _exactly(stream, size)
         stream.readline()
     stream.readline()
