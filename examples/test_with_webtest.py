@@ -2,8 +2,8 @@
 
 ``FakeOllama`` says what it is told to and remembers what it was asked; WebTest is the client. Needs webtest::
 
-    pytest examples/test_with_webtest.py
     python examples/test_with_webtest.py
+    pytest -c /dev/null examples/test_with_webtest.py  (without the settings of this repository's own tests)
 """
 
 from __future__ import annotations

@@ -45,22 +45,27 @@ def check(
     :returns: 0 if all worked, else 1.
     """
     out = sys.stdout if out is None else out
-    logging.getLogger("openai_compat").addHandler(logging.NullHandler())  # what fails is printed here
     upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify)
     backend = Backend(upstream, probe_environ(), Settings(), Memory())
-    steps = _Steps(out)
     out.write(f"{redacted(url)}\n")
+    with _Reasons() as reasons:
+        steps = _Steps(out, reasons.told)
+        _ask(backend, upstream, model, steps)
+    return 1 if steps.failed else 0
+
+
+def _ask(backend: Backend, upstream: Upstream, model: str | None, steps: _Steps) -> None:
     if steps.run("version", lambda: _version(backend)):
         found: list[native.ListedModel] = []
         steps.run("models", lambda: _models(backend, found))
         chosen = model or _choose(backend, found)
         steps.run("chat", lambda: _chat(upstream, chosen) if chosen else _no_model())
-    return 1 if steps.failed else 0
 
 
 class _Steps:
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, told: list[str]) -> None:
         self._out = out
+        self._told = told
         self.failed = False
 
     def run(self, name: str, step: Callable[[], str]) -> bool:
@@ -69,8 +74,29 @@ class _Steps:
         except APIError as error:
             text, worked = f"{error.message} ({error.code or error.status})", False
         self.failed |= not worked
-        self._out.write(f"  {'ok    ' if worked else 'FAILED'} {name:8} {text}\n")
+        reasons = "" if worked else "".join(f"                  {reason}\n" for reason in self._told)
+        self._told.clear()
+        self._out.write(f"  {'ok    ' if worked else 'FAILED'} {name:8} {text}\n{reasons}")
         return worked
+
+
+class _Reasons(logging.Handler):
+    """Keeps what the package logs: who checks a backend may know the reason of a failure."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+        self._log = logging.getLogger("openai_compat")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+    def __enter__(self) -> _Reasons:
+        self._log.addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._log.removeHandler(self)
 
 
 def _version(backend: Backend) -> str:
@@ -84,21 +110,17 @@ def _version(backend: Backend) -> str:
 
 def _models(backend: Backend, found: list[native.ListedModel]) -> str:
     found += backend.tags().models or []
-    return ", ".join(model.model or model.name for model in found) or "none"
+    return ", ".join(model.called for model in found) or "none"
 
 
 def _choose(backend: Backend, found: list[native.ListedModel]) -> str | None:
     """A loaded model that can chat, else the first that can."""
-    names = [model.model or model.name for model in found if _can_chat(model)]
+    names = [model.called for model in found if model.can_chat]
     try:
-        loaded = {model.model or model.name for model in backend.loaded().models or []}
+        loaded = {model.called for model in backend.loaded().models or []}
     except APIError:  # an Ollama that is too old to tell
         loaded = set()
     return next((name for name in names if name in loaded), next(iter(names), None))
-
-
-def _can_chat(model: native.ListedModel) -> bool:
-    return model.capabilities is None or "completion" in model.capabilities
 
 
 def _no_model() -> str:

@@ -12,9 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any
+from urllib.parse import urlsplit
 
 from openai_compat import __version__
-from openai_compat.native.address import checked_headers, from_ollama_host
+from openai_compat.native.address import checked_headers, from_ollama_host, redacted
 from openai_compat.settings import Sampling, Settings, environment_name, scalars
 
 WORKER_CLASSES = ("gthread", "gevent")
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
             if _worker_class(given, environ) == "gevent":
                 _patch(parser)
             return _serve(given, environ)
-        address, headers, verify = from_ollama_host(given.url), _headers(given), _verify(given, environ)
+        address = from_ollama_host(given.url or environ.get("OLLAMA_HOST") or "")
+        headers, verify = _headers(given, environ), _verify(given, environ)
         from openai_compat.check import check
 
         return check(address, model=given.model, headers=headers, verify=verify)
@@ -50,16 +52,19 @@ def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
     threads = _number(given, "threads", environ)
     # A thread that waits for a connection serves nobody: the pool is as large as the server.
     settings = Settings(**{**({"pool_size": threads} if threads else {}), **_settings(given, environ)})
+    upstream, bind = None if is_demo else _upstream(given, environ), _bind(given, environ)
+    if upstream and _is_same_place(upstream, bind or "127.0.0.1:8000"):
+        raise ValueError(f"{redacted(upstream)} is where this server is to listen itself: name another upstream")
     from openai_compat.serve import Plan, serve
 
     return serve(
         Plan(
-            upstream=None if is_demo else _upstream(given, environ),
-            headers=_headers(given),
+            upstream=upstream,
+            headers=_headers(given, environ),
             verify=_verify(given, environ),
             settings=settings,
             server={
-                "bind": _bind(given, environ),
+                "bind": bind,
                 "workers": _number(given, "workers", environ),
                 "threads": threads,
                 "worker_class": _worker_class(given, environ),
@@ -70,9 +75,10 @@ def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _patch(parser: argparse.ArgumentParser) -> None:
     try:
+        import packaging  # noqa: F401  (gunicorn's gevent worker needs it, and does not say so)
         from gevent import monkey
     except ImportError:
-        parser.exit(2, "openai-compat: --worker-class gevent needs the package gevent\n")
+        parser.exit(2, "openai-compat: gevent workers need the extra 'gevent': pip install 'openai-compat[gevent]'\n")
     monkey.patch_all()
 
 
@@ -81,10 +87,12 @@ def _upstream(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
     return from_ollama_host(text)
 
 
-def _headers(given: argparse.Namespace) -> dict[str, str]:
-    pairs = [header.partition(":") for header in given.upstream_header or []]
+def _headers(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
+    """The headers of the flags, else of the variable, one a line: a key is better not seen in a list of processes."""
+    lines = given.upstream_header or environ.get(environment_name("upstream_header"), "").splitlines()
+    pairs = [header.partition(":") for header in lines]
     if not all(colon for _, colon, _ in pairs):
-        raise ValueError("--upstream-header takes 'Name: value'")
+        raise ValueError("an upstream header is written 'Name: value'")
     return checked_headers({name.strip(): value.strip() for name, _, value in pairs})
 
 
@@ -103,6 +111,14 @@ def _bind(given: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
     return bind
 
 
+def _is_same_place(upstream: str, bind: str) -> bool:
+    url, (host, _, port) = urlsplit(upstream), bind.rpartition(":")
+    here = {"", "0.0.0.0", "127.0.0.1", "localhost", "[::]", "[::1]"}
+    url_port = url.port or {"http": 80, "https": 443}[url.scheme]
+    named = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return port == str(url_port) and (named == host or (named in here and host in here))
+
+
 def _worker_class(given: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
     name: str | None = _value(given, "worker_class", environ)
     if name not in (None, *WORKER_CLASSES):
@@ -119,18 +135,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"openai-compat {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     server = commands.add_parser("serve", help="serve the API under gunicorn", formatter_class=_Help)
-    server.add_argument("--upstream", metavar="URL", help="the Ollama to serve; else OLLAMA_HOST, else port 11434 here")
-    server.add_argument("--demo", action="store_true", default=None, help="serve the built-in demo backend")
-    server.add_argument("--bind", metavar="HOST:PORT", help="where to listen; 127.0.0.1:8000")
-    server.add_argument("--threads", type=int, metavar="N", help="requests at a time in a worker; 64")
-    server.add_argument("--workers", type=int, metavar="N", help="processes; 1")
-    server.add_argument("--worker-class", choices=WORKER_CLASSES, help="threads, or greenlets; gthread")
+    server.add_argument(
+        "--upstream",
+        metavar="URL",
+        help=_help("upstream", "the Ollama to serve; else OLLAMA_HOST, else port 11434 here"),
+    )
+    server.add_argument(
+        "--demo", action="store_true", default=None, help=_help("demo", "serve the built-in demo backend")
+    )
+    server.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "where to listen", "127.0.0.1:8000"))
+    server.add_argument("--threads", type=int, metavar="N", help=_help("threads", "requests at a time in a worker", 64))
+    server.add_argument("--workers", type=int, metavar="N", help=_help("workers", "processes", 1))
+    server.add_argument(
+        "--worker-class", choices=WORKER_CLASSES, help=_help("worker_class", "threads, or greenlets", "gthread")
+    )
     _add_upstream_flags(server)
+    settings = server.add_argument_group("settings of the middleware")
     for row in scalars():
-        _add_flag(server, row)
-    server.add_argument("--sampling", choices=tuple(SAMPLINGS), help=_help("sampling", "how sampling parameters map"))
+        _add_flag(settings, row)
+    settings.add_argument("--sampling", choices=tuple(SAMPLINGS), help=_help("sampling", "how sampling parameters map"))
     tester = commands.add_parser("check", help="ask a backend what works", formatter_class=_Help)
-    tester.add_argument("url", metavar="URL", help="the Ollama to ask")
+    tester.add_argument(
+        "url", metavar="URL", nargs="?", help="the Ollama to ask; else OLLAMA_HOST, else port 11434 here"
+    )
     tester.add_argument("--model", help="the model to chat with; else a loaded one, else the first that can chat")
     _add_upstream_flags(tester)
     return parser
@@ -142,22 +169,24 @@ class _Help(argparse.HelpFormatter):
 
 
 def _add_upstream_flags(parser: argparse.ArgumentParser) -> None:
-    text = "sent with every native request, as 'Name: value'; may be repeated"
-    parser.add_argument("--upstream-header", action="append", metavar="HEADER", help=text)
-    parser.add_argument("--ca-bundle", metavar="FILE", help="certificates to trust instead of the usual ones")
+    text = "sent with every native request, as 'Name: value'; may be repeated (in the variable: a line each)"
+    parser.add_argument("--upstream-header", action="append", metavar="HEADER", help=_help("upstream_header", text))
+    text = "certificates to trust instead of the usual ones"
+    parser.add_argument("--ca-bundle", metavar="FILE", help=_help("ca_bundle", text))
 
 
-def _add_flag(parser: argparse.ArgumentParser, row: Field[Any]) -> None:
+def _add_flag(parser: argparse._ArgumentGroup, row: Field[Any]) -> None:
     flag, text = "--" + row.name.replace("_", "-"), _help(row.name, row.metadata["help"].replace("``", ""), row.default)
     if row.type == "bool":
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     else:
         kind = {"int": int, "float": float}.get(str(row.type), str)
-        parser.add_argument(flag, type=kind, choices=_CHOICES.get(row.name), help=text)
+        metavar = None if row.name in _CHOICES else {"int": "N", "float": "SECONDS"}.get(str(row.type), "TEXT")
+        parser.add_argument(flag, type=kind, choices=_CHOICES.get(row.name), metavar=metavar, help=text)
 
 
 def _help(name: str, text: str, default: object = None) -> str:
-    return f"{text}; {environment_name(name)}" + ("" if default is None else f"; {default}")
+    return f"{text} [{environment_name(name)}" + ("]" if default is None else f", default {default}]")
 
 
 def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,20 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
         for name, value in self._fixed.items():
             if name in self.cfg.settings:  # an older gunicorn has not all of them
                 self.cfg.set(name, value)
+
+    def taken_address(self) -> str:
+        """Say which address cannot be had, if one cannot: gunicorn would try five times and log as often."""
+        for address in self.cfg.address:
+            if not isinstance(address, tuple) or self.cfg.reuse_port:
+                continue
+            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(address)
+                except OSError as error:
+                    return f"{address[0]}:{address[1]}: {error.strerror or error}"
+        return ""
 
     def load(self) -> Any:
         return self._make()

@@ -57,6 +57,7 @@ class OpenAICompat:
     :param settings: all options at once, as :class:`Settings`; *options* then change single ones.
     :param options: the fields of :class:`Settings`, as keywords.
     :raises ValueError: an option out of its range, or a URL that is none.
+    :raises TypeError: neither a WSGI application nor a URL.
     """
 
     def __init__(
@@ -126,8 +127,10 @@ class OpenAICompat:
 
 
 def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplication:
-    if not isinstance(app, str):
+    if callable(app):
         return app
+    if not isinstance(app, str):
+        raise TypeError(f"a WSGI application or a URL is wanted, not {type(app).__name__}")
     # Imported late: it imports requests, which gevent must be able to patch first.
     from openai_compat.native.upstream import Upstream
 

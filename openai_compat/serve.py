@@ -7,6 +7,7 @@ pool that is shared over a fork gives one request the answer of another. So noth
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Mapping
@@ -73,14 +74,27 @@ def serve(plan: Plan) -> int:
     """Serve until stopped; the exit status."""
     try:
         from openai_compat.gunicorn_app import Application
-    except ImportError:
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "gunicorn":
+            raise
         sys.stderr.write("openai-compat: serving needs the extra 'server': pip install 'openai-compat[server]'\n")
         return 2
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    options = {**DEFAULTS, "post_worker_init": _announcer(plan)}
+    options = {**DEFAULTS, "post_worker_init": _announcer(plan), "worker_int": _stop_at_once}
     given = {key: value for key, value in plan.server.items() if value is not None}
-    Application(lambda: OpenAICompat(plan.backend(), settings=plan.settings), options, given | _FIXED).run()
+    server = Application(lambda: OpenAICompat(plan.backend(), settings=plan.settings), options, given | _FIXED)
+    taken = server.taken_address()
+    if taken:
+        sys.stderr.write(f"openai-compat: {taken}; choose another place with --bind\n")
+        return 2
+    server.run()
     return 0
+
+
+def _stop_at_once(worker: Any) -> None:
+    """On SIGINT: a thread that streams would keep the process until gunicorn kills it, half a minute later."""
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _announcer(plan: Plan) -> Any:
@@ -108,11 +122,11 @@ def announcement(plan: Plan, addresses: list[str]) -> str:
     listens = [at if at.startswith("unix:") else at + plan.settings.prefix for at in addresses]
     where = "the built-in demo" if plan.upstream is None else redacted(plan.upstream)
     try:
-        names = [found.model or found.name for found in _probe(plan).tags().models or []]
-        seen = ", ".join(names) or "none yet; `ollama pull` one"
-        model = next(iter(names), "MODEL")
+        found = _probe(plan).tags().models or []
+        seen = ", ".join(model.called for model in found) or "none yet; `ollama pull` one"
+        model = next((model.called for model in found if model.can_chat), "MODEL")
     except APIError as error:
-        seen, model = f"not known: {error.message} Serving all the same.", "MODEL"
+        seen, model = f"not known: {error.message} Serving all the same; `--demo` needs no Ollama.", "MODEL"
     return (
         f"openai-compat listens at {', '.join(listens)}\n"
         f"  backend: {where}\n"

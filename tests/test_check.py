@@ -27,11 +27,14 @@ def url(fake: FakeOllama) -> Iterator[str]:
         yield url
 
 
+REASON = " " * 18
+
+
 def checked(url: str, **arguments: Any) -> tuple[int, list[str]]:
-    """The status of a check, and its lines."""
+    """The status of a check, and its lines without the reasons."""
     out = io.StringIO()
     status = check(url, out=out, **arguments)
-    return status, out.getvalue().splitlines()
+    return status, [line for line in out.getvalue().splitlines() if not line.startswith(REASON)]
 
 
 def chats(fake: FakeOllama) -> list[str]:
@@ -90,6 +93,18 @@ def test_unreachable() -> None:
             1,
             [url, "  FAILED version  The backend could not be reached. (upstream_unreachable)"],
         )
+
+
+def test_the_reason_of_a_failure_is_told_to_who_checks() -> None:
+    out = io.StringIO()
+    with refusing() as url:
+        check(url.replace("://", "://me:secret@"), out=out)
+    assert "Connection refused" in out.getvalue()
+    assert "secret" not in out.getvalue()
+
+
+def test_a_check_without_a_url_asks_where_the_variable_says(url: str) -> None:
+    assert main(["check"], {"OLLAMA_HOST": url}) == 0
 
 
 def test_the_command_when_unreachable() -> None:

@@ -331,7 +331,7 @@ def test_upstream_headers_may_be_repeated(planned: Planned) -> None:
 def test_an_upstream_header_without_a_value(fails: Callable[..., Failed]) -> None:
     failed = fails("serve", "--upstream-header", "Authorization")
     assert failed.status == 2
-    assert "--upstream-header" in failed.said
+    assert "an upstream header is written 'Name: value'" in failed.said
 
 
 # -- the upstream -----------------------------------------------------------------------------
@@ -451,12 +451,48 @@ def test_gevent_patches_if_it_is_wanted(
 def test_gevent_that_is_not_there_is_named(fails: Callable[..., Failed], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gevent", None)
     failed = fails("serve", "--demo", "--worker-class", "gevent")
-    assert (failed.status, failed.said) == (2, "openai-compat: --worker-class gevent needs the package gevent\n")
+    assert (failed.status, failed.said) == (
+        2,
+        "openai-compat: gevent workers need the extra 'gevent': pip install 'openai-compat[gevent]'\n",
+    )
 
 
 def test_without_gunicorn_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "openai_compat.gunicorn_app", None)
+    monkeypatch.delitem(sys.modules, "openai_compat.gunicorn_app", raising=False)
+    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    monkeypatch.setitem(sys.modules, "gunicorn.app", None)
+    monkeypatch.setitem(sys.modules, "gunicorn.app.base", None)
     assert main(["serve", "--demo"], {}) == 2
     assert "pip install 'openai-compat[server]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("upstream", "bind"),
+    [
+        ("127.0.0.1:8000", None),
+        ("http://localhost:8000", None),
+        ("0.0.0.0:9000", "0.0.0.0:9000"),
+        ("http://[::1]:9000", "[::]:9000"),
+        ("http://box:9000", "box:9000"),
+        ("http://127.0.0.1", "127.0.0.1:80"),
+    ],
+)
+def test_a_server_is_not_its_own_upstream(fails: Callable[..., Failed], upstream: str, bind: str | None) -> None:
+    failed = fails("serve", "--upstream", upstream, *(("--bind", bind) if bind else ()))
+    assert failed.status == 2
+    assert "listen itself" in failed.said
+
+
+@pytest.mark.parametrize(
+    ("upstream", "bind"), [("127.0.0.1:8001", None), ("http://box:8000", None), ("127.0.0.1:8000", "unix:/tmp/x.sock")]
+)
+def test_another_place_may_be_upstream(planned: Planned, upstream: str, bind: str | None) -> None:
+    assert planned("--upstream", upstream, *(("--bind", bind) if bind else ())).upstream is not None
+
+
+def test_upstream_headers_of_the_variable_stand_a_line_each(planned: Planned) -> None:
+    environ = {"OPENAI_COMPAT_UPSTREAM_HEADER": "Authorization: Bearer KEY\nX-Team: red\n"}
+    assert planned(environ=environ).headers == {"Authorization": "Bearer KEY", "X-Team": "red"}
+    assert planned("--upstream-header", "X-Team: blue", environ=environ).headers == {"X-Team": "blue"}

@@ -414,6 +414,12 @@ def test_options_change_single_settings() -> None:
     assert (app.settings.max_tools, app.settings.max_stop) == (3, 5)
 
 
+@pytest.mark.parametrize("app", [None, 3, b"http://x"])
+def test_what_is_neither_an_application_nor_a_url_is_refused(app: Any) -> None:
+    with pytest.raises(TypeError, match="a WSGI application or a URL is wanted"):
+        OpenAICompat(app)
+
+
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(TypeError, match="colour"):
         OpenAICompat(FakeOllama(), colour="blue")  # type: ignore[call-arg]

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from openai_compat import OpenAICompat
 from openai_compat.cli import main
 from openai_compat.serve import Plan, address, announcement
 from openai_compat.settings import Settings
@@ -224,7 +225,9 @@ def test_an_upstream_without_models_is_told_to_pull_one() -> None:
 
 def test_an_unreachable_upstream_is_one_line_and_a_502() -> None:
     with refusing() as url, serving("--upstream", url) as server:
-        told = "  models:  not known: The backend could not be reached. Serving all the same.\n"
+        told = (
+            "  models:  not known: The backend could not be reached. Serving all the same; `--demo` needs no Ollama.\n"
+        )
         assert told in server.announced
         status, body = ask(server)
         assert (status, body["error"]["code"]) == (502, "upstream_unreachable")
@@ -235,7 +238,7 @@ def test_a_silent_upstream_does_not_hold_up_the_announcement() -> None:
     fake.script("/api/tags", gate)
     with live(fake) as url, serving("--upstream", url) as server:
         gate.open()
-        assert "not known: The backend took too long. Serving all the same." in server.announced
+        assert "not known: The backend took too long. Serving all the same;" in server.announced
 
 
 @pytest.mark.parametrize(
@@ -262,7 +265,17 @@ def test_an_upstream_that_cannot_be_reached_is_announced_as_such() -> None:
     with refusing() as url:
         plan = Plan(upstream=url, headers={}, verify=True, settings=Settings(), server={})
         text = announcement(plan, ["http://127.0.0.1:1"])
-    assert "  models:  not known: The backend could not be reached. Serving all the same.\n" in text
+    assert (
+        "  models:  not known: The backend could not be reached. Serving all the same; `--demo` needs no Ollama.\n"
+        in text
+    )
+
+
+def test_a_unix_socket_is_announced_with_a_line_that_works() -> None:
+    plan = Plan(upstream=None, headers={}, verify=True, settings=Settings(), server={})
+    text = announcement(plan, ["unix:/run/x.sock"])
+    assert text.startswith("openai-compat listens at unix:/run/x.sock\n")
+    assert "curl -N --unix-socket /run/x.sock http://localhost/v1/chat/completions " in text
 
 
 def test_the_plan_s_backend_has_its_settings() -> None:
@@ -302,6 +315,20 @@ def test_sigterm_with_a_kept_connection_does_not_wait_for_its_end() -> None:
         post(http, CHAT).read()
         assert http.sock is not None
         assert server.stop() == 0
+
+
+@WORKERS
+def test_sigint_ends_running_streams_at_once(worker: str) -> None:
+    fake, gate = FakeOllama(), Gate(30.0)
+    fake.script("/api/chat", say("so far"), gate, done())
+    with live(fake) as url, serving("--upstream", url, "--worker-class", worker) as server:
+        with connection(server.base_url) as http:
+            stream = contents(post(http, {**CHAT, "stream": True}))
+            assert next(stream) == "so far"
+            server.process.send_signal(signal.SIGINT)
+            # long before the gate or gunicorn's graceful time-out would end it
+            assert server.process.wait(10.0) == 0
+        gate.open()
 
 
 @WORKERS
@@ -511,10 +538,10 @@ def test_the_command_patches_before_requests_and_gunicorn_are_imported() -> None
         "import sys\n"
         "from gevent import monkey\n"
         "def patch_all():\n"
-        "    print(sorted({'gunicorn', 'requests', 'urllib3'} & set(sys.modules)))\n"
+        "    print([name for name in ('gunicorn', 'requests', 'urllib3') if sys.modules.get(name)])\n"
         "monkey.patch_all = patch_all\n"
         "from openai_compat.cli import main\n"
-        "sys.modules['openai_compat.gunicorn_app'] = None\n"
+        "sys.modules['gunicorn'] = None\n"
         "sys.exit(main())\n"
     )
     ended = command("serve", "--demo", "--worker-class", "gevent", python=("-c", code))
@@ -541,3 +568,28 @@ def test_gevent_in_gunicorn_s_variable() -> None:
     environ = {"GUNICORN_CMD_ARGS": "--worker-class gevent"}
     with live(fake) as url, serving("--upstream", url, environ=environ) as server:
         assert ask(server)[0] == 200
+
+
+def test_a_ring_of_gateways_is_an_error_and_no_lock() -> None:
+    """A server whose upstream leads back to it: every request ends, by the count of hops."""
+    app: list[Any] = []
+
+    def ring(environ: Any, start_response: Any) -> Any:
+        return app[0](environ, start_response)
+
+    with live(ring) as url:
+        app.append(OpenAICompat(url))
+        for path in ("/v1/models", "/api/tags"):
+            with closing(HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT)) as http:
+                http.request("GET", path)
+                answer = http.getresponse()
+                assert answer.status == 502
+                assert b"this server itself" in answer.read()
+
+
+def test_the_line_to_try_names_a_model_that_can_chat() -> None:
+    fake = FakeOllama()
+    names = [{"name": "embed", "capabilities": ["embedding"]}, {"name": "chat", "capabilities": ["completion"]}]
+    fake.script("/api/tags", {"models": names}, content_type="application/json")
+    with live(fake) as url, serving("--upstream", url) as server:
+        assert '"model": "chat"' in server.announced

@@ -36,7 +36,7 @@ class ModelList(Struct, kw_only=True):
 def list_all(call: Call, backend: Backend) -> Reply:
     """List the models that the native side has, in its order."""
     found = backend.tags().models or []
-    return Answer(ModelList(data=[to_model(m.model or m.name, m.modified_at, now=call.now) for m in found]))
+    return Answer(ModelList(data=[to_model(m.called, m.modified_at, now=call.now) for m in found]))
 
 
 def retrieve(call: Call, backend: Backend) -> Reply:

@@ -46,10 +46,10 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     :raises ValueError: one of them can not be sent.
     """
     for name, value in headers.items():
-        if not is_header(name, value):
-            raise ValueError(f"{name!r} is no valid header")
-        if value[:1].isspace():  # requests refuses it, at every call
-            raise ValueError(f"{name!r} is no valid header: its value begins with a space")
+        if not is_header(name, ""):
+            raise ValueError(f"{name!r} is no valid header: it is no name")
+        if not is_header(name, value) or value[:1].isspace():  # requests refuses a space in front, at every call
+            raise ValueError(f"{name!r} is no valid header: its value has a character that cannot be sent")
     return dict(headers)
 
 
@@ -57,6 +57,11 @@ def redacted(url: str) -> str:
     """The URL without user and password."""
     # Up to the last @, wherever it is: what is shown is often no URL, and passwords hold all that they must not.
     return re.sub(r"^(\s*[A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.S)
+
+
+def redacted_text(text: str) -> str:
+    """A text, such as an exception's, without the user and password of any URL in it."""
+    return re.sub(r"//[^/\s]*@", "//***@", text)
 
 
 def from_ollama_host(text: str) -> str:

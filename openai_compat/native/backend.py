@@ -131,18 +131,18 @@ class Backend:
         if exchange.status == 200:
             return exchange
         try:
-            raise self._failure(exchange, model)
+            raise self._failure(exchange, model, f"{method} {path}")
         finally:
             exchange.close()
 
-    def _failure(self, exchange: Exchange, model: str | None) -> APIError:
+    def _failure(self, exchange: Exchange, model: str | None, asked: str) -> APIError:
         status = exchange.status
         if status in (401, 403, *_REDIRECTS):
             return _not_let_in(exchange)
         if status < 400:
-            log.error("the backend answered %d", status)
+            log.error("the backend answered %s with %d", asked, status)
             return broken()
-        return failures.from_status(status, exchange.read(_MAX_ERROR), model)
+        return failures.from_status(status, exchange.read(_MAX_ERROR), model, asked=asked)
 
     def _native_environ(self, method: str, path: str, request: object) -> dict[str, Any]:
         body = b"" if request is None else json.encode(request)

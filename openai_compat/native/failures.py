@@ -61,14 +61,16 @@ _CLIENTS_MISTAKE = re.compile(r"option \"([^\"]*)\" must be of type|does not sup
 _OVERFLOW = re.compile(r"exceeds the (available )?context|longer than the context length", re.I)
 
 
-def from_status(status: int, body: bytes, model: str | None = None) -> APIError:
+def from_status(status: int, body: bytes, model: str | None = None, *, asked: str = "") -> APIError:
     """Translate an answer of the native side that is not 200.
 
     :param model: the model that was asked for, for the text of a 404.
+    :param asked: method and path, for the log.
     """
     failure = _read(body)
     if failure is None:
-        return _not_json(status, body)
+        log.warning("the backend answered %s with %d and no JSON: %r", asked, status, body[:_LOGGED])
+        return _not_json(status)
     return _translate(status, failure, model)
 
 
@@ -94,8 +96,7 @@ def _read(body: bytes) -> _Failure | None:
     return failure if failure.error is not UNSET or isinstance(failure.message, str) else None
 
 
-def _not_json(status: int, body: bytes) -> APIError:
-    log.warning("the backend answered %d with no JSON: %r", status, body[:_LOGGED])
+def _not_json(status: int) -> APIError:
     if status == 503:
         return _busy("The backend is busy.")
     if status == 429:
@@ -108,8 +109,8 @@ def _not_json(status: int, body: bytes) -> APIError:
 
 
 def not_ollama() -> APIError:
-    """Whatever answers there, it does not speak Ollama's native API."""
-    log.error("the backend has no such native route; is it an Ollama, and is `upstream=` right?")
+    """Whatever answers there, it does not speak Ollama's native API, or not this part of it."""
+    log.error("does the backend speak Ollama's native API? A site of its own is wrapped with `upstream=`")
     return APIError(502, "The backend is not an Ollama.", code="backend_not_ollama", retry=False)
 
 

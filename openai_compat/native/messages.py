@@ -178,6 +178,16 @@ class ListedModel(Struct):
     #: newer servers only
     capabilities: list[str] | None = None
 
+    @property
+    def called(self) -> str:
+        """What to call it in a request."""
+        return self.model or self.name
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether it can chat; trusted to where the server does not tell."""
+        return self.capabilities is None or "completion" in self.capabilities
+
 
 class ListResponse(Struct):
     """``GET /api/tags``, ``GET /api/ps``. Source: ``ListResponse``; Go writes an empty list as null."""

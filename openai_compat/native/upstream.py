@@ -24,7 +24,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from openai_compat.errors import APIError, broken
-from openai_compat.native.address import checked_headers, checked_url, is_header, redacted
+from openai_compat.native.address import checked_headers, checked_url, is_header, redacted, redacted_text
 from openai_compat.native.backend import TRANSLATED
 from openai_compat.native.connection import PoolAdapter, StaleConnection, socket_of
 from openai_compat.wire import json
@@ -69,6 +69,10 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
+#: counts the gateways that a request has passed, so that a ring of them ends
+HOPS = "openai-compat-hops"
+MAX_HOPS = 4
+
 #: bytes of one read
 _READ = 65536
 #: seconds and bytes that a body may still take after its last line, so that its connection can be used again
@@ -129,6 +133,9 @@ class Upstream:
     def _send(self, environ: WSGIEnvironment) -> urllib3.BaseHTTPResponse:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "") or "/"
         self._check_path(method, path)
+        if _hops(environ) >= MAX_HOPS:
+            log.error("%r: requests come back here; is it this server itself?", self)
+            raise APIError(502, "The backend is this server itself.", code="upstream_loop", retry=False)
         request = requests.Request(
             method, self.url + quote(path, safe="/:"), headers=self._request_headers(environ), data=_body(environ)
         )
@@ -191,7 +198,7 @@ class Upstream:
         elif not _ADMIN.fullmatch(path):
             raise APIError(404, "not found")
         elif not self._native_admin:
-            raise APIError(403, "not allowed here; native_admin=True allows it")
+            raise APIError(403, "this gateway does not let this operation through")
 
     def _request_headers(self, environ: WSGIEnvironment) -> dict[str, str]:
         headers = {
@@ -201,12 +208,12 @@ class Upstream:
         }
         if environ.get("CONTENT_TYPE"):
             headers["Content-Type"] = environ["CONTENT_TYPE"]
-        return headers | self._headers
+        return headers | self._headers | {HOPS: str(_hops(environ) + 1)}
 
     def translated(self, error: Exception) -> APIError:
         """Any exception of the transport as the client sees it: without host, URL or key."""
-        log.warning("%r: %s", self, type(error).__name__)
         causes = list(_causes(error))
+        log.warning("%r: %s", self, redacted_text(f"{type(causes[-1]).__name__}: {causes[-1]}"))
         # In this order: to urllib3 a refused connection is a kind of time-out.
         if any(isinstance(cause, _UNREACHABLE) for cause in causes):
             return APIError(502, "The backend could not be reached.", code="upstream_unreachable")
@@ -285,6 +292,11 @@ class _Body:
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else close it."""
         self._response.close()
+
+
+def _hops(environ: WSGIEnvironment) -> int:
+    text = environ.get("HTTP_OPENAI_COMPAT_HOPS", "")
+    return int(text) if re.fullmatch("[0-9]", text) else MAX_HOPS if text else 0
 
 
 def _body(environ: WSGIEnvironment) -> Any:

@@ -50,7 +50,7 @@ CLIENTS_OWN = {
     "TE": "trailers",
     "Expect": "100-continue",
 }
-OURS = {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length"}
+OURS = {"host", "user-agent", "accept", "accept-encoding", "content-type", "content-length", "openai-compat-hops"}
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])
