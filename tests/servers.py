@@ -26,6 +26,10 @@ import openai_compat
 #: seconds that anything here may take
 TIMEOUT = 20.0
 
+#: seconds that a server may take to end: a worker that is asked while it boots misses the signal,
+#: and is killed after gunicorn's graceful time-out of 30 s
+ENDING = 45.0
+
 _ROOT = str(Path(openai_compat.__file__).parents[1])
 _LAST_LINE = b"  try: "
 
@@ -56,7 +60,7 @@ class Server:
     def stop(self) -> int:
         """Ask it to end, as an init system does; its status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(TIMEOUT)
+        return self.process.wait(ENDING)
 
 
 @contextmanager
@@ -129,7 +133,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         if process.poll() is None:
             process.terminate()
-            process.wait(TIMEOUT)
+            process.wait(ENDING)
     finally:
         # A session of its own: nobody but its own workers is in it, and usually they are gone.
         with suppress(ProcessLookupError):

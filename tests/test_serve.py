@@ -26,7 +26,7 @@ from openai_compat.cli import main
 from openai_compat.serve import Plan, address, announcement
 from openai_compat.settings import Settings
 from openai_compat.testing import FakeOllama, Gate, done, say
-from tests.servers import TIMEOUT, Server, command, live, refusing, serving
+from tests.servers import ENDING, TIMEOUT, Server, command, live, refusing, serving
 
 pytest.importorskip("gunicorn", reason="gunicorn is not installed")
 
@@ -306,8 +306,8 @@ def test_a_signal_ends_it_with_status_0(worker: str, ask_to_end: signal.Signals)
         assert ask(server)[0] == 200
         server.process.send_signal(ask_to_end)
         # gunicorn shuts its thread pool down inside a signal handler: now and then that blocks a worker,
-        # which the master kills after its graceful time-out of 30 s.
-        assert server.process.wait(45.0) == 0
+        # which the master kills after its graceful time-out.
+        assert server.process.wait(ENDING) == 0
 
 
 def test_sigterm_with_a_kept_connection_does_not_wait_for_its_end() -> None:
