@@ -72,7 +72,7 @@ class Demo:
             return 405, "text/plain", iter([b"405 method not allowed"])
         try:
             messages = function(_decode(body) if verb == "POST" else {})
-        except (TypeError, ValueError, AttributeError, SystemError) as error:
+        except (TypeError, ValueError, AttributeError, SystemError, RecursionError) as error:
             raise Refused(400, f"the demo cannot read this request: {type(error).__name__}") from error
         if isinstance(messages, dict):
             return 200, _JSON, iter([encode(messages)])
@@ -91,7 +91,7 @@ _STATUS = {
 
 def encode(value: object) -> bytes:
     """One line of compact JSON, without its end."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _decode(body: bytes) -> Json:
@@ -259,17 +259,24 @@ def _tool_calls(tools: list[Json], text: str) -> list[Json]:
     return [{"id": f"call_{digest[:8]}", "function": {"index": 0, "name": chosen.get("name"), "arguments": arguments}}]
 
 
-def instance(schema: Any, root: Any = None, path: tuple[str, ...] = ()) -> Any:
-    """A small value that a JSON Schema allows, for the usual schemas. A reference back to where we are is null."""
-    root = schema if root is None else root
-    if not isinstance(schema, dict) or len(path) > _MAX_PATH:
+def instance(schema: Any) -> Any:
+    """A small value that a JSON Schema allows, for the usual schemas.
+
+    A reference back to where we are is null, and so is everything after the first thousand values.
+    """
+    return _instance(schema, schema, (), [_MAX_VALUES])
+
+
+def _instance(schema: Any, root: Any, path: tuple[str, ...], left: list[int]) -> Any:
+    left[0] -= 1
+    if not isinstance(schema, dict) or len(path) > _MAX_PATH or left[0] < 0:
         return None
     if "$ref" in schema:
         name = str(schema["$ref"])
-        return None if name in path else instance(_referred(name, root), root, (*path, name))
+        return None if name in path else _instance(_referred(name, root), root, (*path, name), left)
     for word in ("anyOf", "oneOf", "allOf"):
         if schema.get(word):
-            return instance(schema[word][0], root, (*path, word))
+            return _instance(schema[word][0], root, (*path, word), left)
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):
@@ -278,10 +285,10 @@ def instance(schema: Any, root: Any = None, path: tuple[str, ...] = ()) -> Any:
     kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
         inner = (schema.get("properties") or {}).items()
-        return {key: instance(value, root, (*path, "properties")) for key, value in inner}
+        return {key: _instance(value, root, (*path, "properties"), left) for key, value in inner}
     if kind == "array":
         count = min(max(1, schema.get("minItems", 1)), _MAX_ITEMS)
-        return [instance(schema.get("items") or {}, root, (*path, "items"))] * count
+        return [_instance(schema.get("items") or {}, root, (*path, "items"), left)] * count
     return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(kind, "demo")
 
 
@@ -289,6 +296,7 @@ def _referred(name: str, root: Any) -> Any:
     return (root.get("$defs") or {}).get(name.rsplit("/", 1)[-1])
 
 
+_MAX_VALUES = 1000
 _MAX_PATH = 64
 _MAX_ITEMS = 16
 

@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -86,7 +86,7 @@ class OpenAICompat:
             if self._has_site:
                 return self.app(environ, start_response)
             where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
-            return exchange.fail(APIError(404, f"Invalid URL ({where})"))
+            return exchange.fail(APIError(404, f"Invalid URL ({where.encode('utf-8', 'replace').decode()})"))
         except MethodNotAllowed as error:
             return exchange.refuse_method(error.valid_methods or ())
         try:
@@ -144,7 +144,9 @@ def _route(method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
     """
     try:
         text = path.encode("latin-1").decode()  # PEP 3333: the bytes of the path, as latin-1
-    except UnicodeError:
+    except UnicodeEncodeError:
+        text = path  # from a caller in process that has not heard of that: text already
+    except UnicodeDecodeError:
         raise NotFound from None
     if "//" in text:
         raise NotFound
@@ -208,7 +210,7 @@ class _Exchange:
             ("openai-processing-ms", str(took)),
             ("openai-version", "2020-10-01"),
         ]
-        self._start_response(f"{status} {HTTPStatus(status).phrase}", [*headers, *own])
+        self._start_response(f"{status} {responses.get(status, 'Error')}", [*headers, *own])
 
 
 _STREAM_HEADERS = (("Cache-Control", "no-cache, no-store"), ("X-Accel-Buffering", "no"))
@@ -248,7 +250,7 @@ def _frames(stream: EventStream) -> Generator[bytes, None, None]:
     try:
         for events in stream.events:
             held += [sse.frame(json.encode(event)) for event in events]
-            if not stream.source.pending or len(held) >= _TOGETHER:
+            if held and (not stream.source.pending or len(held) >= _TOGETHER):
                 yield b"".join(held)
                 held.clear()
         held.append(sse.DONE)

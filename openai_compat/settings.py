@@ -98,6 +98,13 @@ class Settings:
     max_stop: int = _env("stop sequences of a request", 16)
 
     def __post_init__(self) -> None:
+        kinds: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+        for row in dataclasses.fields(self):
+            value, wanted = getattr(self, row.name), kinds.get(str(row.type))
+            if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+                raise TypeError(f"{row.name} must be {row.type}, not {value!r}")
+        if not isinstance(self.sampling, Sampling):
+            raise TypeError(f"sampling must be a Sampling, not {self.sampling!r}")
         if self.prefix and (not self.prefix.startswith("/") or self.prefix.endswith("/") or "//" in self.prefix):
             raise ValueError(f"prefix must be empty or begin with '/' and not end with it, not {self.prefix!r}")
         if self.overflow not in (None, "error", "truncate"):

@@ -556,3 +556,11 @@ def test_a_schema_of_itself_has_a_small_instance() -> None:
 
 def test_an_array_of_many_is_small() -> None:
     assert len(instance({"type": "array", "items": {"type": "integer"}, "minItems": 10**9})) <= 16
+
+
+def test_a_schema_of_references_to_references_is_small() -> None:
+    defs = {
+        f"N{i}": {"type": "object", "properties": {key: {"$ref": f"#/$defs/N{i + 1}"} for key in "ab"}}
+        for i in range(24)
+    }
+    assert instance({"$ref": "#/$defs/N0", "$defs": defs})

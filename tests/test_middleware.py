@@ -428,3 +428,11 @@ def test_an_unknown_option_is_refused() -> None:
 def test_every_route_is_below_the_prefix_and_has_one_endpoint() -> None:
     assert len({(method, path) for method, path, _ in ROUTES}) == len(ROUTES)
     assert all(path.startswith("/") for _, path, _ in ROUTES)
+
+
+def test_a_challenge_that_is_no_header_is_not_handed_on() -> None:
+    fake = FakeOllama()
+    headers = [("WWW-Authenticate", "Basic\r\nX-Evil: 1")]
+    fake.script("/api/chat", b"x", status="401 X", headers=headers, content_type="text/plain")
+    answered = chat(OpenAICompat(fake))
+    assert (answered.status, answered.header("www-authenticate")) == (401, None)

@@ -66,3 +66,14 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_timeout_is_connect_head_idle() -> None:
     assert Settings(connect_timeout=1, head_timeout=2, idle_timeout=3).timeout == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"sampling": "model"}, {"sampling": None}, {"native_admin": "no"}, {"max_body": "10"}, {"prefix": 5}, {"max_n": 1}]
+    + [{"max_stop": True}, {"idle_timeout": "1"}],
+)
+def test_a_value_of_another_type_is_refused(options: dict[str, Any]) -> None:
+    [name] = options
+    with pytest.raises(TypeError, match=name):
+        Settings(**options)

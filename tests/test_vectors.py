@@ -75,10 +75,10 @@ def send(vector: dict[str, Any], app: FakeOllama) -> TestResponse:
 
 
 def pruned(value: Any) -> Any:
-    """Without what is absent, null or a default on either side."""
+    """Without what is null, and what is Ollama's default on either side: no content, an index of 0."""
     if isinstance(value, dict):
-        found = {key: pruned(item) for key, item in value.items() if key != "stream"}
-        return {key: item for key, item in found.items() if item not in (None, "", 0, False, [], {})}
+        found = {key: pruned(item) for key, item in value.items() if key != "stream" and item is not None}
+        return {key: item for key, item in found.items() if (key, item) not in (("content", ""), ("index", 0))}
     return [pruned(item) for item in value] if isinstance(value, list) else value
 
 

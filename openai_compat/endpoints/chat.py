@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply
-from openai_compat.errors import APIError, invalid, missing, not_supported, too_long
+from openai_compat.errors import APIError, broken, invalid, missing, not_supported, too_long
 from openai_compat.native import messages as native
 from openai_compat.native.backend import Backend
 from openai_compat.native.stream import NativeStream
@@ -188,7 +188,7 @@ def create(call: Call, backend: Backend) -> Reply:
     ignored = Ignored(call.settings, unknown)
     sent = from_chat_request(request, call.settings, ignored)
     stream = reasoning.chat(backend, sent, request, ignored)
-    responses: Iterator[native.ChatResponse] = stream
+    responses = _telling(stream)
     if is_silent(request, _max_tokens(request)):
         responses = silent(stream)
     id, headers = call.new_id("chatcmpl-"), ignored.headers()
@@ -318,6 +318,19 @@ def _set_logprobs(request: ChatCompletionRequest, sent: native.ChatRequest) -> N
 # -- native → OpenAI --------------------------------------------------------------------------
 
 
+def _telling(responses: Iterable[native.ChatResponse]) -> Iterator[native.ChatResponse]:
+    """Pass on what says something; an end with no output, no reason and no counts is no answer."""
+    told = False
+    for response in responses:
+        message = response.message
+        told = told or (message is not None and bool(message.content or message.thinking or message.tool_calls))
+        counts = (response.eval_count, response.prompt_eval_count)
+        if response.done and not (told or response.done_reason or any(count is not None for count in counts)):
+            raise broken("The backend answered nothing, and gave no reason.")
+        told = told or response.logprobs is not None
+        yield response
+
+
 def _bounded(
     responses: Iterable[native.ChatResponse], stream: NativeStream[native.ChatResponse], limit: int
 ) -> Iterator[native.ChatResponse]:
@@ -413,8 +426,7 @@ def to_chunks(
         if response.done and include_usage:
             total = to_usage(response)
             chunks.append(ChatCompletionChunk(id=id, created=created, model=model, choices=[], usage=total))
-        if chunks:
-            yield chunks
+        yield chunks  # also when there are none: what is held for company must not wait for the next line
         if response.done:
             return
 

@@ -75,6 +75,7 @@ def from_ollama_host(text: str) -> str:
     Source: ollama ``envconfig/config.go`` ``Host``, ``ConnectableHost``.
     """
     scheme, separator, rest = text.strip().strip("\"'").rpartition("://")
+    scheme = scheme.lower()
     default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if separator else DEFAULT_PORT
     authority, slash, path = rest.partition("/")
     user, at, authority = authority.rpartition("@")

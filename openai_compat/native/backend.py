@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from openai_compat.errors import APIError, broken
 from openai_compat.native import failures
 from openai_compat.native import messages as native
+from openai_compat.native.address import is_header
 from openai_compat.native.exchange import Exchange
 from openai_compat.native.memory import Memory
 from openai_compat.native.stream import NativeStream
@@ -180,5 +181,5 @@ def _not_let_in(exchange: Exchange) -> APIError:
         status,
         text,
         code="invalid_api_key" if status == 401 else None,
-        headers=(("WWW-Authenticate", challenge),) if challenge else (),
+        headers=(("WWW-Authenticate", challenge),) if challenge and is_header("WWW-Authenticate", challenge) else (),
     )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("openai_compat")
 
+#: blank items after the last line that are waited for
+_BLANKS = 64
+
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
@@ -64,7 +67,7 @@ class Exchange:
         elif self.status:
             raise RuntimeError("start_response was called twice")
         self.status = int(status[:3])
-        self.headers = headers
+        self.headers = [(name + "", value + "") for name, value in headers]  # strings, or a TypeError here
         return self._written.append
 
     def header(self, name: str) -> str:
@@ -114,7 +117,7 @@ class Exchange:
             if drain is not None:
                 drain()
             else:
-                for item in self:
+                for _, item in zip(range(_BLANKS), self, strict=False):
                     if item.strip():
                         break  # more after the end: nobody's (F35)
         except APIError as error:  # logged by _failure, or of no matter any more: the answer is complete

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
+from http.client import responses
 from typing import Any
 
 from msgspec import UNSET, Struct
@@ -68,7 +69,7 @@ def from_status(status: int, body: bytes, model: str | None = None, *, asked: st
     :param asked: method and path, for the log.
     """
     failure = _read(body)
-    if failure is None:
+    if failure is None or (status == 404 and failure.error is UNSET):  # Ollama's 404 has an error
         log.warning("the backend answered %s with %d and no JSON: %r", asked, status, body[:_LOGGED])
         return _not_json(status)
     return _translate(status, failure, model)
@@ -105,7 +106,8 @@ def _not_json(status: int) -> APIError:
         return not_ollama()
     if status == 504:
         return APIError(504, "The backend took too long.", code="upstream_timeout", retry=False)
-    return APIError(502, f"The backend failed with status {status}.", code="upstream_error", retry=False)
+    retry = False if status == 500 else None
+    return APIError(502, f"The backend failed with status {status}.", code="upstream_error", retry=retry)
 
 
 def not_ollama() -> APIError:
@@ -118,9 +120,13 @@ def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
     inner = _unwrap(failure)
     text, code = _text(inner), inner.code
     if isinstance(failure.Status, str) and failure.Status:
-        text = f"{failure.Status}: {text}"
+        text = f"{failure.Status}: {text}"[:MAX_TEXT]
     if status >= 500 and isinstance(code, int) and 400 <= code < 500:
         status = code
+    if status in (401, 403, 407):
+        return refused_credentials()
+    if status == 499 or (status not in responses and status < 500):
+        status = 502 if status == 499 else 400
     if _OVERFLOW.search(text):
         return _overflow(inner)
     mistake = _CLIENTS_MISTAKE.search(text)
@@ -139,9 +145,15 @@ def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
     return APIError(502, text, code="upstream_error", retry=False if status == 500 else None)
 
 
+def refused_credentials() -> APIError:
+    """The native side refuses who asks it; that is the operator's matter, not the client's (F14)."""
+    log.error("the backend refused the gateway's credentials; is its key right?")
+    return APIError(502, "The backend refused the gateway's credentials.", code="upstream_auth", retry=False)
+
+
 def model_not_found(model: str | None, text: str = "") -> APIError:
     """OpenAI's 404 of a model, and Ollama's own text after it."""
-    message = f"The model `{model}` does not exist or you do not have access to it."
+    message = f"The model `{(model or '')[:MAX_TEXT]}` does not exist or you do not have access to it."
     return APIError(404, f"{message} {text}".strip(), code="model_not_found")
 
 

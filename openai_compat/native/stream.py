@@ -77,14 +77,18 @@ class NativeStream(Generic[L]):
             raise
 
     def _read(self) -> L:
+        began = self.size
         while not self._lines:
             self._fill()
+            if self.size - began > 2 * self._splitter.limit:
+                raise broken("The backend sends blank lines without end.")
         line = self._lines.popleft()
         try:
             message = self._decode(line)
         except json.Malformed as error:
             message = self._whole(line, error)
-        if message.error is not UNSET and (message.error is not None or not message.is_answer()):
+        # Some servers say "error": "" beside every answer.
+        if message.error is not UNSET and (message.error or not message.is_answer()):
             raise failures.from_line(message.error, model=self._model)
         if not message.is_answer():
             log.error("the backend sent a line that is no message")

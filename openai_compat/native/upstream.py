@@ -27,6 +27,7 @@ from openai_compat.errors import APIError, broken
 from openai_compat.native.address import checked_headers, checked_url, is_header, redacted, redacted_text
 from openai_compat.native.backend import TRANSLATED
 from openai_compat.native.connection import PoolAdapter, StaleConnection, socket_of
+from openai_compat.native.failures import refused_credentials
 from openai_compat.wire import json
 
 if TYPE_CHECKING:
@@ -348,13 +349,14 @@ class _Input:
 def _check_status(response: urllib3.BaseHTTPResponse) -> None:
     """Statuses of a remote server that are the operator's matter (F14, F17, F18)."""
     status = response.status
-    if status in (401, 403) or 300 <= status < 400:
+    if status in (401, 403, 407):
         # A sign-in hint or a challenge is for the operator; the client's credentials are not at fault.
-        log.error("the upstream answered %d; is its key right, and its URL?", status)
         response.close()
-        if status < 400:
-            raise APIError(502, "The backend redirects.", code="upstream_redirect", retry=False)
-        raise APIError(502, "The backend refused the gateway's credentials.", code="upstream_auth", retry=False)
+        raise refused_credentials()
+    if 300 <= status < 400:
+        log.error("the upstream answered %d; is its URL right?", status)
+        response.close()
+        raise APIError(502, "The backend redirects.", code="upstream_redirect", retry=False)
 
 
 def _passed_on(response: urllib3.BaseHTTPResponse) -> list[tuple[str, str]]:

@@ -32,6 +32,10 @@ INT64 = (-(2**63), 2**63 - 1)
 NO_EFFECT = "no effect"
 
 
+def _said(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
 @dataclass(frozen=True)
 class Field:
     """One row: what becomes of a field.
@@ -114,10 +118,10 @@ def check_number(name: str, value: float, row: Field) -> float:
             raise invalid(text, name, "invalid_type")
         value = int(value)
     if row.low is not None and value < row.low:
-        text = f"{kind} below minimum value. Expected a value >= {row.low:.15g}, but got {value} instead."
+        text = f"{kind} below minimum value. Expected a value >= {_said(row.low)}, but got {value} instead."
         raise invalid(f"Invalid '{name}': {text}", name, f"{kind}_below_min_value")
     if row.high is not None and value > row.high:
-        text = f"{kind} above maximum value. Expected a value <= {row.high:.15g}, but got {value} instead."
+        text = f"{kind} above maximum value. Expected a value <= {_said(row.high)}, but got {value} instead."
         raise invalid(f"Invalid '{name}': {text}", name, f"{kind}_above_max_value")
     return value
 

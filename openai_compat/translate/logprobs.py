@@ -60,6 +60,10 @@ def _bytes(entry: native.TokenLogprob) -> list[int]:
     return list(entry.token.encode()) if entry.bytes is None else entry.bytes
 
 
+#: entries that wait for text at most
+_MAX_HELD = 1000
+
+
 class ContentLogprobs:
     """Keep the log-probabilities of content apart from those of thinking, which belong to no content.
 
@@ -77,13 +81,14 @@ class ContentLogprobs:
         """The log-probabilities that belong to the content of this line (or, at the end, to content before it)."""
         if line.logprobs:
             self._held += line.logprobs
+            del self._held[:-_MAX_HELD]
         message = line.message
+        self._thought = self._thought or (message is not None and bool(message.thinking))
         if message is not None and message.content:
             if self._thought and not self._in_content:
                 self._held = _covering(self._held, message.content)
             self._in_content = True
         elif message is not None and (message.thinking or message.tool_calls):
-            self._thought = self._thought or bool(message.thinking)
             self._in_content = False
             self._held = []
         if not self._held or not (self._in_content and (line.done or (message is not None and message.content))):

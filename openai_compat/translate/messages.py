@@ -90,7 +90,7 @@ def _from_message(message: ChatMessage, path: str, called: dict[str, str], ignor
         _set_assistant(sent, message, path, called)
     elif role == "tool":
         _set_result(sent, message, called)
-    elif message.name:
+    if message.name and role != "tool":
         ignored.add("messages[].name")
     return sent
 
@@ -161,7 +161,8 @@ def _required(value: str | None, path: str) -> str:
     return value
 
 
-_DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),(.*)", re.S | re.I)
+#: characters of what stands before the comma of a data URI
+_MAX_HEAD = 256
 _IMAGES = ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "")
 _BAD_IMAGE = "invalid image input: expected base64, alone or in a data URI of type png, jpeg, jpg, webp or gif"
 
@@ -174,12 +175,11 @@ def image(url: str, path: str) -> str:
     if re.match(r"https?:", url, re.I):
         text = "image URLs are not currently supported, please use base64 encoded data instead"
         raise invalid(text, path, "invalid_image_url")
-    match = _DATA_URI.fullmatch(url)
-    if match:
-        parameters = match[2].lower().split(";")
-        if match[1].lower() not in _IMAGES or "base64" not in parameters:
+    if url[:5].lower() == "data:":
+        head, _, url = url[5:].partition(",")
+        kind, *parameters = head[:_MAX_HEAD].lower().split(";")
+        if len(head) > _MAX_HEAD or kind not in _IMAGES or "base64" not in parameters:
             raise invalid(_BAD_IMAGE, path, "invalid_image_format")
-        url = match[3]
     elif ":" in url[:32]:
         raise invalid(_BAD_IMAGE, path, "invalid_image_url")
     return _base64(url) or _refuse(_BAD_IMAGE, path, "invalid_image_url")

@@ -34,6 +34,8 @@ class Reasoning(Struct):
     """``reasoning``, as in the Responses API."""
 
     effort: str | None = None
+    summary: Any = None
+    generate_summary: Any = None
 
 
 class ThinkingKind(Struct):
@@ -57,8 +59,14 @@ def think(request: ThinkFields, ignored: Ignored) -> tuple[bool | str | None, st
 
     :raises APIError: 400 for an effort that nobody knows.
     """
-    for key in set(request.chat_template_kwargs or {}) - {"enable_thinking"}:
-        ignored.add(f"chat_template_kwargs.{key}")
+    for key, value in (request.chat_template_kwargs or {}).items():
+        if key != "enable_thinking" or not isinstance(value, bool | None):
+            ignored.add(f"chat_template_kwargs.{key}")
+    for name in ("summary", "generate_summary"):
+        if request.reasoning is not None and getattr(request.reasoning, name) is not None:
+            ignored.add(f"reasoning.{name}")
+    if request.thinking is not None and request.thinking.type not in (None, "enabled", "disabled"):
+        ignored.add("thinking.type")
     if request.think is not None:
         return _level(request.think), "think"
     if request.reasoning is not None and request.reasoning.effort:

@@ -169,7 +169,7 @@ def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:
     if text in (b"", b'""'):
         return FunctionCallOut(function.name, "{}")
     if text[:1] == b'"':  # servers that are halfway to OpenAI send a string
-        text = str(json.decode_raw(Raw(text))).encode()
+        text = str(json.decode_raw(Raw(text))).encode("utf-8", "replace")
     if not json.is_object(text):
         raise broken("The backend made a tool call whose arguments are no object.")
     return FunctionCallOut(function.name, text.decode())

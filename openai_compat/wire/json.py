@@ -20,6 +20,9 @@ from openai_compat.errors import APIError, invalid
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
+#: arrays and objects in a request, and a quarter of the members in them
+MAX_VALUES = 100_000
+
 #: levels of arrays and objects, in requests and in everything nested in them
 MAX_DEPTH = 64
 
@@ -62,7 +65,7 @@ def request_decoder(type: type[S]) -> Callable[[bytes], tuple[S, list[str]]]:
         _check(body)
         try:
             value = decode(body)
-            unknown = [key for key in _top_level.decode(body) if key not in known]
+            unknown = [key for key, raw in _top_level.decode(body).items() if key not in known and text_of(raw)]
         except msgspec.ValidationError as error:
             raise _wrong_type(str(error)) from error
         except (ValueError, RecursionError) as error:
@@ -100,14 +103,24 @@ def _check(body: bytes) -> None:
         raise invalid(_NOT_JSON, code=None) from error
     if b"\x00" in body:
         raise invalid(_NOT_JSON, code=None)
-    _check_depth(body)
+    _check_shape(body)
     if _MAYBE_INFINITE.search(body) and _has_infinity(body):
         raise invalid("The JSON body of your request holds a number that is out of range.", code=None)
 
 
-def _check_depth(body: bytes) -> None:
-    if too_deep(body):
-        raise invalid(f"The JSON body of your request is nested deeper than {MAX_DEPTH} levels.", code=None)
+_TOO_DEEP = f"The JSON body of your request is nested deeper than {MAX_DEPTH} levels."
+
+
+def _check_shape(body: bytes) -> None:
+    """Bound what decoding may build: an empty object of two bytes becomes a hundred times as much (F54, F60)."""
+    nesting = _nesting(body)
+    if nesting:
+        raise invalid(_NOT_JSON if nesting == "unbalanced" else _TOO_DEEP, code=None)
+    if body.count(b"[") + body.count(b"{") > MAX_VALUES or body.count(b",") + body.count(b":") > 4 * MAX_VALUES:
+        bare = _without_strings(body)
+        containers, members = bare.count(b"[") + bare.count(b"{"), bare.count(b",") + bare.count(b":")
+        if max(containers, members // 4) > MAX_VALUES:
+            raise invalid("The JSON body of your request holds too many values.", code=None)
 
 
 _STRING = re.compile(rb'"[^"]*"?')
@@ -126,15 +139,22 @@ def too_deep(body: bytes) -> bool:
 
     Brackets that do not match count as too deep: no decoder should try them.
     """
+    return bool(_nesting(body))
+
+
+def _nesting(body: bytes) -> str:
+    """``deep``, ``unbalanced`` (which may be deep), or nothing where all is well or too short to be deep."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return False
+        return ""
     brackets = _without_strings(body).translate(_AS_ONE_KIND, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
         shorter = brackets.replace(b"[]", b"")  # the innermost level, everywhere at once
         if len(shorter) == len(brackets):
             break
         brackets = shorter
-    return bool(brackets)
+    if not brackets:
+        return ""
+    return "deep" if b"[]" in brackets else "unbalanced"
 
 
 _MAYBE_INFINITE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
@@ -142,8 +162,8 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 
 
 def _has_infinity(body: bytes) -> bool:
-    # msgspec finds these only in fields that it reads; a number of 309 digits is an integer to it.
-    return any(math.isinf(float(number)) for number in _NUMBER.findall(_without_strings(body)) if not number.isdigit())
+    # msgspec finds these only in fields that it reads, and takes integers of any length.
+    return any(math.isinf(float(number)) for number in _NUMBER.findall(_without_strings(body)))
 
 
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
@@ -195,12 +215,14 @@ def native_decoder(type: type[T]) -> Callable[[bytes], T]:
     def decoder(data: bytes) -> T:
         if too_deep(data):
             raise Malformed("nested too deep")
+        if not data.isascii():  # msgspec does not look into what it keeps as bytes
+            data = data.decode("utf-8", "replace").encode()
         try:
             return decode(data)
         except (ValueError, RecursionError):
             pass
         try:
-            return decode(_encode(_clean(json.loads(data.decode("utf-8", "replace")))))
+            return decode(_encode(_clean(json.loads(data))))
         except (ValueError, RecursionError) as error:
             raise Malformed("no JSON of the expected shape") from error
 

@@ -9,6 +9,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from openai_compat import OpenAICompat, Sampling
+from openai_compat.demo import encode
 from openai_compat.testing import FakeOllama, done, say
 from tests.contract import check, check_stream, frames, merged, whole
 
@@ -536,3 +537,96 @@ def test_f37_arguments_that_are_no_object_end_the_stream_with_an_error() -> None
     fake.script("/api/chat", say("x"), say(tool_calls=[{"function": {"name": "f", "arguments": [1]}}]), done())
     *_, last = frames(post(fake, stream=True).data)
     assert last["error"]["code"] == "upstream_error"
+
+
+def test_rule_3_text_does_not_wait_for_company_that_says_nothing() -> None:
+    asked = []
+
+    def native(environ: Any, start_response: Any) -> Any:
+        environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        start_response("200 OK", [("Content-Type", "application/x-ndjson")])
+        yield encode(say("first")) + b"\n" + encode(say("")) + b"\n"
+        asked.append(True)
+        yield encode(done()) + b"\n"
+
+    client = Client(OpenAICompat(native))
+    body = {"model": "demo", "messages": MESSAGES, "stream": True}
+    with client.post("/v1/chat/completions", json=body) as response:
+        items = response.iter_encoded()
+        assert b"first" in next(items)
+        assert asked == []
+        assert b"[DONE]" in b"".join(items)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [b'{"done":true}\n'],
+        [b'{"response":"hi","done":false}\n', b'{"response":"","done":true}\n'],
+        [{"message": {"role": "assistant", "content": ""}, "done": True}],
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_end_without_output_reason_or_counts_is_no_answer(steps: list[Any], stream: bool) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", *steps)
+    response = post(fake, stream=stream)
+    if stream:
+        assert b"answered nothing" in response.data
+        assert b"[DONE]" not in response.data
+    else:
+        assert response.status_code == 502
+
+
+def test_log_probabilities_of_thinking_are_not_told_when_all_comes_at_once() -> None:
+    entries = [{"token": token, "logprob": -1.0} for token in ("hm", " ", "he", "llo")]
+    found = answered({**done(), "message": {"content": "hello", "thinking": "hm "}, "logprobs": entries})
+    assert [token for token, _ in whole(found)["logprobs"]] == ["he", "llo"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"thinking": {"type": "adaptive"}}, {"thinking.type"}),
+        ({"chat_template_kwargs": {"enable_thinking": "no"}}, {"chat_template_kwargs.enable_thinking"}),
+        ({"reasoning": {"effort": "none", "summary": "auto"}}, {"reasoning.summary"}),
+        ({"messages": [{"role": "assistant", "name": "Ann", "content": "x"}]}, {"messages[].name"}),
+        ({"foo": None}, set()),
+    ],
+)
+def test_rule_1_of_nested_fields(fields: dict[str, Any], expected: set[str]) -> None:
+    assert ignored(**fields) == expected
+
+
+@pytest.mark.parametrize("name", ["num_ctx", "temperature", "unknown"])
+def test_f55_a_number_of_4301_digits_is_a_400_wherever_it_stands(name: str) -> None:
+    head = '{"model":"demo","messages":[{"role":"user","content":"x"}],"options":{"'
+    text = head + name + '":' + "9" * 4301 + "}}"
+    response = Client(OpenAICompat(FakeOllama())).post("/v1/chat/completions", data=text)
+    assert response.status_code == 400
+
+
+@pytest.mark.parametrize("arguments", [b'{"a":"\xff"}', b'"{\\"a\\":\\"\xff\\"}"'], ids=["an object", "a string"])
+def test_f32_invalid_utf_8_in_arguments_is_replaced(arguments: bytes) -> None:
+    line = b'{"message":{"content":"","tool_calls":[{"function":{"name":"f","arguments":' + arguments + b"}}]},"
+    found = whole(answered(line + b'"done":true,"done_reason":"stop"}\n'))
+    assert found["tool_calls"] == [("f", {"a": "\ufffd"})]
+
+
+def test_f32_broken_arguments_are_a_failure() -> None:
+    fake = FakeOllama()
+    fake.script(
+        "/api/chat", b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":"{\xff}"}}]},"done":true}\n'
+    )
+    assert post(fake).status_code == 502
+
+
+@pytest.mark.parametrize("status", [*range(200, 600, 7), 419, 499, 599])
+@pytest.mark.parametrize("body", [b'{"error":"x"}', b"<html>"])
+def test_every_native_status_is_an_answer_of_ours(status: int, body: bytes) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", body, status=f"{status} X", content_type="text/plain")
+    response = post(fake)
+    assert response.status_code >= 400
+    check("ErrorResponse", response.get_json())
+    assert fake.closed == 1

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from werkzeug.test import Client
+from werkzeug.test import Client, create_environ
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama
@@ -71,3 +71,17 @@ def test_a_native_failure_keeps_its_meaning() -> None:
     fake.script("/api/tags", b'{"error":"busy"}', status="503 X")
     response: Any = Client(OpenAICompat(fake)).get("/v1/models")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+
+
+def test_a_path_that_is_text_already_is_taken_as_it_is() -> None:
+    """As a transport in process has it that does not know of PEP 3333's latin-1."""
+    fake = FakeOllama()
+    fake.script("/api/show", b"{}")
+    client = OpenAICompat(fake)
+    heads: list[Any] = []
+    environ = create_environ("/v1/models/x")
+    body = b"".join(client({**environ, "PATH_INFO": "/v1/models/模型"}, lambda *head: heads.append(head)))  # type: ignore[arg-type, return-value]
+    assert json.loads(body)["id"] == "模型"
+    body = b"".join(client({**environ, "PATH_INFO": "/v1/\ud800"}, lambda *head: heads.append(head)))  # type: ignore[arg-type, return-value]
+    assert heads[-1][0] == "404 Not Found"
+    assert json.loads(body)["error"]["message"]

@@ -144,3 +144,7 @@ def test_an_error_about_a_url_does_not_show_its_password(url: str) -> None:
     with pytest.raises(ValueError, match="example.com") as caught:
         checked_url(url)
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_scheme_in_capitals_is_one() -> None:
+    assert from_ollama_host("HTTP://box") == "http://box:80"

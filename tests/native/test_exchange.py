@@ -237,3 +237,24 @@ def test_a_remote_body_is_drained_by_its_own_means() -> None:
     Exchange(app(items), {}).finish()
     assert (items.drained, items.closed) == (1, 1)
     assert next(items.iterator) == b"rest"
+
+
+def test_blank_items_after_the_end_are_not_waited_for_forever() -> None:
+    def application(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", HEADERS)
+        while True:
+            yield b"\n"
+
+    Exchange(application, {}).finish()
+
+
+@pytest.mark.parametrize("headers", [[("Content-Type", None)], [1], [("a", "b", "c")]])
+def test_f76_headers_that_are_none_are_a_502(headers: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", headers)
+        return [b"x"]
+
+    with pytest.raises(APIError) as raised:
+        Exchange(application, {})
+    assert raised.value.status == 502
+    assert caplog.records

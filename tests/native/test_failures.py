@@ -33,9 +33,13 @@ INVALID, SERVER = "invalid_request_error", "server_error"
         (404, "model 'm' not found", (404, INVALID, None, "model_not_found")),
         (404, 'model "m" not found, try pulling it first', (404, INVALID, None, "model_not_found")),
         (404, "something else", (404, INVALID, None, None)),
-        (403, "ollama cloud is disabled", (403, INVALID, None, None)),
+        (403, "ollama cloud is disabled", (502, SERVER, None, "upstream_auth")),
+        (407, "proxy", (502, SERVER, None, "upstream_auth")),
+        (500, json.dumps({"error": {"code": 401, "message": "bad"}}), (502, SERVER, None, "upstream_auth")),
+        (452, "odd", (400, INVALID, None, None)),
+        (413, "large", (413, INVALID, None, None)),
         (429, "slow down", (429, "rate_limit_error", None, "rate_limit_exceeded")),
-        (499, "request canceled", (499, INVALID, None, None)),
+        (499, "request canceled", (502, SERVER, None, "upstream_error")),
         (500, "boom", (502, SERVER, None, "upstream_error")),
         (501, "not built", (502, SERVER, None, "upstream_error")),
         (502, "cloud unreachable", (502, SERVER, None, "upstream_error")),
@@ -129,3 +133,18 @@ def test_a_200_that_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     assert unreadable(b"<html>").message == "The backend sent an answer that could not be understood."
     assert unreadable(b'{"error":"said"}').message == "said"
     assert caplog.records
+
+
+def test_f33_a_text_is_cut_last() -> None:
+    assert len(of(410, "x", Status="S" * 2000).message) == 500
+    assert len(from_status(404, b'{"error":"not found"}', "m" * 2000).message) < 1000
+
+
+def test_a_404_without_an_error_is_no_ollama_s() -> None:
+    error = from_status(404, b'{"message":"The requested URL was not found on the server."}', "m")
+    assert (error.status, error.code) == (502, "backend_not_ollama")
+
+
+@pytest.mark.parametrize(("status", "retry"), [(500, False), (502, None), (521, None)])
+def test_only_a_failure_of_the_server_itself_is_not_worth_repeating(status: int, retry: bool | None) -> None:
+    assert from_status(status, b"<html>").retry is retry

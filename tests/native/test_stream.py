@@ -146,3 +146,19 @@ def test_a_failure_of_the_first_message_closes_the_native_side() -> None:
     with pytest.raises(APIError):
         stream(Items([b'{"error":"x"}\n']))
     assert closed == [True]
+
+
+def test_blank_lines_without_end_are_a_failure() -> None:
+    def items() -> Any:
+        yield from encoded(line("a"))
+        while True:
+            yield b"\n" * 100
+
+    found = stream(items())
+    next(found)
+    with pytest.raises(APIError, match="blank lines"):
+        next(found)
+
+
+def test_an_empty_error_beside_an_answer_is_none() -> None:
+    assert contents(stream(encoded({**line("a"), "error": ""}, END))) == ["a", None]

@@ -250,3 +250,8 @@ def test_what_has_no_effect_is_listed() -> None:
     )
     listed = "messages[].content[].image_url.detail, messages[].name"
     assert dict(ignored.headers()) == {"openai-compat-ignored": listed}
+
+
+def test_a_data_uri_of_many_parameters_costs_no_memory() -> None:
+    error = refusal({"role": "user", "content": [image("data:" + ";" * 1_000_000)]})
+    assert error.code == "invalid_image_format"

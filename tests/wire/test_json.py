@@ -182,7 +182,8 @@ def test_encoding_keeps_what_is_kept_as_bytes() -> None:
         (b'{"n":NaN,"s":"x"}', Outer(s="x")),
         (b'{"n":1e400}', Outer()),
         (b'{"n":-Infinity}', Outer()),
-        (b'{"s":"\xff","n":' + b"9" * 30 + b"}", Outer(s="\ufffd")),
+        (b'{"s":"\\ud800","n":' + b"9" * 30 + b"}", Outer(s="\ufffd")),
+        (b'{"raw":{"a":"\xff"}}', Outer(raw=msgspec.Raw('{"a":"\ufffd"}'.encode()))),
         (b'{"s":"\xff","table":{"\xff":{"a":1}}}', Outer(s="\ufffd", table={"\ufffd": Inner(1)})),
     ],
 )
@@ -215,3 +216,28 @@ def any_value(value: Any) -> Any:
 
 def test_encoding_of_plain_values() -> None:
     assert any_value({"a": [1, 2.5, None, True, "x"]}) == {"a": [1, 2.5, None, True, "x"]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"items":[' + b"{}," * 100_001 + b"{}]}",
+        b'{"x":[' + b"[]," * 100_001 + b"[]]}",
+        b"{" + b",".join(b'"%d":0' % i for i in range(250_000)) + b"}",
+    ],
+    ids=["objects", "arrays", "keys"],
+)
+def test_f60_too_many_values_are_refused_before_they_are_built(body: bytes) -> None:
+    assert "too many values" in refusal(body).message
+
+
+def test_f60_what_stands_in_strings_is_not_counted() -> None:
+    assert decode(json.dumps({"s": "{[,:]}" * 300_000}).encode())[0].s
+
+
+def test_f54_brackets_that_do_not_match_are_no_json() -> None:
+    assert "could not parse" in refusal(b'{"raw":' + b"[" * 70 + b"1").message
+
+
+def test_an_unknown_field_of_null_is_an_absent_one() -> None:
+    assert decode(b'{"x":null,"y":1}')[1] == ["y"]
