@@ -190,7 +190,7 @@ def create(call: Call, backend: Backend) -> Reply:
     stream = reasoning.chat(backend, sent, request, ignored)
     responses = _telling(stream)
     if is_silent(request, _max_tokens(request)):
-        responses = silent(stream)
+        responses = silent(responses)
     id, headers = call.new_id("chatcmpl-"), ignored.headers()
     spell_twice = call.settings.reasoning_content
     if request.stream:

@@ -81,7 +81,6 @@ class ContentLogprobs:
         """The log-probabilities that belong to the content of this line (or, at the end, to content before it)."""
         if line.logprobs:
             self._held += line.logprobs
-            del self._held[:-_MAX_HELD]
         message = line.message
         self._thought = self._thought or (message is not None and bool(message.thinking))
         if message is not None and message.content:
@@ -92,6 +91,7 @@ class ContentLogprobs:
             self._in_content = False
             self._held = []
         if not self._held or not (self._in_content and (line.done or (message is not None and message.content))):
+            del self._held[:-_MAX_HELD]  # a bound on what waits, not on what one line brings
             return []
         found, self._held = self._held, []
         return found
