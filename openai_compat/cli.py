@@ -15,7 +15,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from openai_compat import __version__
-from openai_compat.native.address import checked_headers, from_ollama_host, redacted
+from openai_compat.native.address import from_ollama_host, redacted
+from openai_compat.native.headers import checked_headers
+from openai_compat.serve import DEFAULTS
 from openai_compat.settings import Sampling, Settings, environment_name, scalars
 
 WORKER_CLASSES = ("gthread", "gevent")
@@ -53,7 +55,7 @@ def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # A thread that waits for a connection serves nobody: the pool is as large as the server.
     settings = Settings(**{**({"pool_size": threads} if threads else {}), **_settings(given, environ)})
     upstream, bind = None if is_demo else _upstream(given, environ), _bind(given, environ)
-    if upstream and _is_same_place(upstream, bind or "127.0.0.1:8000"):
+    if upstream and _is_same_place(upstream, bind or DEFAULTS["bind"]):
         raise ValueError(f"{redacted(upstream)} is where this server is to listen itself: name another upstream")
     from openai_compat.serve import Plan, serve
 
@@ -143,11 +145,15 @@ def _parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--demo", action="store_true", default=None, help=_help("demo", "serve the built-in demo backend")
     )
-    server.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "where to listen", "127.0.0.1:8000"))
-    server.add_argument("--threads", type=int, metavar="N", help=_help("threads", "requests at a time in a worker", 64))
-    server.add_argument("--workers", type=int, metavar="N", help=_help("workers", "processes", 1))
+    server.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "where to listen", DEFAULTS["bind"]))
     server.add_argument(
-        "--worker-class", choices=WORKER_CLASSES, help=_help("worker_class", "threads, or greenlets", "gthread")
+        "--threads", type=int, metavar="N", help=_help("threads", "requests at a time in a worker", DEFAULTS["threads"])
+    )
+    server.add_argument("--workers", type=int, metavar="N", help=_help("workers", "processes", DEFAULTS["workers"]))
+    server.add_argument(
+        "--worker-class",
+        choices=WORKER_CLASSES,
+        help=_help("worker_class", "threads, or greenlets", DEFAULTS["worker_class"]),
     )
     _add_upstream_flags(server)
     settings = server.add_argument_group("settings of the middleware")

@@ -31,6 +31,13 @@ MODELS = {
 #: tokens; a token of the demo is a word
 CONTEXT = 4096
 _DIMENSIONS = 64
+_MAX_DIMENSIONS = 4096
+
+# What a schema may make of the demo: values in all, levels, items of an array.
+_MAX_VALUES = 1000
+_MAX_PATH = 64
+_MAX_ITEMS = 16
+
 _WHEN = datetime(2026, 1, 1, tzinfo=timezone.utc).isoformat().replace("+00:00", "Z")
 
 Json = dict[str, Any]
@@ -296,11 +303,6 @@ def _referred(name: str, root: Any) -> Any:
     return (root.get("$defs") or {}).get(name.rsplit("/", 1)[-1])
 
 
-_MAX_VALUES = 1000
-_MAX_PATH = 64
-_MAX_ITEMS = 16
-
-
 # -- the rest of the native API ---------------------------------------------------------------
 
 
@@ -312,7 +314,7 @@ def _embed(request: Json) -> Json:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Refused(400, "invalid input type")
-    size = min(int(request.get("dimensions") or _DIMENSIONS), 4096)
+    size = min(int(request.get("dimensions") or _DIMENSIONS), _MAX_DIMENSIONS)
     vectors = [_vector(text, size) for text in texts]
     return {
         "model": request.get("model"),

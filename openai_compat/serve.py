@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT = 1.0
 
 #: gunicorn's settings where ours differ from its own; GUNICORN_CMD_ARGS and flags change them
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "bind": "127.0.0.1:8000",
     "worker_class": "gthread",
     "workers": 1,

@@ -68,6 +68,21 @@ def _env(help: str, default: Any) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+
+
+def _check(row: dataclasses.Field[Any], value: Any) -> None:
+    """
+    :raises TypeError: a scalar of another type.
+    :raises ValueError: a number that is not above 0 and finite.
+    """
+    wanted = _KINDS.get(str(row.type))
+    if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+        raise TypeError(f"{row.name} must be {row.type}, not {value!r}")
+    if wanted and int in wanted and not 0 < value < math.inf:
+        raise ValueError(f"{row.name} must be above 0 and finite, not {value!r}")
+
+
 @dataclass(frozen=True)
 class Settings:
     """All options of the middleware. Sizes are bytes, times are seconds."""
@@ -98,11 +113,8 @@ class Settings:
     max_stop: int = _env("stop sequences of a request", 16)
 
     def __post_init__(self) -> None:
-        kinds: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
         for row in dataclasses.fields(self):
-            value, wanted = getattr(self, row.name), kinds.get(str(row.type))
-            if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-                raise TypeError(f"{row.name} must be {row.type}, not {value!r}")
+            _check(row, getattr(self, row.name))
         if not isinstance(self.sampling, Sampling):
             raise TypeError(f"sampling must be a Sampling, not {self.sampling!r}")
         if self.prefix and (not self.prefix.startswith("/") or self.prefix.endswith("/") or "//" in self.prefix):
@@ -111,9 +123,6 @@ class Settings:
             raise ValueError(f"overflow must be 'error' or 'truncate', not {self.overflow!r}")
         if self.unsupported not in ("warn", "error"):
             raise ValueError(f"unsupported must be 'warn' or 'error', not {self.unsupported!r}")
-        for row in dataclasses.fields(self):
-            if row.type in ("int", "float") and not 0 < getattr(self, row.name) < math.inf:
-                raise ValueError(f"{row.name} must be above 0 and finite, not {getattr(self, row.name)!r}")
 
     @property
     def truncates(self) -> bool:

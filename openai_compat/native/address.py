@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 DEFAULT_PORT = 11434
@@ -29,28 +28,6 @@ def checked_url(url: str) -> str:
         native_url = redacted(url[:-3].rstrip("/"))
         raise ValueError(f"{redacted(url)!r} is an OpenAI API; the native API of the same server is {native_url!r}")
     return url
-
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
-
-def is_header(name: str, value: str) -> bool:
-    """Whether a header can be sent: a token, and latin-1 text without control characters."""
-    return bool(_HEADER_NAME.fullmatch(name)) and not _CONTROL.search(value) and max(map(ord, value), default=0) < 256
-
-
-def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers for an upstream.
-
-    :raises ValueError: one of them can not be sent.
-    """
-    for name, value in headers.items():
-        if not is_header(name, ""):
-            raise ValueError(f"{name!r} is no valid header: it is no name")
-        if not is_header(name, value) or value[:1].isspace():  # requests refuses a space in front, at every call
-            raise ValueError(f"{name!r} is no valid header: its value has a character that cannot be sent")
-    return dict(headers)
 
 
 def redacted(url: str) -> str:

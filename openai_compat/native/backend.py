@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from openai_compat.errors import APIError, broken
 from openai_compat.native import failures
 from openai_compat.native import messages as native
-from openai_compat.native.address import is_header
 from openai_compat.native.exchange import Exchange
+from openai_compat.native.headers import is_header
 from openai_compat.native.memory import Memory
 from openai_compat.native.stream import NativeStream
 from openai_compat.settings import Settings

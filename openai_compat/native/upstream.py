@@ -15,6 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from http.client import responses
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,10 +25,11 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from openai_compat.errors import APIError, broken
-from openai_compat.native.address import checked_headers, checked_url, is_header, redacted, redacted_text
+from openai_compat.native.address import checked_url, redacted, redacted_text
 from openai_compat.native.backend import TRANSLATED
 from openai_compat.native.connection import PoolAdapter, StaleConnection, socket_of
 from openai_compat.native.failures import refused_credentials
+from openai_compat.native.headers import checked_headers, passed_on
 from openai_compat.wire import json
 
 if TYPE_CHECKING:
@@ -56,20 +58,6 @@ PATHS: dict[str, frozenset[str]] = {
 #: native paths that change the server: only with ``native_admin``
 _ADMIN = re.compile(r"/api/(pull|push|create|copy|delete|blobs/sha256[:-][0-9a-f]{64})")
 
-_HOP_BY_HOP = frozenset(
-    (
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "trailers",
-        "transfer-encoding",
-        "upgrade",
-    )
-)
 #: counts the gateways that a request has passed, so that a ring of them ends
 HOPS = "openai-compat-hops"
 MAX_HOPS = 4
@@ -128,7 +116,7 @@ class Upstream:
         status = f"{response.status} {response.reason or 'Unknown'}"
         if not status.isascii() or not status.isprintable():
             status = f"{response.status} Unknown"
-        start_response(status, _passed_on(response))
+        start_response(status, passed_on(list(response.headers.items()), response.CONTENT_DECODERS))
         return _Body(response, self)
 
     def _send(self, environ: WSGIEnvironment) -> urllib3.BaseHTTPResponse:
@@ -359,30 +347,8 @@ def _check_status(response: urllib3.BaseHTTPResponse) -> None:
         raise APIError(502, "The backend redirects.", code="upstream_redirect", retry=False)
 
 
-def _passed_on(response: urllib3.BaseHTTPResponse) -> list[tuple[str, str]]:
-    """The response headers that may be handed on: end-to-end ones with sound names and values (W6, F69)."""
-    named = {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
-    drop = _HOP_BY_HOP | named
-    encodings = {name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")}
-    if encodings & set(response.CONTENT_DECODERS):  # it is decoded here
-        drop |= {"content-encoding", "content-length"}
-    return [
-        (name, value) for name, value in response.headers.items() if name.lower() not in drop and is_header(name, value)
-    ]
-
-
 def _native_error(error: APIError, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     body = json.encode({"error": error.message})
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *error.headers]
-    start_response(f"{error.status} {_REASONS.get(error.status, 'Error')}", headers)
+    start_response(f"{error.status} {responses.get(error.status, 'Error')}", headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-
-
-_REASONS = {
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    502: "Bad Gateway",
-    504: "Gateway Timeout",
-}

@@ -32,10 +32,6 @@ INT64 = (-(2**63), 2**63 - 1)
 NO_EFFECT = "no effect"
 
 
-def _said(limit: float) -> str:
-    return str(limit) if isinstance(limit, int) else f"{limit:g}"
-
-
 @dataclass(frozen=True)
 class Field:
     """One row: what becomes of a field.
@@ -126,18 +122,27 @@ def check_number(name: str, value: float, row: Field) -> float:
     return value
 
 
+def _said(limit: float) -> str:
+    return str(limit) if isinstance(limit, int) else f"{limit:g}"
+
+
 def note_effectless(request: msgspec.Struct, ignored: Ignored) -> None:
     """Note every given field whose row says that it has no effect, or that the policy decides.
 
     :raises APIError: 400 for one that the policy refuses.
     """
-    for name, row in rows(type(request)).items():
+    for name, row in _effectless(type(request)):
         if getattr(request, name) is None:
             continue
         if row.status == "policy":
             ignored.unsupported(name, row.native)
-        elif row.native == NO_EFFECT:
+        else:
             ignored.add(name)
+
+
+@functools.cache
+def _effectless(struct: type[msgspec.Struct]) -> list[tuple[str, Field]]:
+    return [(name, row) for name, row in rows(struct).items() if row.status == "policy" or row.native == NO_EFFECT]
 
 
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")

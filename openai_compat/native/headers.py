@@ -1,0 +1,57 @@
+"""Headers that go to a remote server or come from it: which can be sent, and which are handed on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+_HOP_BY_HOP = frozenset(
+    (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def is_header(name: str, value: str) -> bool:
+    """Whether a header can be sent: a token, and latin-1 text without control characters."""
+    return bool(_HEADER_NAME.fullmatch(name)) and not _CONTROL.search(value) and max(map(ord, value), default=0) < 256
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers for an upstream.
+
+    :raises ValueError: one of them can not be sent.
+    """
+    for name, value in headers.items():
+        if not is_header(name, ""):
+            raise ValueError(f"{name!r} is no valid header: it is no name")
+        if not is_header(name, value) or value[:1].isspace():  # requests refuses a space in front, at every call
+            raise ValueError(f"{name!r} is no valid header: its value has a character that cannot be sent")
+    return dict(headers)
+
+
+def passed_on(headers: Sequence[tuple[str, str]], decoders: Iterable[str]) -> list[tuple[str, str]]:
+    """The response headers that may be handed on: end-to-end ones with sound names and values (W6, F69).
+
+    :param decoders: the content encodings that are undone on the way.
+    """
+    drop = _HOP_BY_HOP | _listed(headers, "connection")
+    if _listed(headers, "content-encoding") & set(decoders):
+        drop |= {"content-encoding", "content-length"}
+    return [(name, value) for name, value in headers if name.lower() not in drop and is_header(name, value)]
+
+
+def _listed(headers: Sequence[tuple[str, str]], name: str) -> set[str]:
+    """The members of a header that is a list, in lower case."""
+    return {item.strip().lower() for key, value in headers if key.lower() == name for item in value.split(",")}
