@@ -1,0 +1,224 @@
+"""The JSON Schema of a call of one of the tools, for Ollama's ``format``.
+
+What makes a grammar of it finds references only by plain pointers from the root of the whole. So each part of a
+tool's schema that a ``$ref`` refers to, whichever way, is written once, under ``$defs`` of the whole and a name of ours
+(``tool-0-1``), and referred to everywhere else; that leaves nothing to do for the tool's own ``$defs``.
+
+Where the tool's schema cannot be said, or would be refused, what is written allows more, never less: an answer is
+constrained so that it becomes a call, not to check it. (So it is for what a grammar can hold; Ollama does not look at
+``not`` and ``if``.) All else stays as it is, in its order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from msgspec import Raw
+
+from openai_compat.wire import json
+
+#: where schemas stand within a schema
+_SCHEMA = frozenset(
+    (
+        "additionalItems",
+        "additionalProperties",
+        "contains",
+        "contentSchema",
+        "else",
+        "if",
+        "items",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    )
+)
+_SCHEMAS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
+_SCHEMAS_BY_NAME = frozenset(("dependencies", "dependentSchemas", "patternProperties", "properties"))
+#: where true and false stay what they are
+_SWITCHES = frozenset(("additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties"))
+
+#: what makes an object schema of one without a type, and what makes it a schema at all
+_OBJECT_WORDS = frozenset(
+    (
+        "additionalProperties",
+        "dependentRequired",
+        "dependentSchemas",
+        "maxProperties",
+        "minProperties",
+        "patternProperties",
+        "properties",
+        "propertyNames",
+        "required",
+        "unevaluatedProperties",
+    )
+)
+_OTHER_WORDS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
+
+#: more references in a row than this are a circle
+_MAX_HOPS = 32
+
+#: what makes a grammar takes an empty schema for one of objects, and refuses one that says neither type nor values
+_ANYTHING: dict[str, Any] = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+_SAYS_WHAT = frozenset(
+    ("$ref", "type", "enum", "const", "anyOf", "oneOf", "allOf", "properties", "additionalProperties")
+    + ("items", "prefixItems", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems")
+)
+_OBJECT: dict[str, Any] = {"type": "object"}
+_NOTHING: Any = object()
+
+
+def calls_schema(tools: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
+    """The schema of ``{"name": …, "parameters": {…}}`` for one of *tools*, with keys in this order.
+
+    Parameters that are no object schema become ``{"type": "object"}``. A reference that is remote or leads nowhere, or
+    in a circle, allows anything, and so does a subschema ``true``; an alternative ``false`` is left out.
+
+    :param tools: at least one name and the JSON of its parameters, empty for none.
+    """
+    calls = []
+    definitions: dict[str, Any] = {}
+    for index, (name, text) in enumerate(tools):
+        parameters, needed = _parameters(text, f"tool-{index}-")
+        definitions.update(needed)
+        calls.append(
+            {
+                "type": "object",
+                "properties": {"name": {"const": name}, "parameters": parameters},
+                "required": ["name", "parameters"],
+                "additionalProperties": False,
+            }
+        )
+    return {"anyOf": calls, **({"$defs": definitions} if definitions else {})}
+
+
+def _parameters(text: bytes, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a tool's parameters, and the definitions that it needs, whose names begin with *prefix*."""
+    try:
+        root = json.decode_raw(Raw(text)) if json.is_object(text) else {}
+    except ValueError:  # a number out of range, written so that it does not look it
+        root = {}
+    root = _object_schema(root)
+    tool = _Tool(root, prefix)
+    parameters = tool.written(root)
+    return (dict(_OBJECT) if parameters in (_NOTHING, _ANYTHING) else parameters), tool.definitions()
+
+
+def _object_schema(root: dict[str, Any]) -> dict[str, Any]:
+    schema = {keyword: value for keyword, value in root.items() if keyword not in ("$schema", "$id")}
+    kind = schema.get("type")
+    if isinstance(kind, list) and "object" in kind:
+        return {**schema, "type": "object"}
+    if kind is None and not _OBJECT_WORDS.isdisjoint(schema):
+        schema.pop("type", None)
+        return {"type": "object", **schema}
+    return schema if kind == "object" or kind is None and not _OTHER_WORDS.isdisjoint(schema) else dict(_OBJECT)
+
+
+class _Tool:
+    """A tool's schema, on its way into another one."""
+
+    def __init__(self, root: dict[str, Any], prefix: str) -> None:
+        self._root = root
+        self._places: dict[str, Any] = {}
+        #: the parts that are referred to, by identity
+        self._names: dict[int, str] = {}
+        self._referred: list[dict[str, Any]] = []
+        seen: set[int] = set()
+        pending: list[Any] = [root]
+        for part in pending:  # which grows
+            if not isinstance(part, dict) or id(part) in seen:
+                continue
+            seen.add(id(part))
+            target = self._target(part.get("$ref"))
+            if isinstance(target, dict) and id(target) not in self._names:
+                self._names[id(target)] = f"{prefix}{len(self._names)}"
+                self._referred.append(target)
+                pending.append(target)
+            for keyword, value in part.items():
+                _with_parts(keyword, value, pending.append)
+
+    def definitions(self) -> dict[str, Any]:
+        return {self._names[id(part)]: _or_anything(self._written(part)) for part in self._referred}
+
+    def written(self, part: Any) -> Any:
+        """A part as it is written where it stands; :data:`_NOTHING` for one that allows nothing."""
+        if isinstance(part, dict) and id(part) in self._names:
+            return {"$ref": f"#/$defs/{self._names[id(part)]}"}
+        if part is False:
+            return _NOTHING
+        return self._written(part) if isinstance(part, dict) else dict(_ANYTHING)
+
+    def _written(self, part: dict[str, Any]) -> Any:
+        if "$ref" in part:
+            target = self._target(part["$ref"])
+            if not isinstance(target, dict):
+                return _NOTHING if target is False else dict(_ANYTHING)
+        schema = {}
+        for keyword, value in part.items():
+            if keyword == "$ref":
+                schema[keyword] = f"#/$defs/{self._names[id(target)]}"
+            elif keyword not in ("$defs", "definitions"):
+                new = _with_parts(keyword, value, self.written)
+                if new is not _NOTHING:
+                    schema[keyword] = new
+        return {**_ANYTHING, **schema} if _SAYS_WHAT.isdisjoint(schema) else schema
+
+    def _target(self, reference: Any) -> Any:
+        """What a reference refers to: a schema; ``None`` if that cannot be found, or is in the end itself."""
+        target = part = self._at(reference)
+        for _ in range(_MAX_HOPS):
+            if not isinstance(part, dict) or "$ref" not in part:
+                return target
+            part = self._at(part["$ref"])
+        return None
+
+    def _at(self, reference: Any) -> Any:
+        if not isinstance(reference, str) or reference[:2] not in ("#", "#/"):
+            return None
+        if reference not in self._places:
+            self._places[reference] = _found(self._root, unquote(reference).split("/")[1:])
+        return self._places[reference]
+
+
+def _found(part: Any, tokens: list[str]) -> Any:
+    """Follow a JSON pointer."""
+    for token in tokens:
+        name = token.replace("~1", "/").replace("~0", "~")
+        if isinstance(part, dict) and name in part:
+            part = part[name]
+        elif isinstance(part, list) and re.fullmatch("[0-9]{1,6}", name) and int(name) < len(part):
+            part = part[int(name)]
+        else:
+            return None
+    return part
+
+
+def _with_parts(keyword: str, value: Any, write: Callable[[Any], Any]) -> Any:
+    """The value of a keyword with the schemas in it rewritten; :data:`_NOTHING` to leave the keyword out."""
+    if keyword in _SWITCHES and isinstance(value, bool):
+        return value
+    if keyword in _SCHEMAS and isinstance(value, list):
+        new = [write(part) for part in value]
+        if keyword in ("prefixItems", "items"):  # where a place must not move
+            return [_or_anything(part) for part in new] or _NOTHING
+        return [part for part in new if part is not _NOTHING] or _NOTHING
+    if keyword in _SCHEMAS_BY_NAME:
+        if not isinstance(value, dict):
+            return _NOTHING
+        lists = list if keyword == "dependencies" else ()  # of names, where a schema could be
+        written = {name: part if isinstance(part, lists) else write(part) for name, part in value.items()}
+        return {name: part for name, part in written.items() if part is not _NOTHING}
+    if keyword in _SCHEMA:
+        new = write(value)
+        # An empty schema here is taken for one of objects, true is not.
+        return True if keyword == "additionalProperties" and new == _ANYTHING else new
+    return _NOTHING if keyword == "enum" and value == [] or keyword in _SCHEMAS else value
+
+
+def _or_anything(schema: Any) -> Any:
+    return dict(_ANYTHING) if schema is _NOTHING else schema
