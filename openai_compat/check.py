@@ -16,7 +16,7 @@ from openai_compat.middleware import OpenAICompat
 from openai_compat.native import messages as native
 from openai_compat.native.address import redacted
 from openai_compat.native.backend import Backend
-from openai_compat.native.memory import Memory
+from openai_compat.native.memory import Learnt
 from openai_compat.native.upstream import Upstream
 from openai_compat.serve import probe_environ
 from openai_compat.settings import Settings
@@ -46,7 +46,7 @@ def check(
     """
     out = sys.stdout if out is None else out
     upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify)
-    backend = Backend(upstream, probe_environ(), Settings(), Memory())
+    backend = Backend(upstream, probe_environ(), Settings(), Learnt())
     out.write(f"{redacted(url)}\n")
     with _Reasons() as reasons:
         steps = _Steps(out, reasons.told)

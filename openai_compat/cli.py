@@ -9,19 +9,20 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from typing import Any
 from urllib.parse import urlsplit
 
 from openai_compat import __version__
+from openai_compat.config import SAMPLINGS, from_toml
 from openai_compat.native.address import from_ollama_host, redacted
 from openai_compat.native.headers import checked_headers
 from openai_compat.serve import DEFAULTS
-from openai_compat.settings import Sampling, Settings, environment_name, scalars
+from openai_compat.settings import Settings, environment_name, scalars
 
 WORKER_CLASSES = ("gthread", "gevent")
-SAMPLINGS = {"default": Sampling(), "model": Sampling.model(), "v0_1_24": Sampling.v0_1_24()}
 _CHOICES: dict[str, tuple[str, ...]] = {"overflow": ("error", "truncate"), "unsupported": ("warn", "error")}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -53,7 +54,13 @@ def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
     is_demo = not given.upstream and _flag(given, "demo", environ)
     threads = _number(given, "threads", environ)
     # A thread that waits for a connection serves nobody: the pool is as large as the server.
-    settings = Settings(**{**({"pool_size": threads} if threads else {}), **_settings(given, environ)})
+    configured = from_toml(path) if (path := _value(given, "config", environ)) else {}
+    values = {**({"pool_size": threads} if threads else {}), **configured, **_settings(given, environ)}
+    try:
+        settings = Settings(**values)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    _check_configured(settings, workers=_number(given, "workers", environ))
     upstream, bind = None if is_demo else _upstream(given, environ), _bind(given, environ)
     if upstream and _is_same_place(upstream, bind or DEFAULTS["bind"]):
         raise ValueError(f"{redacted(upstream)} is where this server is to listen itself: name another upstream")
@@ -73,6 +80,23 @@ def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
             },
         )
     )
+
+
+def _check_configured(settings: Settings, *, workers: int | None) -> None:
+    """Find here what would fail in every worker, for ever.
+
+    :raises ValueError: a model's settings, or a store, that cannot be.
+    """
+    from openai_compat.middleware import opened_store
+    from openai_compat.translate.models import check_models
+
+    check_models(settings)
+    if opened_store(settings) is not None and settings.store in _IN_MEMORY and (workers or 1) > 1:
+        sys.stderr.write("openai-compat: each worker keeps a store of its own in memory; give a file or a server\n")
+
+
+#: stores that are seen by one process only
+_IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
 
 def _patch(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=WORKER_CLASSES,
         help=_help("worker_class", "threads, or greenlets", DEFAULTS["worker_class"]),
     )
+    server.add_argument(
+        "--config", metavar="FILE", help=_help("config", "a TOML file of settings; flags and variables win over it")
+    )
     _add_upstream_flags(server)
     settings = server.add_argument_group("settings of the middleware")
     for row in scalars():
@@ -206,10 +233,11 @@ def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str
             value = _parsed(row, text)
         if value is not None:
             found[row.name] = value
-    sampling = _value(given, "sampling", environ) or "default"
-    if sampling not in SAMPLINGS:
-        raise ValueError(f"{environment_name('sampling')} must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
-    found["sampling"] = SAMPLINGS[sampling]
+    sampling = _value(given, "sampling", environ)
+    if sampling is not None:
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"{environment_name('sampling')} must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
+        found["sampling"] = SAMPLINGS[sampling]
     return found
 
 

@@ -261,7 +261,8 @@ def _tool_calls(tools: list[Json], text: str) -> list[Json]:
     if not functions:
         return []
     chosen = next((function for function in functions if function.get("name", "") in text), functions[0])
-    arguments = instance(chosen.get("parameters") or {"type": "object"})
+    made = instance(chosen.get("parameters") or {"type": "object"})
+    arguments = made if isinstance(made, dict) else {}
     digest = hashlib.sha256(encode([chosen.get("name"), arguments, text])).hexdigest()
     return [{"id": f"call_{digest[:8]}", "function": {"index": 0, "name": chosen.get("name"), "arguments": arguments}}]
 

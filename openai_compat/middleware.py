@@ -10,20 +10,23 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from http.client import responses
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map, Rule
 
+from openai_compat import routes
 from openai_compat.body import read_body
-from openai_compat.endpoints import chat, models
-from openai_compat.endpoints.contract import Call, EventStream, Headers, Reply
-from openai_compat.errors import APIError
+from openai_compat.endpoints.contract import Call, EventStream, Headers, Reply, Text
+from openai_compat.errors import APIError, invalid
 from openai_compat.native.backend import Backend
-from openai_compat.native.memory import Memory
+from openai_compat.native.memory import Learnt
 from openai_compat.settings import Settings
+from openai_compat.store import Store
+from openai_compat.translate.messages import Fetch
+from openai_compat.translate.models import check_models
 from openai_compat.wire import json, sse
 
 if TYPE_CHECKING:
@@ -33,19 +36,6 @@ if TYPE_CHECKING:
     from openai_compat.settings import Options
 
 log = logging.getLogger("openai_compat")
-
-Endpoint = Callable[[Call, Backend], Reply]
-
-#: every route, below the prefix
-ROUTES: tuple[tuple[str, str, Endpoint], ...] = (
-    ("POST", "/chat/completions", chat.create),
-    ("GET", "/models", models.list_all),
-    ("GET", "/models/<path:model>", models.retrieve),
-)
-
-_ROUTER = Map(
-    [Rule(path, methods=[method], endpoint=endpoint) for method, path, endpoint in ROUTES], merge_slashes=False
-).bind("", "/")
 
 
 class OpenAICompat:
@@ -73,7 +63,9 @@ class OpenAICompat:
         self.app = _application(app, self.settings)
         self.backend = self.app if upstream is None else _application(upstream, self.settings)
         self._has_site = upstream is not None
-        self._cannot_think = Memory()
+        self._learnt = Learnt()
+        check_models(self.settings)
+        self.store = opened_store(self.settings)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = self._below_prefix(environ.get("PATH_INFO", ""))
@@ -81,17 +73,16 @@ class OpenAICompat:
             return self.app(environ, start_response)
         exchange = _Exchange(environ, start_response)
         try:
-            endpoint, arguments = _route(environ["REQUEST_METHOD"], path)
+            endpoint, arguments = routes.match(environ["REQUEST_METHOD"], path)
         except NotFound:
             if self._has_site:
                 return self.app(environ, start_response)
-            where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
-            return exchange.fail(APIError(404, f"Invalid URL ({where.encode('utf-8', 'replace').decode()})"))
+            return exchange.fail(_not_found(environ, path))
         except MethodNotAllowed as error:
             return exchange.refuse_method(error.valid_methods or ())
         try:
             reply = endpoint(self._call(environ, arguments), self._backend(environ))
-            body = b"" if isinstance(reply, EventStream) else json.encode(reply.value)
+            body = _encoded(reply)
         except APIError as error:
             return exchange.fail(error)
         except Exception:
@@ -99,7 +90,9 @@ class OpenAICompat:
             return exchange.fail(_DEFECT)
         if isinstance(reply, EventStream):
             return exchange.stream(reply)
-        return exchange.send(200, body, reply.headers)
+        return exchange.send(
+            200, body, reply.headers, "text/plain; charset=utf-8" if isinstance(reply, Text) else _JSON
+        )
 
     def _below_prefix(self, path: str) -> str | None:
         """The part of a path below the prefix; None if the path is not ours.
@@ -120,10 +113,14 @@ class OpenAICompat:
             settings=self.settings,
             now=int(time.time()),
             new_id=_new_id,
+            query=_query(environ),
+            content_type=environ.get("CONTENT_TYPE", ""),
+            store=self.store,
+            fetch=_fetcher(self.settings) if self.settings.fetch_images else None,
         )
 
     def _backend(self, environ: WSGIEnvironment) -> Backend:
-        return Backend(self.backend, environ, self.settings, self._cannot_think)
+        return Backend(self.backend, environ, self.settings, self._learnt)
 
 
 def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplication:
@@ -137,21 +134,58 @@ def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplicat
     return Upstream(app, timeout=settings.timeout, native_admin=settings.native_admin, pool_size=settings.pool_size)
 
 
-def _route(method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
+def opened_store(settings: Settings) -> Store | None:
+    """What keeps objects, where the settings name it; nothing is connected before its first use.
+
+    :raises ValueError: the URL is none, or what it needs is not installed.
     """
-    :raises NotFound: no route has this path, exactly.
-    :raises MethodNotAllowed: one has it, with other methods.
+    if settings.store is None:
+        return None
+    return Store(
+        settings.store,
+        ttl=settings.store_ttl,
+        max_objects=settings.store_max_objects,
+        max_bytes=settings.store_max_bytes,
+    )
+
+
+def _fetcher(settings: Settings) -> Fetch:
+    from openai_compat.images import Fetcher
+
+    return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout)
+
+
+#: arguments of a URL that are read
+_MAX_ARGUMENTS = 100
+
+
+def _query(environ: WSGIEnvironment) -> list[tuple[str, str]]:
     """
+    :raises APIError: 400 for too many arguments.
+    """
+    text = environ.get("QUERY_STRING", "")
     try:
-        text = path.encode("latin-1").decode()  # PEP 3333: the bytes of the path, as latin-1
-    except UnicodeEncodeError:
-        text = path  # from a caller in process that has not heard of that: text already
-    except UnicodeDecodeError:
-        raise NotFound from None
-    if "//" in text:
-        raise NotFound
-    endpoint, arguments = _ROUTER.match(text, method)
-    return endpoint, dict(arguments)
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_ARGUMENTS, errors="replace")
+    except ValueError as error:
+        raise invalid(f"The URL has more than {_MAX_ARGUMENTS} arguments.", code=None) from error
+
+
+def _not_found(environ: WSGIEnvironment, path: str) -> APIError:
+    where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
+    where = where.encode("utf-8", "replace").decode()
+    name = routes.not_offered(path)
+    if name is None:
+        return APIError(404, f"Invalid URL ({where})")
+    text = (
+        f"Invalid URL ({where}): this server does not offer OpenAI's {name}. It offers what GET /compatibility lists."
+    )
+    return APIError(404, text, code="route_not_offered")
+
+
+def _encoded(reply: Reply) -> bytes:
+    if isinstance(reply, EventStream):
+        return b""
+    return reply.text.encode("utf-8", "replace") if isinstance(reply, Text) else json.encode(reply.value)
 
 
 def _new_id(prefix: str) -> str:
@@ -160,6 +194,8 @@ def _new_id(prefix: str) -> str:
 
 #: what a client sees of a mistake of ours; the log has the rest
 _DEFECT = APIError(500, "The gateway failed.", code="internal_error", retry=False)
+
+_JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
@@ -198,8 +234,8 @@ class _Exchange:
         text = f"Not allowed to {self._method[:20]} on this URL."
         return self.fail(APIError(405, text, code="method_not_allowed", headers=(allow,)))
 
-    def send(self, status: int, body: bytes, headers: Headers) -> Iterable[bytes]:
-        own = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    def send(self, status: int, body: bytes, headers: Headers, content_type: str = _JSON) -> Iterable[bytes]:
+        own = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
         self._start(status, [*own, *headers])
         return [] if self._method == "HEAD" else [body]
 
@@ -253,11 +289,13 @@ def _frames(stream: EventStream) -> Generator[bytes, None, None]:
             if held and (not stream.source.pending or len(held) >= _TOGETHER):
                 yield b"".join(held)
                 held.clear()
-        held.append(sse.DONE)
+        if stream.says_done:
+            held.append(sse.DONE)
     except APIError as error:
         log.warning("a stream failed: %s", error.code)
         held.append(sse.frame(json.encode(error.body())))
     except Exception:
         log.exception("a stream failed: this is a defect of openai_compat")
         held.append(sse.frame(json.encode(_DEFECT.body())))
-    yield b"".join(held)
+    if held:
+        yield b"".join(held)

@@ -18,7 +18,7 @@ from openai_compat.errors import APIError
 from openai_compat.middleware import OpenAICompat
 from openai_compat.native.address import redacted
 from openai_compat.native.backend import Backend
-from openai_compat.native.memory import Memory
+from openai_compat.native.memory import Learnt
 from openai_compat.settings import Settings
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def serve(plan: Plan) -> int:
         sys.stderr.write("openai-compat: serving needs the extra 'server': pip install 'openai-compat[server]'\n")
         return 2
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").addFilter(_is_news)
     options = {**DEFAULTS, "post_worker_init": _announcer(plan), "worker_int": _stop_at_once}
     given = {key: value for key, value in plan.server.items() if value is not None}
     server = Application(lambda: OpenAICompat(plan.backend(), settings=plan.settings), options, given | _FIXED)
@@ -89,6 +90,11 @@ def serve(plan: Plan) -> int:
         return 2
     server.run()
     return 0
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Where ``n`` needs more connections than are kept, the others are closed after use; urllib3 says so each time."""
+    return not str(record.msg).startswith("Connection pool is full")
 
 
 def _stop_at_once(worker: Any) -> None:
@@ -137,7 +143,7 @@ def announcement(plan: Plan, addresses: list[str]) -> str:
 
 
 def _probe(plan: Plan) -> Backend:
-    return Backend(plan.backend(timeout=PROBE_TIMEOUT), probe_environ(), plan.settings, Memory())
+    return Backend(plan.backend(timeout=PROBE_TIMEOUT), probe_environ(), plan.settings, Learnt())
 
 
 def probe_environ() -> dict[str, Any]:

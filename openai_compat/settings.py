@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 Overflow = Literal["error", "truncate"]
@@ -63,9 +65,26 @@ class Sampling:
         )
 
 
+@dataclass(frozen=True)
+class ModelSettings:
+    """What a model is asked with where the request says nothing of it."""
+
+    #: Ollama's options, as ``num_ctx``
+    options: Mapping[str, Any] = field(default_factory=dict)
+    #: seconds, or a Go duration
+    keep_alive: str | float | None = None
+    #: on, off, or one of low, medium, high, max
+    think: bool | str | None = None
+
+
 def _env(help: str, default: Any) -> Any:
     """A scalar setting, which the command line and the environment can give too."""
     return field(default=default, metadata={"help": help})
+
+
+def _keyword(help: str, **default: Any) -> Any:
+    """A setting that is no single value: it comes as a keyword, or from a TOML file."""
+    return field(metadata={"help": help, "keyword_only": True}, **default)
 
 
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
@@ -88,8 +107,14 @@ class Settings:
     """All options of the middleware. Sizes are bytes, times are seconds."""
 
     prefix: str = _env("where OpenAI's routes begin", "/v1")
-    sampling: Sampling = field(
-        default=Sampling(), metadata={"help": "how sampling parameters map", "keyword_only": True}
+    sampling: Sampling = _keyword("how sampling parameters map", default=Sampling())
+    aliases: Mapping[str, str] = _keyword(
+        "names that clients ask for (``gpt-4o``, or a pattern: ``gpt-*``) → the model behind each",
+        default_factory=dict,
+    )
+    models: Mapping[str, ModelSettings] = _keyword(
+        "name or pattern of a model → its ``options``, ``keep_alive`` and ``think`` where a request gives none",
+        default_factory=dict,
     )
     overflow: Overflow | None = _env(
         "a prompt longer than the context: ``error`` refuses it, ``truncate`` lets Ollama cut it; "
@@ -111,12 +136,35 @@ class Settings:
     max_messages: int = _env("messages of a request", 10_000)
     max_tools: int = _env("tools of a request", 128)
     max_stop: int = _env("stop sequences of a request", 16)
+    max_n: int = _env("choices of an answer (``n``, ``best_of``); behind a URL as many threads", 8)
+    max_calls: int = _env("native calls that one completions request may lead to (prompts × choices)", 128)
+    max_inputs: int = _env("inputs of an embeddings request", 2048)
+    embed_batch: int = _env("inputs that go up in one native call; more are split and joined in order", 256)
+    retry_strict: bool = _env(
+        "ask once more, with the error, when an answer that is not streamed does not match its strict schema", False
+    )
+    fetch_images: bool = _env("fetch the images of http(s) URLs; only public addresses are asked", False)
+    max_image: int = _env("bytes of an image that is fetched", 10 * MEBIBYTE)
+    image_timeout: float = _env("seconds that fetching one image may take in all", 10.0)
+    delete_models: bool = _env("let ``DELETE /v1/models/{id}`` delete a model", False)
+    store: str | None = _env(
+        "where stored completions are kept: ``sqlite:///file``, ``sqlite://`` (memory), ``postgresql+psycopg://…``; "
+        "unset: nothing is kept",
+        None,
+    )
+    store_ttl: float = _env("seconds that an object is kept", 30 * 86400.0)
+    store_max_objects: int = _env("objects kept for one owner; the oldest go first", 10_000)
+    store_max_bytes: int = _env("bytes kept for one owner; the oldest go first", 1024 * MEBIBYTE)
 
     def __post_init__(self) -> None:
         for row in dataclasses.fields(self):
             _check(row, getattr(self, row.name))
         if not isinstance(self.sampling, Sampling):
             raise TypeError(f"sampling must be a Sampling, not {self.sampling!r}")
+        if not isinstance(self.store, str | None):
+            raise TypeError(f"store must be a URL, not a {type(self.store).__name__}")
+        object.__setattr__(self, "aliases", _aliases(self.aliases))
+        object.__setattr__(self, "models", _models(self.models))
         if self.prefix and (not self.prefix.startswith("/") or self.prefix.endswith("/") or "//" in self.prefix):
             raise ValueError(f"prefix must be empty or begin with '/' and not end with it, not {self.prefix!r}")
         if self.overflow not in (None, "error", "truncate"):
@@ -135,11 +183,43 @@ class Settings:
         return (self.connect_timeout, self.head_timeout, self.idle_timeout)
 
 
+def _aliases(given: Any) -> Mapping[str, str]:
+    """
+    :raises TypeError: not names to names.
+    :raises ValueError: one of them is empty.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for pair in given.items() for name in pair):
+        raise TypeError(f"aliases must map names to names, not {given!r}")
+    if not all(name for pair in given.items() for name in pair):
+        raise ValueError("an alias and its model have a name each")
+    return MappingProxyType(dict(given))
+
+
+def _models(given: Any) -> Mapping[str, ModelSettings]:
+    """
+    :raises TypeError: not names to settings of a model.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"models must map names to settings, not {given!r}")
+    return MappingProxyType({name: _model(name, value) for name, value in given.items()})
+
+
+def _model(name: str, given: Any) -> ModelSettings:
+    if isinstance(given, ModelSettings):
+        return given
+    known = [row.name for row in dataclasses.fields(ModelSettings)]
+    if not isinstance(given, Mapping) or set(given) - set(known):
+        raise TypeError(f"the settings of the model {name!r} are {', '.join(known)}, not {given!r}")
+    return ModelSettings(**given)
+
+
 class Options(TypedDict, total=False):
     """The keywords of ``OpenAICompat``: the fields of :class:`Settings`, for type checkers (a test compares them)."""
 
     prefix: str
     sampling: Sampling
+    aliases: Mapping[str, str]
+    models: Mapping[str, ModelSettings]
     overflow: Overflow | None
     unsupported: Unsupported
     reasoning_content: bool
@@ -154,6 +234,19 @@ class Options(TypedDict, total=False):
     max_messages: int
     max_tools: int
     max_stop: int
+    max_n: int
+    max_calls: int
+    max_inputs: int
+    embed_batch: int
+    retry_strict: bool
+    fetch_images: bool
+    max_image: int
+    image_timeout: float
+    delete_models: bool
+    store: str | None
+    store_ttl: float
+    store_max_objects: int
+    store_max_bytes: int
 
 
 def environment_name(setting: str) -> str:

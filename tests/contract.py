@@ -77,6 +77,28 @@ def check_stream(body: bytes) -> list[dict[str, Any]]:
     return chunks
 
 
+def check_text_stream(body: bytes) -> list[dict[str, Any]]:
+    """The chunks of a completions stream that ended well; fails unless every one is sound and they fit together."""
+    *chunks, last = frames(body)
+    assert last == "[DONE]"
+    for chunk in chunks:
+        check_text_chunk(chunk)
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
+    reasons: dict[int, Any] = {}
+    for choice in [choice for chunk in chunks for choice in chunk["choices"]]:
+        assert reasons.get(choice["index"]) is None, "a chunk after the finish reason"
+        reasons[choice["index"]] = choice["finish_reason"]
+    assert None not in reasons.values()
+    return chunks
+
+
+def check_text_chunk(chunk: dict[str, Any]) -> None:
+    """As OpenAI's own chunks, one may have no finish reason yet, and no usage."""
+    choices = [{**choice, "finish_reason": choice["finish_reason"] or "stop"} for choice in chunk["choices"]]
+    rest = {key: value for key, value in chunk.items() if value is not None}
+    check("CreateCompletionResponse", {**rest, "choices": choices})
+
+
 def merged(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """What the deltas of a stream add up to, as OpenAI's clients add them up."""
     message: dict[str, Any] = {"content": "", "reasoning": "", "tool_calls": [], "finish_reason": None, "usage": None}

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
-from openai_compat.endpoints.chat import ChatCompletionRequest
-from openai_compat.middleware import ROUTES
+from msgspec import Struct
+
+from openai_compat.endpoints.audio import TranscriptionRequest
+from openai_compat.endpoints.chat.request import ChatCompletionRequest
+from openai_compat.endpoints.completions.request import CompletionRequest
+from openai_compat.endpoints.embeddings import EmbeddingRequest
+from openai_compat.endpoints.stored import UpdateRequest
+from openai_compat.routes import NOT_OFFERED, ROUTES, shown, summary
 from openai_compat.settings import environment_name, scalars
 from openai_compat.translate.fields import Field, rows
+from openai_compat.translate.listing import ListQuery
 
 README = Path(__file__).parents[1] / "README.rst"
 
@@ -23,29 +30,21 @@ def table(widths: str, head: tuple[str, ...], body: Iterable[tuple[str, ...]]) -
 
 
 def routes() -> str:
-    found = [(f"``{method}``", _route(path), _doc(function)) for method, path, function in ROUTES]
-    return table("10 35 55", ("method", "route", "what it does"), found)
+    found = [(f"``{method}``", f"``/v1{shown(path)}``", summary(function)) for method, path, function, _ in ROUTES]
+    return table("10 40 50", ("method", "route", "what it does"), found)
 
 
-def _route(path: str) -> str:
-    return "``/v1" + re.sub("<path:(.*)>", "{\\1}", path) + "``"
+def not_offered() -> str:
+    return ", ".join(f"``{path}``" for path in NOT_OFFERED) + "."
 
 
-def _doc(function: object) -> str:
-    return (function.__doc__ or "").strip().split("\n")[0]
-
-
-def parameters() -> str:
-    found = [(f"``{name}``", _status(row), _what(row)) for name, row in rows(ChatCompletionRequest).items()]
+def parameters(struct: type[Struct]) -> str:
+    found = [(f"``{name}``", row.status, _what(row)) for name, row in rows(struct).items()]
     return table("30 12 58", ("parameter", "", "what becomes of it"), sorted(found))
 
 
-def _status(row: Field) -> str:
-    return row.status
-
-
 def _what(row: Field) -> str:
-    return row.native if "``" in row.native or " " in row.native else f"``{row.native}``"
+    return "; ".join(filter(None, (row.native and f"``{row.native}``", row.note)))
 
 
 def settings() -> str:
@@ -56,7 +55,22 @@ def settings() -> str:
     return table("20 15 30 35", ("keyword", "default", "environment", "what it sets"), found)
 
 
-TABLES = {"routes": routes, "parameters": parameters, "settings": settings}
+#: the structs of requests, by the name of their table
+REQUESTS: dict[str, type[Struct]] = {
+    "chat parameters": ChatCompletionRequest,
+    "completions parameters": CompletionRequest,
+    "embeddings parameters": EmbeddingRequest,
+    "audio parameters": TranscriptionRequest,
+    "list parameters": ListQuery,
+    "update parameters": UpdateRequest,
+}
+
+TABLES: dict[str, Callable[[], str]] = {
+    "routes": routes,
+    "not offered": not_offered,
+    "settings": settings,
+    **{name: partial(parameters, struct) for name, struct in REQUESTS.items()},
+}
 
 
 def written(text: str) -> str:

@@ -121,7 +121,12 @@ def flag_of(row: dataclasses.Field[Any]) -> str:
     return "--" + row.name.replace("_", "-")
 
 
-CHOICES = {"overflow": ("truncate", "error"), "unsupported": ("error", "warn"), "prefix": ("/a", "/b")}
+CHOICES = {
+    "overflow": ("truncate", "error"),
+    "unsupported": ("error", "warn"),
+    "prefix": ("/a", "/b"),
+    "store": ("sqlite:///a", "sqlite:///b"),
+}
 
 
 def two_values(row: dataclasses.Field[Any]) -> tuple[str, str]:
@@ -145,9 +150,9 @@ def flags_for(row: dataclasses.Field[Any], text: str) -> list[str]:
 each_scalar = pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in scalars()])
 
 
-def test_only_sampling_is_no_scalar() -> None:
+def test_what_is_no_scalar() -> None:
     names = {field.name for field in dataclasses.fields(Settings)}
-    assert names - {row.name for row in scalars()} == {"sampling"}
+    assert names - {row.name for row in scalars()} == {"sampling", "aliases", "models"}
 
 
 @each_scalar

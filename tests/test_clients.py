@@ -5,135 +5,32 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from openai_compat import OpenAICompat
-from openai_compat.demo import CONTEXT, Demo
-from openai_compat.testing import FakeOllama, Gate, done, say
-from tests.servers import live, serving
-
-openai = pytest.importorskip("openai", reason="the package openai is not installed")
-httpx2 = pytest.importorskip("httpx2", reason="this openai does not ride on httpx2")
-pydantic = pytest.importorskip("pydantic", reason="the package pydantic is not installed")
-
-SAID = "This is the openai-compat demo, not a model. You said: Hello!"
-WORDS = len(SAID.split())  # a token of the demo is a word
-HELLO = [{"role": "user", "content": "Hello!"}]
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
-
-
-class City(pydantic.BaseModel):
-    name: str
-    people: int
-
-
-class Journey(pydantic.BaseModel):
-    stops: list[City]
-    by_train: bool
-
-
-class Weather(pydantic.BaseModel):
-    city: str
-
-
-# -- the client, over both ways ---------------------------------------------------------------
-
-BOTH = pytest.mark.parametrize("way", ["in-process", "gunicorn"])
-
-
-@contextmanager
-def client_of(base_url: str, app: Any = None) -> Iterator[Any]:
-    """The official client of a URL, or of an application in process; without retries."""
-    transport = None if app is None else httpx2.WSGITransport(app=app)
-    http = openai.DefaultHttpxClient(transport=transport, trust_env=False)
-    with openai.OpenAI(api_key="x", base_url=base_url, http_client=http, max_retries=0, timeout=20.0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def demo_url() -> Iterator[str]:
-    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
-    with serving("--demo") as server:
-        yield server.base_url
-
-
-@pytest.fixture
-def client(way: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client of the demo backend."""
-    if way == "in-process":
-        with client_of("http://testserver/v1", OpenAICompat(Demo())) as client:
-            yield client
-    else:
-        with client_of(request.getfixturevalue("demo_url")) as client:
-            yield client
-
-
-class Stage:
-    """The application behind the running server: each test puts its own fake there."""
-
-    def __init__(self) -> None:
-        self.fake = FakeOllama()
-
-    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        return self.fake(environ, start_response)
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[tuple[Stage, str]]:
-    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
-    stage = Stage()
-    with live(stage) as url, serving("--upstream", url) as server:
-        yield stage, server.base_url
-
-
-class Scripted:
-    """A client, and the fake that it reaches."""
-
-    def __init__(self, client: Any, fake: FakeOllama) -> None:
-        self.client = client
-        self.fake = fake
-
-    def ask(self, **arguments: Any) -> Any:
-        return self.client.chat.completions.create(**{"model": "demo", "messages": HELLO, **arguments})
-
-
-@pytest.fixture
-def scripted(way: str, request: pytest.FixtureRequest) -> Iterator[Scripted]:
-    fake = FakeOllama()
-    if way == "in-process":
-        with client_of("http://testserver/v1", OpenAICompat(fake)) as client:
-            yield Scripted(client, fake)
-    else:
-        stage, base_url = request.getfixturevalue("stage")
-        stage.fake = fake
-        with client_of(base_url) as client:
-            yield Scripted(client, fake)
-
-
-def ask(client: Any, **arguments: Any) -> Any:
-    return client.chat.completions.create(**{"model": "demo", "messages": HELLO, **arguments})
-
-
-def text_of(chunks: Iterable[Any]) -> str:
-    return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-
-
-def collect(stream: Iterable[Any], chunks: list[Any]) -> None:
-    """Read a stream; what came before a failure is kept."""
-    for chunk in stream:
-        chunks.append(chunk)
-
+from openai_compat.demo import CONTEXT
+from openai_compat.testing import Gate, done, say
+from tests.clients import (  # noqa: F401
+    BOTH,
+    HELLO,
+    SAID,
+    WEATHER,
+    WORDS,
+    City,
+    Journey,
+    Scripted,
+    Weather,
+    ask,
+    client,
+    collect,
+    demo_url,
+    openai,
+    scripted,
+    stage,
+    text_of,
+)
 
 # -- answers ----------------------------------------------------------------------------------
 
@@ -404,7 +301,8 @@ def test_models_retrieve_of_an_id_with_slashes(scripted: Scripted) -> None:
     scripted.fake.script("/api/show", {"modified_at": "2026-01-01T00:00:00Z"}, content_type="application/json")
     model = scripted.client.models.retrieve(name)
     assert (model.id, model.owned_by, model.created) == (name, "someone", 1767225600)
-    assert [request.json for request in scripted.fake.requests] == [{"name": name}]
+    assert [request.path for request in scripted.fake.requests] == ["/api/show", "/api/ps"]
+    assert scripted.fake.requests[0].json == {"name": name}
 
 
 @BOTH
@@ -433,7 +331,7 @@ def test_an_unknown_model_is_not_found(client: Any, stream: bool) -> None:
     [
         ({"temperature": -1}, "temperature"),
         ({"top_logprobs": 2}, "top_logprobs"),
-        ({"n": 2}, "n"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
         ({"messages": []}, "messages"),
     ],
@@ -456,8 +354,8 @@ def test_a_prompt_beyond_the_context_is_refused_as_openai_does(client: Any, stre
 
 @BOTH
 def test_an_unknown_path_is_not_found(client: Any) -> None:
-    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(POST /v1/embeddings\)"):
-        client.embeddings.create(model="demo-embed", input="Hello!")
+    with pytest.raises(openai.NotFoundError, match=r"Invalid URL \(POST /v1/moderations\).*does not offer"):
+        client.moderations.create(input="Hello!")
 
 
 @BOTH

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import openai_compat
 from openai_compat import testing
-from openai_compat.endpoints.chat import ChatCompletionRequest
+from openai_compat.routes import ROUTES
 from openai_compat.translate.fields import rows
-from tests.docs import README, written
+from openai_compat.translate.listing import PageQuery
+from tests.contract import DATA
+from tests.docs import README, REQUESTS, parameters, written
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,11 +26,48 @@ def test_the_tables_of_the_readme_are_made_of_the_code() -> None:
     assert written(README.read_text()) == README.read_text(), "run: python -m tests.docs"
 
 
-def test_every_field_of_a_request_has_its_row() -> None:
-    fields = [field.encode_name for field in msgspec.structs.fields(ChatCompletionRequest)]
-    assert sorted(rows(ChatCompletionRequest)) == sorted(fields)
-    text = README.read_text()
-    assert [name for name in fields if f"* - ``{name}``" not in text] == []
+@pytest.mark.parametrize("name", REQUESTS)
+def test_every_field_of_a_request_has_its_row(name: str) -> None:
+    fields = [field.encode_name for field in msgspec.structs.fields(REQUESTS[name])]
+    assert sorted(rows(REQUESTS[name])) == sorted(fields)
+    table = parameters(REQUESTS[name])
+    assert [field for field in fields if f"* - ``{field}``" not in table] == []
+    assert table in README.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("chat parameters", "CreateChatCompletionRequest"),
+        ("completions parameters", "CreateCompletionRequest"),
+        ("embeddings parameters", "CreateEmbeddingRequest"),
+        ("audio parameters", "CreateTranscriptionRequest"),
+    ],
+)
+def test_every_parameter_that_openai_has_is_told(name: str, schema: str) -> None:
+    root = json.loads((DATA / f"{schema}.json").read_text())
+    known = properties(root, root)
+    assert len(known) >= 5
+    assert known <= set(rows(REQUESTS[name]))
+
+
+def properties(schema: dict[str, Any], root: dict[str, Any]) -> set[str]:
+    """The properties of an object that its schema tells, in whichever part."""
+    found = set(schema.get("properties", ()))
+    if "$ref" in schema:
+        target = root
+        for token in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[token]
+        found |= properties(target, root)
+    for part in [part for word in ("allOf", "anyOf", "oneOf") for part in schema.get(word, ())]:
+        found |= properties(part, root)
+    return found
+
+
+def test_every_request_has_its_table() -> None:
+    structs = {struct for *_, struct in ROUTES if struct is not None}
+    assert structs - {PageQuery} == set(REQUESTS.values())
+    assert set(rows(PageQuery)) < set(rows(REQUESTS["list parameters"]))
 
 
 def test_the_public_names() -> None:

@@ -217,8 +217,8 @@ def check_upstream(ask: Ask, ollama: Ollama) -> None:
     assert models(ask) == ["demo:latest", "demo-think:latest", "demo-tools:latest", "demo-embed:latest"]
     answer = value(ask, "POST", "/v1/chat/completions", QUESTION)
     assert answer["choices"][0]["message"]["content"].endswith("not a model. You said: Who is there?")
-    assert [request.path for request in ollama.requests] == ["/api/tags", "/api/chat"]
-    assert ollama.requests[1].json["messages"] == QUESTION["messages"]
+    assert [request.path for request in ollama.requests] == ["/api/tags", "/api/ps", "/api/chat"]
+    assert ollama.requests[2].json["messages"] == QUESTION["messages"]
 
     gate = Gate(PATIENCE)
     ollama.script("/api/chat", say("Only"), gate, say(" me"), done())

@@ -14,7 +14,7 @@ from werkzeug.test import Client, create_environ
 
 from openai_compat import APIError, OpenAICompat, Settings, Upstream
 from openai_compat.endpoints.contract import Answer, Call, Reply
-from openai_compat.middleware import ROUTES
+from openai_compat.routes import ROUTES
 from openai_compat.testing import FakeOllama, Gate, done, say
 from tests.contract import check, frames
 from tests.harness import Answered, call, compat
@@ -185,7 +185,7 @@ def test_f64_the_host_decides_nothing(host: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "TRACE", "PATCH"])
 def test_f68_a_wrong_method_is_405_with_allow(method: str) -> None:
     app, inner = compat(FakeOllama())
-    answered = call(app, method, PATH)
+    answered = call(app, method, "/v1/embeddings")
     assert answered.status == 405
     assert answered.header("allow") == "OPTIONS, POST"
     assert inner.calls == 0
@@ -194,13 +194,18 @@ def test_f68_a_wrong_method_is_405_with_allow(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "allow"), [(PATH, "OPTIONS, POST"), ("/v1/models", "GET, HEAD, OPTIONS"), ("/v1/models/a", None)]
+    ("path", "allow"),
+    [
+        ("/v1/embeddings", "OPTIONS, POST"),
+        ("/v1/models", "GET, HEAD, OPTIONS"),
+        ("/v1/models/a", "DELETE, GET, HEAD, OPTIONS"),
+    ],
 )
-def test_options_tells_the_methods(path: str, allow: str | None) -> None:
+def test_options_tells_the_methods(path: str, allow: str) -> None:
     app, inner = compat(FakeOllama())
     answered = call(app, "OPTIONS", path)
     assert answered.status == 204
-    assert answered.header("allow") == (allow or "GET, HEAD, OPTIONS")
+    assert answered.header("allow") == allow
     assert inner.calls == 0
 
 
@@ -209,7 +214,7 @@ def test_head_is_get_without_a_body() -> None:
     get, head = call(app, "GET", "/v1/models"), call(app, "HEAD", "/v1/models")
     assert (head.status, head.body) == (200, b"")
     assert head.header("content-length") == get.header("content-length")
-    assert inner.closes == 2
+    assert inner.closes == inner.calls == 4
 
 
 # -- streams ----------------------------------------------------------------------------------
@@ -322,7 +327,7 @@ def test_a_defect_of_ours_is_a_500_that_tells_nothing(
     def broken(call: Call, backend: Any) -> Reply:
         return Answer({"x": object()})
 
-    monkeypatch.setattr("openai_compat.middleware._route", lambda method, path: (broken, {}))
+    monkeypatch.setattr("openai_compat.routes.match", lambda method, path: (broken, {}))
     answered = call(compat(FakeOllama())[0], "GET", "/v1/models")
     assert answered.status == 500
     assert error(answered) == {
@@ -354,7 +359,7 @@ def test_an_error_may_have_headers_and_say_whether_to_retry(monkeypatch: pytest.
     def fail(call: Call, backend: Any) -> Reply:
         raise APIError(503, "busy", code="overloaded", headers=(("Retry-After", "2"),), retry=True)
 
-    monkeypatch.setattr("openai_compat.middleware._route", lambda method, path: (fail, {}))
+    monkeypatch.setattr("openai_compat.routes.match", lambda method, path: (fail, {}))
     answered = call(compat(FakeOllama())[0], "GET", "/v1/models")
     assert answered.header("retry-after") == "2"
     assert answered.header("x-should-retry") == "true"
@@ -426,8 +431,8 @@ def test_an_unknown_option_is_refused() -> None:
 
 
 def test_every_route_is_below_the_prefix_and_has_one_endpoint() -> None:
-    assert len({(method, path) for method, path, _ in ROUTES}) == len(ROUTES)
-    assert all(path.startswith("/") for _, path, _ in ROUTES)
+    assert len({(method, path) for method, path, *_ in ROUTES}) == len(ROUTES)
+    assert all(path.startswith("/") for _, path, *_ in ROUTES)
 
 
 def test_a_challenge_that_is_no_header_is_not_handed_on() -> None:

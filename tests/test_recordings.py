@@ -10,7 +10,7 @@ from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama
-from tests.contract import DATA, check, check_stream, frames, merged, whole
+from tests.contract import DATA, check, check_stream, check_text_stream, frames, merged, whole
 
 RECORDINGS = [json.loads(line) for line in (DATA / "recordings.jsonl").read_text().split("\n") if line]
 CUTS = [0, 1, 7, 4096]
@@ -18,6 +18,10 @@ CUTS = [0, 1, 7, 4096]
 
 def named(prefix: str) -> list[Any]:
     return [pytest.param(row, id=row["name"]) for row in RECORDINGS if row["name"].startswith(prefix)]
+
+
+def the(name: str) -> dict[str, Any]:
+    return next(row for row in RECORDINGS if row["name"] == name)
 
 
 def replay(row: dict[str, Any], cut: int) -> FakeOllama:
@@ -48,7 +52,7 @@ def test_chat(row: dict[str, Any], cut: int) -> None:
     theirs = row["openai"]
     fake = replay(row, cut)
     if row["name"] == "chat/no-thinking-capability":  # asked again without thinking
-        text = next(other for other in RECORDINGS if other["name"] == "chat/text")["native"]
+        text = the("chat/text")["native"]
         fake.script("/api/chat", text["body"].encode(), content_type=text["content_type"], cut=cut)
     client = Client(OpenAICompat(fake, overflow="truncate"))
     response = client.post("/v1/chat/completions", json=theirs["request"])
@@ -97,7 +101,7 @@ def assert_error(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_runner_that_dies_is_an_error_never_a_quiet_end(cut: int, stream: bool) -> None:
-    row = next(row for row in RECORDINGS if row["name"] == "native/chat-runner-dies")
+    row = the("native/chat-runner-dies")
     client = Client(OpenAICompat(replay(row, cut)))
     response = client.post("/v1/chat/completions", json={**row["openai"]["request"], "stream": stream})
     text = "an error was encountered while running the model: unexpected EOF"
@@ -154,7 +158,7 @@ def test_native_chat(row: dict[str, Any], stream: bool, cut: int) -> None:
 
 
 def test_overflow_has_both_counts() -> None:
-    row = next(row for row in RECORDINGS if row["name"] == "native/chat-too-long-truncate-false")
+    row = the("native/chat-too-long-truncate-false")
     fake = replay(row, 0)
     response = Client(OpenAICompat(fake)).post("/v1/chat/completions", json=row["native"]["request"])
     assert fake.requests[0].json["truncate"] is False
@@ -164,22 +168,266 @@ def test_overflow_has_both_counts() -> None:
     )
 
 
+# -- text completions -------------------------------------------------------------------------
+
+# What ours says better than Ollama's own /v1 (contract/ollama.md 2.2), row by row:
+# OpenAI has no reason "load"; a prompt that only loads the model stops.
+BETTER_REASONS = {"completions/empty-prompt": "stop", "completions/empty-prompt-stream": "stop"}
+# Ollama says zeros before the usage is known; OpenAI says null.
+ZEROS = {"completions/text-stream-usage", "completions/length-stream"}
+# Ollama sends a chunk without text for each line of thinking.
+EMPTY_CHUNKS = {"completions/thinking-stream"}
+# Ollama asks for log-probabilities and then drops them.
+DROPPED_LOGPROBS = {"completions/logprobs", "completions/logprobs-stream"}
+# Ollama names no field.
+PARAMS = {"completions/suffix-not-supported": "suffix", "completions/unknown-model": None}
+
+
+def text_of(chunks: list[dict[str, Any]]) -> tuple[str, str | None]:
+    """Text and reason of an answer, or of all its chunks."""
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("row", named("completions/"))
+def test_completions(row: dict[str, Any], stream: bool, cut: int) -> None:
+    theirs = row["openai"]
+    request = {**theirs["request"], "stream": stream}
+    fake = replay(row, cut)
+    response = Client(OpenAICompat(fake, overflow="truncate")).post("/v1/completions", json=request)
+    assert response.status_code == theirs["status"]
+    assert response.data
+    response.close()
+    assert fake.closed == fake.opened == 1
+    assert_asked(fake.requests[0].json, row["native"]["request"])
+    if response.status_code != 200:
+        assert_error(response.get_json(), json.loads(theirs["body"]))
+        assert response.get_json()["error"]["param"] == PARAMS[row["name"]]
+        return
+    said = theirs["body"].encode()
+    expected = list(frames(said))[:-1] if theirs["request"].get("stream") else [json.loads(said)]
+    ours = check_text_stream(response.data) if stream else [response.get_json()]
+    assert_listed(row["name"], expected)
+    text, reason = text_of(expected)
+    assert text_of(ours) == (text, BETTER_REASONS.get(row["name"], reason))
+    lines = [json.loads(line) for line in row["native"]["body"].splitlines()]
+    assert_counted(ours, lines[-1], expected[-1].get("usage"), request)
+    told = [choice["logprobs"] for chunk in ours for choice in chunk["choices"]]
+    assert (None not in told) is (row["name"] in DROPPED_LOGPROBS)
+    if row["name"] in DROPPED_LOGPROBS:
+        assert_logprobs(told, text, [entry for line in lines for entry in line.get("logprobs", ())])
+    if stream:
+        assert [choice["text"] for chunk in ours for choice in chunk["choices"]][:-1] == [
+            line["response"] for line in lines[:-1] if line["response"]
+        ]
+    else:
+        check("CreateCompletionResponse", ours[0])
+
+
+def assert_listed(name: str, theirs: list[dict[str, Any]]) -> None:
+    """That Ollama's answer has the defects which are listed for it, and no other."""
+    choices = [choice for chunk in theirs for choice in chunk["choices"]]
+    assert (choices[-1]["finish_reason"] == "load") is (name in BETTER_REASONS)
+    assert ("usage" in theirs[0] and theirs[0] is not theirs[-1]) is (name in ZEROS)
+    assert ("" in [choice["text"] for choice in choices[:-1]]) is (name in EMPTY_CHUNKS)
+    assert not any("logprobs" in choice for choice in choices)
+
+
+def assert_asked(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """What Ollama's own mapping asks, without what says nothing there."""
+    expected = {key: value for key, value in theirs.items() if value != "" or key == "prompt"}
+    expected["options"] = {key: value for key, value in theirs["options"].items() if "penalty" not in key or value}
+    assert ours == {**expected, "stream": True}
+
+
+def assert_counted(ours: list[dict[str, Any]], end: dict[str, Any], theirs: Any, request: dict[str, Any]) -> None:
+    if request["stream"] and "stream_options" not in request:
+        assert all("usage" not in chunk for chunk in ours)
+        return
+    *before, last = ours
+    assert [chunk["usage"] for chunk in before] == [None] * len(before)
+    prompt, made = end.get("prompt_eval_count", 0), end.get("eval_count", 0)
+    assert usage(last["usage"]) == {
+        "prompt_tokens": prompt,
+        "completion_tokens": made,
+        "total_tokens": prompt + made,
+    }
+    assert theirs in (None, usage(last["usage"]))
+
+
+def assert_logprobs(told: list[Any], text: str, native: list[dict[str, Any]]) -> None:
+    ours = {key: [item for part in told for item in part[key]] for key in told[0]}
+    assert ours["tokens"] == [entry["token"] for entry in native]
+    assert ours["token_logprobs"] == [entry["logprob"] for entry in native]
+    assert ours["top_logprobs"] == [{top["token"]: top["logprob"] for top in entry["top_logprobs"]} for entry in native]
+    ends = [*ours["text_offset"][1:], len(text)]
+    assert [text[a:b] for a, b in zip(ours["text_offset"], ends, strict=True)] == ours["tokens"]
+
+
+def test_every_native_scenario_of_the_other_endpoints_is_here() -> None:
+    names = {row["name"] for row in RECORDINGS if row["name"].startswith("native/")}
+    others = {"too-long-truncate-false", "raw", "runner-dies"}
+    assert {name for name in names if "generate" in name} == {f"native/generate-{name}" for name in others}
+    assert {name for name in names if "chat" not in name and "generate" not in name} == {
+        "native/embed-too-long-truncate-false",
+        "native/ps",
+        "native/show-missing",
+    }
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_too_long_a_prompt_has_both_counts(stream: bool, cut: int) -> None:
+    row = the("native/generate-too-long-truncate-false")
+    fake = replay(row, cut)
+    request = {"model": "ocean", "prompt": row["native"]["request"]["prompt"], "stream": stream}
+    response = Client(OpenAICompat(fake)).post("/v1/completions", json=request)
+    assert fake.requests[0].json["truncate"] is False
+    assert response.status_code == 400
+    check("ErrorResponse", response.get_json())
+    error = response.get_json()["error"]
+    assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
+    assert "512 tokens" in error["message"]
+    assert "7208 tokens" in error["message"]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_raw_skips_the_template(stream: bool, cut: int) -> None:
+    row = the("native/generate-raw")
+    fake = replay(row, cut)
+    request = {**row["native"]["request"], "stream": stream}
+    response = Client(OpenAICompat(fake, overflow="truncate")).post("/v1/completions", json=request)
+    assert fake.requests[0].json == {
+        **row["native"]["request"],
+        "options": {"temperature": 0, "top_p": 1.0},
+        "stream": True,
+    }
+    ours = check_text_stream(response.data) if stream else [response.get_json()]
+    assert text_of(ours) == (json.loads(row["native"]["body"])["response"], "stop")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_runner_that_dies_is_an_error_of_completions_too(cut: int, stream: bool) -> None:
+    row = the("native/generate-runner-dies")
+    fake = replay(row, cut)
+    response = Client(OpenAICompat(fake)).post("/v1/completions", json={**row["openai"]["request"], "stream": stream})
+    text = "an error was encountered while running the model: unexpected EOF"
+    if not stream:
+        assert response.status_code == 502
+        assert response.get_json()["error"]["message"] == text
+        assert response.headers["x-should-retry"] == "false"
+        return
+    *chunks, last = frames(response.data)
+    assert last["error"]["message"] == text
+    lines = [json.loads(line) for line in row["native"]["body"].splitlines()]
+    assert text_of(chunks) == ("".join(line["response"] for line in lines[:-1]), None)
+    assert {chunk["model"] for chunk in chunks} == {"loop"}
+
+
+# -- embeddings -------------------------------------------------------------------------------
+
+# A model that cannot embed is the client's mistake, not an endpoint that is not implemented.
+BETTER_STATUS = {"embeddings/not-an-embedding-model": 400}
+# What is refused before anything is asked, since the client must be told more than Ollama says.
+OURS_TO_REFUSE = {"embeddings/tokens", "embeddings/token-lists"}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("row", named("embeddings/"))
+def test_embeddings(row: dict[str, Any], cut: int) -> None:
+    theirs = row["openai"]
+    fake = replay(row, cut)
+    response = Client(OpenAICompat(fake, overflow="truncate")).post("/v1/embeddings", json=theirs["request"])
+    assert response.status_code == BETTER_STATUS.get(row["name"], theirs["status"])
+    assert fake.closed == fake.opened == (row["name"] not in OURS_TO_REFUSE)
+    if fake.requests:
+        expected = {key: value for key, value in row["native"]["request"].items() if key != "options"}
+        assert fake.requests[0].json == expected
+    if response.status_code != 200:
+        assert_error(response.get_json(), json.loads(theirs["body"]))
+        return
+    assert response.get_json() == json.loads(theirs["body"])
+    if theirs["request"].get("encoding_format") != "base64":
+        check("CreateEmbeddingResponse", response.get_json())
+        digits = row["native"]["body"].partition('"embeddings":[[')[2].partition("]")[0]
+        assert f'"embedding":[{digits}]'.encode() in response.data
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("format", ["float", "base64"])
+def test_too_long_an_input_is_openai_s_400(format: str, cut: int) -> None:
+    row = the("native/embed-too-long-truncate-false")
+    fake = replay(row, cut)
+    request = {"model": "embed", "input": row["native"]["request"]["input"], "encoding_format": format}
+    response = Client(OpenAICompat(fake)).post("/v1/embeddings", json=request)
+    assert fake.requests[0].json == row["native"]["request"]
+    assert response.status_code == 400
+    check("ErrorResponse", response.get_json())
+    error = response.get_json()["error"]
+    assert (error["param"], error["code"]) == ("input", "context_length_exceeded")
+
+
+# -- models -----------------------------------------------------------------------------------
+
+
+def models_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {model["model"]: model for model in json.loads(row["native"]["body"])["models"]}
+
+
+def loaded(fake: FakeOllama) -> FakeOllama:
+    """The fake, which tells what a real one had loaded."""
+    fake.script("/api/ps", the("native/ps")["native"]["body"].encode(), content_type="application/json")
+    return fake
+
+
 def test_models() -> None:
-    row = next(row for row in RECORDINGS if row["name"] == "models/models")
-    response = Client(OpenAICompat(replay(row, 0))).get("/v1/models")
+    row = the("models/models")
+    fake = loaded(replay(row, 0))
+    response = Client(OpenAICompat(fake)).get("/v1/models")
     check("ListModelsResponse", response.get_json())
-    assert response.get_json() == json.loads(row["openai"]["body"])
+    native, in_memory = models_of(row), models_of(the("native/ps"))
+    theirs = json.loads(row["openai"]["body"])
+    for model in theirs["data"]:  # what Ollama tells of them, and its own /v1 does not
+        model["capabilities"] = native[model["id"]]["capabilities"]
+        if model["id"] in in_memory:
+            model["context_length"] = in_memory[model["id"]]["context_length"]
+    assert response.get_json() == theirs
+    assert 0 < sum("context_length" in model for model in theirs["data"]) < len(theirs["data"])
+    assert [request.path for request in fake.requests] == ["/api/tags", "/api/ps"]
+    assert fake.closed == 2
 
 
-def test_model() -> None:
-    row = next(row for row in RECORDINGS if row["name"] == "models/model")
-    response = Client(OpenAICompat(replay(row, 0))).get("/v1/models/ocean")
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_model(in_memory: bool) -> None:
+    """The context length is that of the loaded model, else that of its Modelfile: here both are the same."""
+    row = the("models/model")
+    fake = loaded(replay(row, 0)) if in_memory else replay(row, 0)
+    response = Client(OpenAICompat(fake)).get("/v1/models/ocean")
     check("Model", response.get_json())
-    assert response.get_json() == json.loads(row["openai"]["body"])
+    more = {"capabilities": json.loads(row["native"]["body"])["capabilities"], "context_length": 512}
+    assert response.get_json() == {**json.loads(row["openai"]["body"]), **more}
 
 
-def test_missing_model() -> None:
-    row = next(row for row in RECORDINGS if row["name"] == "models/model-missing")
-    response = Client(OpenAICompat(replay(row, 0))).get("/v1/models/nothing-here")
+def test_a_model_with_a_slash_in_its_name() -> None:
+    """Ollama's own /v1 has no route for it; the native side does."""
+    row = the("models/model-team")
+    assert row["openai"]["status"] == 404
+    fake = FakeOllama()
+    fake.script("/api/show", the("models/model")["native"]["body"].encode(), content_type="application/json")
+    response = Client(OpenAICompat(fake)).get(row["openai"]["path"])
+    check("Model", response.get_json())
+    assert (response.get_json()["id"], response.get_json()["owned_by"]) == ("team/ocean:small", "team")
+    assert fake.requests[0].json == {"name": "team/ocean:small"}
+
+
+@pytest.mark.parametrize("name", ["models/model-missing", "native/show-missing"])
+def test_missing_model(name: str) -> None:
+    response = Client(OpenAICompat(replay(the(name), 0))).get("/v1/models/nothing-here")
+    check("ErrorResponse", response.get_json())
     assert response.status_code == 404
     assert response.get_json()["error"]["code"] == "model_not_found"
+    assert json.loads(the(name)["native"]["body"])["error"] in response.get_json()["error"]["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -9,17 +10,17 @@ import pytest
 from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
-from openai_compat.testing import FakeOllama, done, say
-from tests.contract import check, check_stream, shared
+from openai_compat.testing import FakeOllama
+from tests.contract import check, check_stream, check_text_stream, shared
 
-#: what a later version builds, or Ollama cannot take: the only parameters that may be refused
-REFUSED = {"tool_choice", "parallel_tool_calls", "n", "functions"}
+#: a demo model that calls a tool where there are tools, and answers with JSON where a schema is given
+DEMO: dict[str, Any] = {"aliases": {"*": "demo-tools"}}
 
 
-def recorded() -> list[dict[str, Any]]:
+def recorded(path: str = "/v1/chat/completions") -> list[dict[str, Any]]:
     text = shared("contract/recorded/requests.jsonl").read_text()
     rows = [json.loads(line) for line in text.split("\n") if line]
-    return [row["body"] for row in rows if row["path"] == "/v1/chat/completions"]
+    return [row["body"] for row in rows if row["path"] == path]
 
 
 def test_recorded_chat_requests() -> None:
@@ -28,21 +29,47 @@ def test_recorded_chat_requests() -> None:
     answered = 0
     for body in bodies:
         fake = FakeOllama()
-        fake.script("/api/chat", say("Hello"), done())
-        response = Client(OpenAICompat(fake)).post("/v1/chat/completions", json=body)
+        response = Client(OpenAICompat(fake, **DEMO)).post("/v1/chat/completions", json=body)
         if response.status_code == 200:
             answered += 1
             if body.get("stream"):
                 check_stream(response.data)
+                assert b'"tool_calls":[{' in response.data or b'"content":"' in response.data
             else:
                 check("CreateChatCompletionResponse", response.get_json())
-            assert fake.requests[0].json["model"] == body["model"]
+                assert response.get_json()["model"] == body["model"]
+                assert len(response.get_json()["choices"]) == (body.get("n") or 1)
         else:
             error = response.get_json()["error"]
             assert response.status_code == 400
-            is_part = error["param"].startswith("messages[") and error["code"] in ("invalid_value", "invalid_image_url")
-            assert is_part or error["param"] in REFUSED, error
-    assert answered >= 83
+            assert error["param"].startswith("messages["), error
+            assert error["code"] in ("invalid_value", "invalid_image_url"), error
+    assert answered == 92
+
+
+def test_recorded_completions_requests() -> None:
+    bodies = recorded("/v1/completions")
+    assert len(bodies) == 4
+    for body in bodies:
+        response = Client(OpenAICompat(FakeOllama(), aliases={"*": "demo"})).post("/v1/completions", json=body)
+        assert response.status_code == 200
+        if body.get("stream"):
+            assert check_text_stream(response.data)
+        else:
+            check("CreateCompletionResponse", response.get_json())
+
+
+def test_recorded_embeddings_requests() -> None:
+    bodies = recorded("/v1/embeddings")
+    assert len(bodies) == 5
+    for body in bodies:
+        app = OpenAICompat(FakeOllama(), aliases={"text-*": "demo-embed"})
+        response = Client(app).post("/v1/embeddings", json=body)
+        assert response.status_code == (404 if body["model"] == "nonexistent" else 200)
+        if response.status_code == 200:
+            found = [base64.b64decode(item["embedding"]) for item in response.get_json()["data"]]
+            inputs = [body["input"]] if isinstance(body["input"], str) else body["input"]
+            assert [len(vector) for vector in found] == [4 * body.get("dimensions", 64)] * len(inputs)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -70,7 +70,14 @@ def test_timeout_is_connect_head_idle() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"sampling": "model"}, {"sampling": None}, {"native_admin": "no"}, {"max_body": "10"}, {"prefix": 5}, {"max_n": 1}]
+    [
+        {"sampling": "model"},
+        {"sampling": None},
+        {"native_admin": "no"},
+        {"max_body": "10"},
+        {"prefix": 5},
+        {"max_n": "1"},
+    ]
     + [{"max_stop": True}, {"idle_timeout": "1"}],
 )
 def test_a_value_of_another_type_is_refused(options: dict[str, Any]) -> None:

@@ -6,15 +6,17 @@ Where contract and decisions want better than a vector, the vector stands in ``B
 
 from __future__ import annotations
 
+import base64
 import json
+from array import array
 from typing import Any
 
 import pytest
 from werkzeug.test import Client, TestResponse
 
 from openai_compat import OpenAICompat
-from openai_compat.testing import FakeOllama, done
-from tests.contract import DATA, check, check_stream, frames, merged, whole
+from openai_compat.testing import FakeOllama, done, say
+from tests.contract import DATA, check, check_stream, check_text_stream, frames, merged, whole
 
 VECTORS = json.loads((DATA / "vectors.json").read_text())
 CUTS = [None, 1, 7, 4096]
@@ -36,11 +38,14 @@ BETTER_REQUESTS: dict[str, dict[str, Any]] = {
         "options": {"temperature": 1.0, "top_p": 1.0},
     },
 }
+# a top_p of 0 is one
+BETTER_OPTIONS = {"completions top_p 0 is treated as unset": {"temperature": 1.0, "top_p": 0}}
 # vector → (status, param, code)
 BETTER_ERRORS: dict[str, tuple[int, str | None, str | None]] = {
     "chat handler with options": (400, "temperature", "decimal_above_max_value"),
     "error type for status 500": (502, None, "upstream_error"),
     "native error non-JSON body becomes message": (502, None, "upstream_error"),
+    "completions handler error forwarding": (400, "stop[0]", "invalid_type"),
 }
 
 
@@ -56,7 +61,13 @@ def fake(vector: dict[str, Any], cut: int | None = None) -> FakeOllama:
     """A fake that answers natively as the vector says; with a minimal answer where it says nothing."""
     made = FakeOllama()
     path = vector.get("native_endpoint", "/api/chat")
+    request = vector.get("openai_request") or {}
     steps: list[Any] = [done()]
+    if path == "/api/embed":
+        inputs = request.get("input")
+        steps = [{"embeddings": [[0.5]] * (len(inputs) if isinstance(inputs, list) else 1)}]
+    elif "json_schema" in (request.get("response_format") or {}):
+        steps = [say('{"name": "Ann", "age": 1}'), done()]
     if "native_response" in vector:
         steps = [vector["native_response"]]
     elif "native_responses" in vector:
@@ -74,18 +85,25 @@ def send(vector: dict[str, Any], app: FakeOllama) -> TestResponse:
     )
 
 
+DEFAULTS = (("content", ""), ("index", 0), ("frequency_penalty", 0), ("presence_penalty", 0))
+
+
 def pruned(value: Any) -> Any:
-    """Without what is null, and what is Ollama's default on either side: no content, an index of 0."""
+    """Without what is null, and what is Ollama's default on either side: no content, an index or a penalty of 0."""
     if isinstance(value, dict):
         found = {key: pruned(item) for key, item in value.items() if key != "stream" and item is not None}
-        return {key: item for key, item in found.items() if (key, item) not in (("content", ""), ("index", 0))}
+        return {key: item for key, item in found.items() if (key, item) not in DEFAULTS}
     return [pruned(item) for item in value] if isinstance(value, list) else value
 
 
 def test_every_vector_is_run() -> None:
     ran = {row.id for row in [*REQUESTS, *ANSWERS, *SUBSETS, *STREAMS, *ERRORS]}
     assert ran == {vector["name"] for vector in VECTORS}
-    assert len(ran) == 54
+    assert len(ran) == 77
+
+
+def of_endpoint(found: list[Any], endpoint: str) -> list[Any]:
+    return [row for row in found if row.values[0]["endpoint"].startswith(endpoint)]
 
 
 REQUESTS = rows("expect_native_request") + [row for row in rows("expect_error") if row.id in BETTER_REQUESTS]
@@ -101,9 +119,12 @@ def test_native_request(vector: dict[str, Any]) -> None:
     response = send(vector, app)
     assert response.data
     assert response.status_code == 200, response.data
-    [request] = app.requests
+    request, *others = app.requests
+    assert {other.path for other in others} <= {"/api/ps"}
     assert request.path == vector.get("native_endpoint", "/api/chat")
     expected = {**vector.get("expect_native_request", {}), **BETTER_REQUESTS.get(vector["name"], {})}
+    if vector["name"] in BETTER_OPTIONS:
+        expected["options"] = BETTER_OPTIONS[vector["name"]]
     assert pruned(request.json) == pruned(expected)
     assert not set(vector.get("expect_native_absent", ())) & set(request.json)
     if request.path == "/api/chat":
@@ -135,7 +156,7 @@ def as_openai(expected: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("vector", [row for row in ANSWERS if "/models" not in row.values[0]["endpoint"]])
+@pytest.mark.parametrize("vector", of_endpoint(ANSWERS, "/v1/chat/completions"))
 def test_answer(vector: dict[str, Any], cut: int | None) -> None:
     response = send(vector, fake(vector, cut))
     ours, theirs = response.get_json(), vector["expect_openai_response"]
@@ -164,7 +185,24 @@ def assert_contains(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-@pytest.mark.parametrize("vector", [row for row in ANSWERS if "/models" in row.values[0]["endpoint"]])
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("vector", of_endpoint(ANSWERS, "/v1/embeddings"))
+def test_embeddings(vector: dict[str, Any], cut: int | None) -> None:
+    ours, theirs = send(vector, fake(vector, cut)).get_json(), vector["expect_openai_response"]
+    if vector["name"] == "embedding list: empty embeddings":  # null data, no model: listed defects
+        assert ours == {"object": "list", "data": [], "model": "test-model", "usage": theirs["usage"]}
+        return
+    if isinstance(ours["data"][0]["embedding"], list):
+        check("CreateEmbeddingResponse", ours)
+    if "expect_embedding_decodes_to" in vector:
+        found = [list(array("f", base64.b64decode(item.pop("embedding")))) for item in ours["data"]]
+        assert found == [pytest.approx(floats, abs=1e-6) for floats in vector["expect_embedding_decodes_to"]]
+        theirs = {**theirs, "data": [{**item, "embedding": ...} for item in theirs["data"]]}
+        ours["data"] = [{**item, "embedding": ...} for item in ours["data"]]
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("vector", of_endpoint(ANSWERS, "/v1/models"))
 def test_models(vector: dict[str, Any]) -> None:
     response = send(vector, fake(vector))
     expected = vector["expect_openai_response"]
@@ -174,7 +212,20 @@ def test_models(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("vector", STREAMS)
+@pytest.mark.parametrize("vector", of_endpoint(STREAMS, "/v1/completions"))
+def test_text_stream(vector: dict[str, Any], cut: int | None) -> None:
+    ours = check_text_stream(send(vector, fake(vector, cut)).data)
+    theirs = [frame for frame in vector["expect_sse"] if frame != "[DONE]"]
+    assert [chunk.get("usage") for chunk in ours[:-1]] == [None] * (len(ours) - 1)  # zeros are a listed defect
+    for mine, other in zip(ours, theirs, strict=True):
+        assert [choice.pop("logprobs") for choice in mine["choices"]] == [None] * len(mine["choices"])
+        assert mine["choices"] == other["choices"]
+        assert (mine["object"], mine["model"]) == (other["object"], other["model"])
+    assert {key: ours[-1]["usage"][key] for key in theirs[-1]["usage"]} == theirs[-1]["usage"]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("vector", of_endpoint(STREAMS, "/v1/chat/completions"))
 def test_stream(vector: dict[str, Any], cut: int | None) -> None:
     response = send(vector, fake(vector, cut))
     assert response.status_code == 200

@@ -1,29 +1,35 @@
-"""``GET /v1/models`` and ``GET /v1/models/{id}``.
+"""``GET /v1/models``, ``GET`` and ``DELETE /v1/models/{id}``.
 
 Source: ollama ``openai/openai.go`` ``ToListCompletion``, ``ToModel``; ``middleware/openai.go`` ``ListMiddleware``,
-``RetrieveMiddleware``. Differs: no models is ``[]``, ids may hold slashes.
+``RetrieveMiddleware``. Differs: no models is ``[]``, ids may hold slashes, aliases are models too.
 """
 
 from __future__ import annotations
 
 import re
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
+from openai_compat.errors import APIError
 from openai_compat.native import messages as native
 from openai_compat.native.backend import Backend
 from openai_compat.native.failures import model_not_found
+from openai_compat.translate import models
 
 
 class Model(Struct, kw_only=True):
-    """Source: OpenAI's ``Model``."""
+    """Source: OpenAI's ``Model``; what stands after ``owned_by`` is ours."""
 
     id: str
     object: str = "model"
     #: Unix seconds
     created: int
     owned_by: str
+    #: tokens: the one in force, where it is known
+    context_length: int | UnsetType = UNSET
+    #: Ollama's words: ``completion``, ``tools``, ``vision``, ``embedding``, ``thinking``, …
+    capabilities: list[str] | UnsetType = UNSET
 
 
 class ModelList(Struct, kw_only=True):
@@ -33,10 +39,24 @@ class ModelList(Struct, kw_only=True):
     data: list[Model]
 
 
+class DeletedModel(Struct, kw_only=True):
+    """Source: OpenAI's ``DeleteModelResponse``."""
+
+    id: str
+    object: str = "model"
+    deleted: bool = True
+
+
 def list_all(call: Call, backend: Backend) -> Reply:
-    """List the models that the native side has, in its order."""
-    found = backend.tags().models or []
-    return Answer(ModelList(data=[to_model(m.called, m.modified_at, now=call.now) for m in found]))
+    """List the models that the native side has, in its order, then the aliases of those."""
+    found = {model.called: model for model in backend.tags().models or []}
+    contexts = backend.context_lengths() if found else {}
+    data = [_to_model(name, model, contexts.get(name), now=call.now) for name, model in found.items()]
+    for alias, target in models.aliases(call.settings):
+        name = next((name for name in (target, f"{target}:latest") if name in found), None)
+        if name is not None and alias not in found:
+            data.append(_to_model(alias, found[name], contexts.get(name), now=call.now))
+    return Answer(ModelList(data=data))
 
 
 def retrieve(call: Call, backend: Backend) -> Reply:
@@ -44,18 +64,47 @@ def retrieve(call: Call, backend: Backend) -> Reply:
 
     :raises APIError: 404 ``model_not_found``.
     """
-    name = call.path["model"]
-    if _NO_NAME.search(name):
-        raise model_not_found(name)
-    return Answer(to_model(name, backend.show(name).modified_at, now=call.now))
+    asked = _checked_name(call.path["model"])
+    name = models.native_name(asked, call.settings)
+    shown = backend.show(name, asked=asked)
+    contexts = backend.context_lengths()
+    context = contexts.get(name) or contexts.get(f"{name}:latest") or shown.num_ctx
+    return Answer(_to_model(asked, shown, context, now=call.now))
+
+
+def delete(call: Call, backend: Backend) -> Reply:
+    """Delete a model, where the setting ``delete_models`` allows it.
+
+    :raises APIError: 403; 404 ``model_not_found``.
+    """
+    asked = _checked_name(call.path["model"])
+    if not call.settings.delete_models:
+        raise APIError(403, "Models cannot be deleted here (the setting delete_models allows it).", code="forbidden")
+    if models.native_name(asked, call.settings) != asked:
+        raise APIError(403, "This name is an alias: it can be taken out of the settings only.", code="forbidden")
+    backend.delete(asked)
+    return Answer(DeletedModel(id=asked))
 
 
 # What no model is called, and no native server should be asked for.
 _NO_NAME = re.compile(r"[\x00-\x20\x7f\\]|\.\./|://")
 
 
-def to_model(name: str, modified_at: str | None, *, now: int) -> Model:
+def _checked_name(name: str) -> str:
+    if _NO_NAME.search(name):
+        raise model_not_found(name)
+    return name
+
+
+def _to_model(
+    id: str, model: native.ListedModel | native.ShowResponse, context_length: int | None, *, now: int
+) -> Model:
     """One model; ``owned_by`` is the namespace of its name, ``library`` if it has none."""
-    namespaces = name.split("/")[:-1]
-    owner = namespaces[-1] if namespaces else "library"
-    return Model(id=name, created=native.unix_time(modified_at, now), owned_by=owner)
+    namespaces = id.split("/")[:-1]
+    return Model(
+        id=id,
+        created=native.unix_time(model.modified_at, now),
+        owned_by=namespaces[-1] if namespaces else "library",
+        context_length=context_length or UNSET,
+        capabilities=UNSET if model.capabilities is None else model.capabilities,
+    )

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from openai_compat.errors import APIError, broken
 from openai_compat.native import failures
 from openai_compat.native import messages as native
+from openai_compat.native.cancel import CANCEL, Cancel
 from openai_compat.native.exchange import Exchange
 from openai_compat.native.headers import is_header
-from openai_compat.native.memory import Memory
+from openai_compat.native.memory import Learnt
 from openai_compat.native.stream import NativeStream
 from openai_compat.settings import Settings
 from openai_compat.wire import json
@@ -37,6 +38,8 @@ TRANSLATED = "openai_compat.translated"
 _MAX_ERROR = 1024 * 1024
 
 _decode_chat = json.native_decoder(native.ChatResponse)
+_decode_generate = json.native_decoder(native.GenerateResponse)
+_decode_embed = json.native_decoder(native.EmbedResponse)
 _decode_list = json.native_decoder(native.ListResponse)
 _decode_version = json.native_decoder(native.VersionResponse)
 _decode_show = json.native_decoder(native.ShowResponse)
@@ -70,25 +73,49 @@ class Backend:
 
     :param app: the WSGI application that speaks ``/api/*``.
     :param environ: the client's environ; it is copied for every call and never changed.
-    :param cannot_think: models that were found to have no thinking.
+    :param learnt: what was found out about this native side.
     """
 
-    def __init__(
-        self, app: WSGIApplication, environ: WSGIEnvironment, settings: Settings, cannot_think: Memory
-    ) -> None:
+    def __init__(self, app: WSGIApplication, environ: WSGIEnvironment, settings: Settings, learnt: Learnt) -> None:
         self._app = app
         self._environ = environ
         self._settings = settings
-        self.cannot_think = cannot_think
+        self.learnt = learnt
 
-    def chat(self, request: native.ChatRequest) -> NativeStream[native.ChatResponse]:
+    @property
+    def is_remote(self) -> bool:
+        """Whether several calls can run side by side, in threads; an application in process may not stand that."""
+        return bool(getattr(self._app, "is_remote", False))
+
+    def chat(
+        self, request: native.ChatRequest, *, asked: str | None = None, cancel: Cancel | None = None
+    ) -> NativeStream[native.ChatResponse]:
         """``POST /api/chat``, streamed. The first message has been read.
 
+        :param asked: the name that the client has for the model, if another.
+        :param cancel: ends the call.
         :raises APIError: the native failure, or 502 and 504 for none or no sound answer.
         """
-        exchange = self._call("POST", "/api/chat", request, model=request.model)
-        stream = NativeStream(exchange, _decode_chat, max_line=self._settings.max_line, model=request.model)
+        exchange = self._call("POST", "/api/chat", request, model=asked or request.model, cancel=cancel)
+        stream = NativeStream(exchange, _decode_chat, max_line=self._settings.max_line, model=asked or request.model)
         return stream.open()
+
+    def generate(
+        self, request: native.GenerateRequest, *, asked: str | None = None, cancel: Cancel | None = None
+    ) -> NativeStream[native.GenerateResponse]:
+        """``POST /api/generate``, streamed; as :meth:`chat`."""
+        exchange = self._call("POST", "/api/generate", request, model=asked or request.model, cancel=cancel)
+        model = asked or request.model
+        max_line, path = self._settings.max_line, "POST /api/generate"
+        return NativeStream(exchange, _decode_generate, max_line=max_line, model=model, asked=path).open()
+
+    def embed(self, request: native.EmbedRequest, *, asked: str | None = None) -> native.EmbedResponse:
+        """``POST /api/embed``."""
+        return self._collect(_decode_embed, "POST", "/api/embed", request, asked or request.model)
+
+    def delete(self, model: str) -> None:
+        """``DELETE /api/delete``: delete a model."""
+        self._call("DELETE", "/api/delete", native.DeleteRequest(model, model), model=model).finish()
 
     def version(self) -> native.VersionResponse:
         """``GET /api/version``."""
@@ -98,21 +125,39 @@ class Backend:
         """``GET /api/ps``: the models that are in memory."""
         return self._collect(_decode_list, "GET", "/api/ps")
 
+    def context_lengths(self) -> dict[str, int]:
+        """The context in force of each model that is in memory; nothing where the native side cannot tell.
+
+        It adorns an answer, so no failure of it is one of the answer; a side that has no such path is not
+        asked again for a while.
+        """
+        if "/api/ps" in self.learnt.absent:
+            return {}
+        try:
+            found = self.loaded().models or []
+        except APIError as error:
+            log.info("which models are loaded is not known: %s", error.message)
+            if error.code == "backend_not_ollama" or error.status == 404:  # no model was named: it is the path
+                self.learnt.absent.add("/api/ps")
+            return {}
+        return {model.called: int(model.context_length) for model in found if model.context_length}
+
     def tags(self) -> native.ListResponse:
         """``GET /api/tags``: the models that are there."""
         return self._collect(_decode_list, "GET", "/api/tags")
 
-    def show(self, model: str) -> native.ShowResponse:
+    def show(self, model: str, *, asked: str | None = None) -> native.ShowResponse:
         """``POST /api/show``: one model.
 
         Asked by ``name``, as Ollama's own middleware does; a server that wants ``model`` is asked again.
         """
+        asked = asked or model
         try:
-            return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(name=model), model)
+            return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(name=model), asked)
         except APIError as error:
             if error.status != 400:
                 raise
-        return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(model=model), model)
+        return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(model=model), asked)
 
     def _collect(
         self, decode: Callable[[bytes], T], method: str, path: str, request: object = None, model: str | None = None
@@ -125,10 +170,15 @@ class Backend:
         try:
             return decode(body)
         except json.Malformed as error:
-            raise failures.unreadable(body) from error
+            raise failures.unreadable(body, asked=f"{method} {path}") from error
 
-    def _call(self, method: str, path: str, request: object, *, model: str | None) -> Exchange:
-        exchange = Exchange(self._app, self._native_environ(method, path, request))
+    def _call(
+        self, method: str, path: str, request: object, *, model: str | None, cancel: Cancel | None = None
+    ) -> Exchange:
+        environ = self._native_environ(method, path, request)
+        if cancel is not None:
+            environ[CANCEL] = cancel
+        exchange = Exchange(self._app, environ)
         if exchange.status == 200:
             return exchange
         try:
@@ -163,7 +213,7 @@ class Backend:
                 TRANSLATED: True,
             }
         )
-        if method == "POST":
+        if request is not None:
             environ["CONTENT_TYPE"] = "application/json"
             environ["CONTENT_LENGTH"] = str(len(body))
         return environ

@@ -18,6 +18,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import InvalidHeader
 
+from openai_compat.native.cancel import current
+
 #: bytes that are sent at once
 _BLOCK = 262144
 
@@ -50,6 +52,15 @@ class _NoByte(RemoteDisconnected):
 class _Response(HTTPResponse):
     """Tells an end before the first byte from one after it: only the former may be retried."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._cancel = current()
+        super().__init__(*args, **kwargs)
+
+    def _close_conn(self) -> None:
+        if self._cancel is not None:  # at its end, and before its connection goes back to the pool
+            self._cancel.release()
+        super()._close_conn()  # type: ignore[misc]
+
     def begin(self) -> None:
         try:
             came = self.fp.peek(1)
@@ -69,6 +80,9 @@ class _KnowsItsSocket:
     _served = False
 
     def connect(self) -> None:
+        cancel = current()
+        if cancel is not None:
+            cancel.check()
         super().connect()  # type: ignore[misc]
         self._served = False
 
@@ -78,6 +92,9 @@ class _KnowsItsSocket:
             self.connect()
         if self.sock is not None:
             self.sock.settimeout(self.idle_timeout)
+            cancel = current()
+            if cancel is not None:
+                cancel.watch(self.sock)
         if not isinstance(data, bytes):
             super().send(data)  # type: ignore[misc]
             return
@@ -89,6 +106,9 @@ class _KnowsItsSocket:
         try:
             response = super().getresponse()  # type: ignore[misc]
         except _NoByte as error:
+            cancel = current()
+            if cancel is not None:  # it was not the server that ended this one
+                cancel.check()
             if self._served:
                 raise StaleConnection from error
             raise

@@ -62,31 +62,41 @@ _CLIENTS_MISTAKE = re.compile(r"option \"([^\"]*)\" must be of type|does not sup
 _OVERFLOW = re.compile(r"exceeds the (available )?context|longer than the context length", re.I)
 
 
+#: the field of OpenAI's request that holds the prompt of a native call
+_PROMPTS = {"POST /api/generate": "prompt", "POST /api/embed": "input"}
+
+
 def from_status(status: int, body: bytes, model: str | None = None, *, asked: str = "") -> APIError:
     """Translate an answer of the native side that is not 200.
 
     :param model: the model that was asked for, for the text of a 404.
-    :param asked: method and path, for the log.
+    :param asked: method and path, for the log and for the name of the field at fault.
     """
     failure = _read(body)
     if failure is None or (status == 404 and failure.error is UNSET):  # Ollama's 404 has an error
         log.warning("the backend answered %s with %d and no JSON: %r", asked, status, body[:_LOGGED])
         return _not_json(status)
-    return _translate(status, failure, model)
+    return _named(_translate(status, failure, model), asked)
 
 
-def from_line(error: Any, *, model: str | None = None) -> APIError:
+def from_line(error: Any, *, model: str | None = None, asked: str = "") -> APIError:
     """Translate a native error line, which comes after a 200: as a native 500."""
-    return _translate(500, _Failure(error=error), model)
+    return _named(_translate(500, _Failure(error=error), model), asked)
 
 
-def unreadable(body: bytes) -> APIError:
+def unreadable(body: bytes, *, asked: str = "") -> APIError:
     """Translate a 200 whose body is not what was asked for."""
     failure = _read(body)
     if failure is not None and failure.error is not UNSET:
-        return _translate(500, failure, None)
+        return _named(_translate(500, failure, None), asked)
     log.error("the backend answered 200 with no native answer: %r", body[:_LOGGED])
     return broken()
+
+
+def _named(error: APIError, asked: str) -> APIError:
+    if error.param == "messages":
+        error.param = _PROMPTS.get(asked, error.param)
+    return error
 
 
 def _read(body: bytes) -> _Failure | None:

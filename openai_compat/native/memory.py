@@ -27,3 +27,13 @@ class Memory:
 
     def __contains__(self, name: str) -> bool:
         return self._until.get(name, 0.0) > self._clock()
+
+
+class Learnt:
+    """What a middleware has found out about its native side."""
+
+    def __init__(self) -> None:
+        #: models that have no thinking
+        self.cannot_think = Memory()
+        #: native paths that are not there
+        self.absent = Memory()

@@ -83,6 +83,45 @@ class ChatRequest(Struct):
     top_logprobs: int | UnsetType = UNSET
 
 
+class GenerateRequest(Struct):
+    """``POST /api/generate``. Source: ``GenerateRequest``."""
+
+    model: str
+    prompt: str
+    options: dict[str, Any]
+    suffix: str | UnsetType = UNSET
+    #: always true, as in chat
+    stream: bool = True
+    #: send the prompt without the model's template
+    raw: bool | UnsetType = UNSET
+    format: str | Raw | UnsetType = UNSET
+    keep_alive: str | float | UnsetType = UNSET
+    think: bool | str | UnsetType = UNSET
+    truncate: bool | UnsetType = UNSET
+    shift: bool | UnsetType = UNSET
+    logprobs: bool | UnsetType = UNSET
+    #: 0..20
+    top_logprobs: int | UnsetType = UNSET
+
+
+class EmbedRequest(Struct):
+    """``POST /api/embed``. Source: ``EmbedRequest``."""
+
+    model: str
+    input: str | list[str]
+    options: dict[str, Any] | UnsetType = UNSET
+    keep_alive: str | float | UnsetType = UNSET
+    truncate: bool | UnsetType = UNSET
+    dimensions: int | UnsetType = UNSET
+
+
+class DeleteRequest(Struct):
+    """``DELETE /api/delete``. Source: ``DeleteRequest``; older servers know ``name`` only."""
+
+    model: str
+    name: str
+
+
 class ShowRequest(Struct):
     """``POST /api/show``. Source: ``ShowRequest``; either key names the model, older servers know ``name`` only."""
 
@@ -159,6 +198,11 @@ class StreamLine(Struct):
         """Whether this is an answer at all, and not JSON of something else."""
         return self.done is not None
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether it says how long prompt or answer were."""
+        return self.eval_count is not None or self.prompt_eval_count is not None
+
 
 class ChatResponse(StreamLine):
     """One line of a chat answer, or the whole of one. Source: ``ChatResponse``."""
@@ -169,6 +213,24 @@ class ChatResponse(StreamLine):
         return self.message is not None or self.done is not None
 
 
+class GenerateResponse(StreamLine):
+    """One line of a generated text, or the whole of one. Source: ``GenerateResponse``."""
+
+    response: str | None = None
+    thinking: str | None = None
+
+    def is_answer(self) -> bool:
+        return self.response is not None or self.done is not None
+
+
+class EmbedResponse(Struct):
+    """``POST /api/embed``. Source: ``EmbedResponse``."""
+
+    #: each an array of float32, kept as bytes until it is known in which form it leaves
+    embeddings: list[Raw] | None
+    prompt_eval_count: int | float | None = None
+
+
 class ListedModel(Struct):
     """Source: ``ListModelResponse``."""
 
@@ -177,6 +239,8 @@ class ListedModel(Struct):
     modified_at: str | None = None
     #: newer servers only
     capabilities: list[str] | None = None
+    #: of loaded models only: the one in force
+    context_length: int | float | None = None
 
     @property
     def called(self) -> str:
@@ -199,6 +263,15 @@ class ShowResponse(Struct):
     """``POST /api/show``. Source: ``ShowResponse``."""
 
     modified_at: str | None = None
+    #: the Modelfile's, a line each: a name, blanks, a value
+    parameters: str | None = None
+    capabilities: list[str] | None = None
+
+    @property
+    def num_ctx(self) -> int | None:
+        """The context length that the Modelfile sets."""
+        found = re.search(r"^num_ctx\s+(\d{1,9})\s*$", self.parameters or "", re.M | re.A)
+        return int(found[1]) if found else None
 
 
 class VersionResponse(Struct):

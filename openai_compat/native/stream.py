@@ -33,12 +33,19 @@ class NativeStream(Generic[L]):
     """
 
     def __init__(
-        self, exchange: Exchange, decode: Callable[[bytes], L], *, max_line: int, model: str | None = None
+        self,
+        exchange: Exchange,
+        decode: Callable[[bytes], L],
+        *,
+        max_line: int,
+        model: str | None = None,
+        asked: str = "",
     ) -> None:
         self._exchange = exchange
         self._decode = decode
         self._splitter = Lines(max_line)
         self._model = model
+        self._asked = asked
         self._lines: deque[bytes] = deque()
         self._at_end = False
         self._first: L | None = None
@@ -89,7 +96,7 @@ class NativeStream(Generic[L]):
             message = self._whole(line, error)
         # Some servers say "error": "" beside every answer.
         if message.error is not UNSET and (message.error or not message.is_answer()):
-            raise failures.from_line(message.error, model=self._model)
+            raise failures.from_line(message.error, model=self._model, asked=self._asked)
         if not message.is_answer():
             log.error("the backend sent a line that is no message")
             raise broken()
@@ -132,7 +139,7 @@ class NativeStream(Generic[L]):
         try:
             return self._decode(b"\n".join(pieces))
         except json.Malformed as whole_error:
-            raise failures.unreadable(b"\n".join(pieces)) from whole_error
+            raise failures.unreadable(b"\n".join(pieces), asked=self._asked) from whole_error
 
     def close(self) -> None:
         """Close the native side: at once, or, when it has said all, after its own end."""

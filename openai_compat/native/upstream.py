@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http.client import responses
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from urllib3.exceptions import HTTPError
 from openai_compat.errors import APIError, broken
 from openai_compat.native.address import checked_url, redacted, redacted_text
 from openai_compat.native.backend import TRANSLATED
+from openai_compat.native.cancel import CANCEL, Cancel, calling
 from openai_compat.native.connection import PoolAdapter, StaleConnection, socket_of
 from openai_compat.native.failures import refused_credentials
 from openai_compat.native.headers import checked_headers, passed_on
@@ -55,6 +56,9 @@ PATHS: dict[str, frozenset[str]] = {
     "/api/version": frozenset(("GET", "HEAD")),
 }
 
+#: how a model is deleted
+DELETE = ("DELETE", "/api/delete")
+
 #: native paths that change the server: only with ``native_admin``
 _ADMIN = re.compile(r"/api/(pull|push|create|copy|delete|blobs/sha256[:-][0-9a-f]{64})")
 
@@ -82,6 +86,9 @@ class Upstream:
     :param pool_size: connections that are kept open.
     :raises ValueError: the URL is none, or names OpenAI's side of a server.
     """
+
+    #: several calls at once need no more than a thread each
+    is_remote = True
 
     def __init__(
         self,
@@ -117,11 +124,11 @@ class Upstream:
         if not status.isascii() or not status.isprintable():
             status = f"{response.status} Unknown"
         start_response(status, passed_on(list(response.headers.items()), response.CONTENT_DECODERS))
-        return _Body(response, self)
+        return _Body(response, self, environ.get(CANCEL))
 
     def _send(self, environ: WSGIEnvironment) -> urllib3.BaseHTTPResponse:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "") or "/"
-        self._check_path(method, path)
+        self._check_path(method, path, translated=bool(environ.get(TRANSLATED)))
         if _hops(environ) >= MAX_HOPS:
             log.error("%r: requests come back here; is it this server itself?", self)
             raise APIError(502, "The backend is this server itself.", code="upstream_loop", retry=False)
@@ -129,9 +136,10 @@ class Upstream:
             method, self.url + quote(path, safe="/:"), headers=self._request_headers(environ), data=_body(environ)
         )
         try:
-            raw = self._exchange(request)
+            with calling(environ.get(CANCEL)):
+                raw = self._exchange(request)
         except (requests.RequestException, HTTPError, OSError, UnicodeError) as error:
-            raise self.translated(error) from error
+            raise self.translated(error, environ.get(CANCEL)) from error
         if raw.status < 200:  # the true answer is still to come on this connection (F18)
             log.error("the upstream answered %d", raw.status)
             raw.close()
@@ -179,7 +187,9 @@ class Upstream:
             self._session = (os.getpid(), session)
         return self._session[1]
 
-    def _check_path(self, method: str, path: str) -> None:
+    def _check_path(self, method: str, path: str, *, translated: bool) -> None:
+        if (method, path) == DELETE and translated:  # asked for by a setting of the middleware
+            return
         if path in PATHS:
             if method not in PATHS[path]:
                 allow = ", ".join(sorted(PATHS[path]))
@@ -199,10 +209,11 @@ class Upstream:
             headers["Content-Type"] = environ["CONTENT_TYPE"]
         return headers | self._headers | {HOPS: str(_hops(environ) + 1)}
 
-    def translated(self, error: Exception) -> APIError:
+    def translated(self, error: Exception, cancel: Cancel | None = None) -> APIError:
         """Any exception of the transport as the client sees it: without host, URL or key."""
         causes = list(_causes(error))
-        log.warning("%r: %s", self, redacted_text(f"{type(causes[-1]).__name__}: {causes[-1]}"))
+        level = logging.INFO if cancel is not None and cancel.is_set else logging.WARNING
+        log.log(level, "%r: %s", self, redacted_text(f"{type(causes[-1]).__name__}: {causes[-1]}"))
         # In this order: to urllib3 a refused connection is a kind of time-out.
         if any(isinstance(cause, _UNREACHABLE) for cause in causes):
             return APIError(502, "The backend could not be reached.", code="upstream_unreachable")
@@ -246,9 +257,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 class _Body:
     """The body of an upstream answer, as it comes."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, upstream: Upstream) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, upstream: Upstream, cancel: Cancel | None) -> None:
         self._response = response
-        self._translated: Callable[[Exception], APIError] = upstream.translated
+        self._cancel = cancel
+        self._translated = upstream.translated
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -257,8 +269,10 @@ class _Body:
         try:
             # read1 gives what has arrived, for chunked, sized and close-delimited bodies alike.
             data = self._response.read1(_READ, decode_content=True)
+            if not data and self._cancel is not None:
+                self._cancel.check()  # where a close is the framing, an end of our own looks like a good one
         except (HTTPError, OSError, ValueError) as error:
-            raise self._translated(error) from error
+            raise self._translated(error, self._cancel) from error
         if not data:
             raise StopIteration
         return data

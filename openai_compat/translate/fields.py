@@ -20,7 +20,7 @@ from openai_compat.settings import Settings
 
 log = logging.getLogger("openai_compat")
 
-Status = Literal["mapped", "accepted", "refused", "policy"]
+Status = Literal["mapped", "emulated", "accepted", "policy"]
 
 #: an integer, which a client may also write ``100.0``
 Integer = int | float | None
@@ -29,47 +29,54 @@ Integer = int | float | None
 INT64 = (-(2**63), 2**63 - 1)
 
 
-NO_EFFECT = "no effect"
-
-
 @dataclass(frozen=True)
 class Field:
     """One row: what becomes of a field.
 
-    ``status``: *mapped* to ``native``; *accepted* without a native counterpart; *refused* with a 400;
-    *policy*: as the setting ``unsupported`` says.
+    ``status``: *mapped* to ``native``; *emulated*: done here, since Ollama cannot; *accepted* without a native
+    counterpart; *policy*: accepted or refused, as the setting ``unsupported`` says.
     """
 
     status: Status
-    #: the native field it becomes, or a few words on what happens
+    #: the native field it becomes
     native: str = ""
+    #: a few words on what happens
+    note: str = ""
     low: float | None = None
     high: float | None = None
     #: a number without a fraction
     whole: bool = False
+    #: whether giving it changes anything; if not, it is listed as ignored
+    effect: bool = True
 
 
-def mapped(native: str, *, low: float | None = None, high: float | None = None) -> Field:
-    return Field("mapped", native, low, high)
+def mapped(native: str, note: str = "", *, low: float | None = None, high: float | None = None) -> Field:
+    return Field("mapped", native, note, low, high)
 
 
-def whole(native: str, *, low: float = INT64[0], high: float = INT64[1]) -> Field:
+def whole(native: str, note: str = "", *, low: float = INT64[0], high: float = INT64[1]) -> Field:
     """A mapped integer."""
-    return Field("mapped", native, low, high, whole=True)
+    return Field("mapped", native, note, low, high, whole=True)
 
 
-def accepted(note: str = NO_EFFECT) -> Field:
-    """A field that cannot change the answer's meaning; listed as ignored unless its note says what it does."""
-    return Field("accepted", note)
+def emulated(note: str, native: str = "") -> Field:
+    """A field that Ollama does not have and that is honoured all the same."""
+    return Field("emulated", native, note)
 
 
-def refused(note: str) -> Field:
-    return Field("refused", note)
+def counted(note: str, *, low: float = INT64[0], high: float = INT64[1]) -> Field:
+    """An emulated integer."""
+    return Field("emulated", "", note, low, high, whole=True)
+
+
+def accepted(note: str = "") -> Field:
+    """A field that cannot change the answer's meaning; listed as ignored unless a note says what it does."""
+    return Field("accepted", "", note or "no effect", effect=bool(note))
 
 
 def policy(note: str) -> Field:
     """A parameter that Ollama can never honour, and why."""
-    return Field("policy", note)
+    return Field("policy", "", note, effect=False)
 
 
 @functools.cache
@@ -135,14 +142,14 @@ def note_effectless(request: msgspec.Struct, ignored: Ignored) -> None:
         if getattr(request, name) is None:
             continue
         if row.status == "policy":
-            ignored.unsupported(name, row.native)
+            ignored.unsupported(name, row.note)
         else:
             ignored.add(name)
 
 
 @functools.cache
 def _effectless(struct: type[msgspec.Struct]) -> list[tuple[str, Field]]:
-    return [(name, row) for name, row in rows(struct).items() if row.status == "policy" or row.native == NO_EFFECT]
+    return [(name, row) for name, row in rows(struct).items() if not row.effect]
 
 
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
@@ -159,8 +166,10 @@ class Ignored:
         self._refuse = settings.unsupported == "error"
         self._names = set(unknown)
 
-    def add(self, name: str) -> None:
+    def add(self, name: str, why: str = "") -> None:
         """Note a parameter that is accepted and has no effect."""
+        if why:
+            log.info("ignored parameter %s: %s", name, why)
         self._names.add(name)
 
     def unsupported(self, name: str, why: str) -> None:

@@ -1,4 +1,4 @@
-"""Log-probabilities: native → OpenAI's chat form.
+"""Log-probabilities: native → OpenAI's two forms, that of chat and the legacy one of completions.
 
 Source: ollama ``openai/openai.go`` ``ToChatCompletion``. Differs: ``bytes`` and ``top_logprobs`` are always there.
 """
@@ -52,6 +52,43 @@ def to_logprobs(logprobs: list[native.Logprob]) -> ChoiceLogprobs:
     )
 
 
+class LegacyLogprobs(Struct):
+    """``choices[].logprobs`` of completions. Source: OpenAI's ``CreateCompletionResponse``."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    #: the most likely tokens at each place, with their log-probabilities
+    top_logprobs: list[dict[str, float]]
+    #: where each token begins in the text, in characters
+    text_offset: list[int]
+
+
+def to_legacy_logprobs(entries: list[native.Logprob], offset: int) -> LegacyLogprobs:
+    """Translate the log-probabilities of some tokens.
+
+    :param offset: where the first of them begins.
+    """
+    found = LegacyLogprobs([], [], [], [])
+    for entry in entries:
+        found.tokens.append(entry.token)
+        found.token_logprobs.append(_logprob(entry))
+        # The likeliest comes first: two halves of characters may look the same, and the first is kept.
+        found.top_logprobs.append({top.token: _logprob(top) for top in reversed(entry.top_logprobs or ())})
+        found.text_offset.append(offset)
+        offset += characters(entry)
+    return found
+
+
+def characters(entry: native.TokenLogprob) -> int:
+    """The characters that begin with a token, which may be a part of one."""
+    return sum(byte & 0xC0 != 0x80 for byte in _bytes(entry))
+
+
+def mean_logprob(entries: list[native.Logprob]) -> float | None:
+    """The mean log-probability of a text's tokens; None if nothing is known of them."""
+    return sum(map(_logprob, entries)) / len(entries) if entries else None
+
+
 def _logprob(entry: native.TokenLogprob) -> float:
     return _IMPOSSIBLE if entry.logprob is None else entry.logprob
 
@@ -77,20 +114,23 @@ class ContentLogprobs:
         self._in_content = False
         self._thought = False
 
-    def of(self, line: native.ChatResponse) -> list[native.Logprob]:
-        """The log-probabilities that belong to the content of this line (or, at the end, to content before it)."""
+    def of(self, line: native.StreamLine, content: str, thinking: str, *, calls: bool = False) -> list[native.Logprob]:
+        """The log-probabilities that belong to the content of this line (or, at the end, to content before it).
+
+        :param content: the line's text, as is *thinking*.
+        :param calls: whether the line calls tools.
+        """
         if line.logprobs:
             self._held += line.logprobs
-        message = line.message
-        self._thought = self._thought or (message is not None and bool(message.thinking))
-        if message is not None and message.content:
+        self._thought = self._thought or bool(thinking)
+        if content:
             if self._thought and not self._in_content:
-                self._held = _covering(self._held, message.content)
+                self._held = _covering(self._held, content)
             self._in_content = True
-        elif message is not None and (message.thinking or message.tool_calls):
+        elif thinking or calls:
             self._in_content = False
             self._held = []
-        if not self._held or not (self._in_content and (line.done or (message is not None and message.content))):
+        if not self._held or not (self._in_content and (line.done or content)):
             del self._held[:-_MAX_HELD]  # a bound on what waits, not on what one line brings
             return []
         found, self._held = self._held, []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -22,18 +22,18 @@ from openai_compat.translate.fields import Ignored
 from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_function_call, from_tool_calls
 
 
-class ImageURL(Struct):
+class ImageURL(Struct, omit_defaults=True):
     url: str | None = None
     detail: str | None = None
 
 
-class InputAudio(Struct):
+class InputAudio(Struct, omit_defaults=True):
     #: base64
     data: str | None = None
     format: str | None = None
 
 
-class ContentPart(Struct):
+class ContentPart(Struct, omit_defaults=True):
     """A part of any kind; ``type`` says which field counts."""
 
     type: str | None = None
@@ -68,16 +68,25 @@ ROLES = {
 }
 
 
-def from_messages(messages: Sequence[ChatMessage], ignored: Ignored) -> list[native.Message]:
+#: gives the bytes of the image at a URL; is told the path of the field for its errors
+Fetch = Callable[[str, str], bytes]
+
+
+def from_messages(
+    messages: Sequence[ChatMessage], ignored: Ignored, fetch: Fetch | None = None
+) -> list[native.Message]:
     """Map all messages, in order.
 
+    :param fetch: gets images by URL; without it they are refused.
     :raises APIError: 400 whose ``param`` is the path of what is wrong, as ``messages[0].content[1]``.
     """
     called: dict[str, str] = {}  # the name of each function called so far, by the id of the call
-    return [_from_message(message, f"messages[{i}]", called, ignored) for i, message in enumerate(messages)]
+    return [_from_message(message, f"messages[{i}]", called, ignored, fetch) for i, message in enumerate(messages)]
 
 
-def _from_message(message: ChatMessage, path: str, called: dict[str, str], ignored: Ignored) -> native.Message:
+def _from_message(
+    message: ChatMessage, path: str, called: dict[str, str], ignored: Ignored, fetch: Fetch | None
+) -> native.Message:
     if message.role is None:
         raise missing(f"{path}.role")
     role = ROLES.get(message.role.lower())
@@ -85,7 +94,7 @@ def _from_message(message: ChatMessage, path: str, called: dict[str, str], ignor
         supported = ", ".join(f"'{name}'" for name in ROLES)
         raise invalid(f"Invalid value: '{message.role[:64]}'. Supported values are: {supported}.", f"{path}.role")
     sent = native.Message(role)
-    _set_content(sent, message, f"{path}.content", ignored)
+    _set_content(sent, message, f"{path}.content", ignored, fetch)
     if role == "assistant":
         _set_assistant(sent, message, path, called)
     elif role == "tool":
@@ -118,7 +127,7 @@ def _set_result(sent: native.Message, message: ChatMessage, called: dict[str, st
         sent.tool_call_id = message.tool_call_id
 
 
-def _set_content(sent: native.Message, message: ChatMessage, path: str, ignored: Ignored) -> None:
+def _set_content(sent: native.Message, message: ChatMessage, path: str, ignored: Ignored, fetch: Fetch | None) -> None:
     content = message.content
     if content is None:
         sent.content = message.refusal or ""
@@ -128,13 +137,15 @@ def _set_content(sent: native.Message, message: ChatMessage, path: str, ignored:
         texts: list[str] = []
         files: list[str] = []
         for i, part in enumerate(content):
-            _add_part(part, f"{path}[{i}]", texts, files, ignored)
+            _add_part(part, f"{path}[{i}]", texts, files, ignored, fetch)
         sent.content = "".join(texts)
         if files:
             sent.images = files
 
 
-def _add_part(part: ContentPart, path: str, texts: list[str], files: list[str], ignored: Ignored) -> None:
+def _add_part(
+    part: ContentPart, path: str, texts: list[str], files: list[str], ignored: Ignored, fetch: Fetch | None
+) -> None:
     if part.type == "text":
         texts.append(_required(part.text, f"{path}.text"))
     elif part.type == "refusal":
@@ -144,7 +155,7 @@ def _add_part(part: ContentPart, path: str, texts: list[str], files: list[str], 
         if image_url.detail in ("low", "high"):
             ignored.add("messages[].content[].image_url.detail")
         where = f"{path}.image_url" + (".url" if isinstance(part.image_url, ImageURL) else "")
-        files.append(image(_required(image_url.url, where), where))
+        files.append(image(_required(image_url.url, where), where, fetch))
     elif part.type == "input_audio":
         data = part.input_audio.data if part.input_audio else None
         files.append(_audio(_required(data, f"{path}.input_audio.data"), f"{path}.input_audio.data"))
@@ -167,14 +178,16 @@ _IMAGES = ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", ""
 _BAD_IMAGE = "invalid image input: expected base64, alone or in a data URI of type png, jpeg, jpg, webp or gif"
 
 
-def image(url: str, path: str) -> str:
-    """The base64 of an image given as a data URI, or as bare base64.
+def image(url: str, path: str, fetch: Fetch | None = None) -> str:
+    """The base64 of an image given as a data URI, as bare base64, or, with *fetch*, by its URL.
 
-    :raises APIError: 400 for a URL to fetch, another type, or what is no base64.
+    :raises APIError: 400 for a URL that is not fetched, another type, or what is no base64.
     """
     if re.match(r"https?:", url, re.I):
-        text = "image URLs are not currently supported, please use base64 encoded data instead"
-        raise invalid(text, path, "invalid_image_url")
+        if fetch is None:
+            text = "image URLs are not currently supported, please use base64 encoded data instead"
+            raise invalid(f"{text} (the setting fetch_images allows them)", path, "invalid_image_url")
+        return base64.b64encode(fetch(url, path)).decode()
     if url[:5].lower() == "data:":
         head, _, url = url[5:].partition(",")
         kind, *parameters = head[:_MAX_HEAD].lower().split(";")

@@ -5,7 +5,8 @@ Source: ollama ``openai/openai.go`` ``thinkFromReasoningEffort``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from msgspec import UNSET, Struct
 
@@ -15,6 +16,8 @@ from openai_compat.native.backend import Backend
 from openai_compat.native.stream import NativeStream
 from openai_compat.translate.fields import Ignored, mapped
 from openai_compat.translate.sampling import SamplingFields
+
+L = TypeVar("L", bound="native.StreamLine")
 
 #: OpenAI's efforts, and those of other servers, as Ollama clamps them
 EFFORTS: dict[str, bool | str] = {
@@ -48,14 +51,18 @@ class ThinkFields(SamplingFields):
     """Sampling, and the request fields that choose thinking; the first that says something wins, in this order."""
 
     think: Annotated[bool | str | None, mapped("think")] = None
-    reasoning: Annotated[Reasoning | None, mapped("think (``effort``)")] = None
+    reasoning: Annotated[Reasoning | None, mapped("think", "its ``effort``")] = None
     reasoning_effort: Annotated[str | None, mapped("think")] = None
-    chat_template_kwargs: Annotated[dict[str, Any] | None, mapped("think (``enable_thinking``)")] = None
-    thinking: Annotated[ThinkingKind | None, mapped("think (``type``)")] = None
+    chat_template_kwargs: Annotated[dict[str, Any] | None, mapped("think", "its ``enable_thinking``")] = None
+    thinking: Annotated[ThinkingKind | None, mapped("think", "its ``type``")] = None
 
 
-def think(request: ThinkFields, ignored: Ignored) -> tuple[bool | str | None, str]:
-    """What ``think`` becomes, None if the request says nothing of it; and the field that said it.
+def think(
+    request: ThinkFields, ignored: Ignored, default: bool | str | None = None
+) -> tuple[bool | str | None, str | None]:
+    """What ``think`` becomes, None if nothing says anything of it; and the field of the request that said it.
+
+    :param default: what the model's own settings say.
 
     :raises APIError: 400 for an effort that nobody knows.
     """
@@ -77,7 +84,9 @@ def think(request: ThinkFields, ignored: Ignored) -> tuple[bool | str | None, st
     if isinstance(enabled, bool):
         return enabled, "chat_template_kwargs.enable_thinking"
     kind = request.thinking.type if request.thinking else None
-    return {"enabled": True, "disabled": False}.get(kind or ""), "thinking"
+    if kind in ("enabled", "disabled"):
+        return kind == "enabled", "thinking"
+    return default, None
 
 
 def _effort(effort: str, param: str) -> bool | str:
@@ -88,33 +97,43 @@ def _effort(effort: str, param: str) -> bool | str:
         raise invalid(f'invalid reasoning value: "{effort[:64]}" (must be {known})', param) from None
 
 
+def is_level(value: object) -> bool:
+    """Whether Ollama knows this value of ``think``."""
+    return isinstance(value, bool) or value in _LEVELS
+
+
 def _level(value: bool | str) -> bool | str:
-    if isinstance(value, str) and value not in _LEVELS:
-        text = f'invalid think value: "{value[:64]}" (must be "high", "medium", "low", "max", true, or false)'
+    if not is_level(value):
+        text = f'invalid think value: "{str(value)[:64]}" (must be "high", "medium", "low", "max", true, or false)'
         raise invalid(text, "think")
     return value
 
 
-def chat(
-    backend: Backend, sent: native.ChatRequest, request: ThinkFields, ignored: Ignored
-) -> NativeStream[native.ChatResponse]:
+def ask(
+    open: Callable[[], NativeStream[L]],
+    sent: native.ChatRequest | native.GenerateRequest,
+    asked_by: str | None,
+    backend: Backend,
+    ignored: Ignored,
+) -> NativeStream[L]:
     """Ask; and ask once more without thinking if the model turns out to have none.
 
     A model that has none is remembered for a while. Ollama refuses such a request; a client that sends
     an effort with everything should not be shut out of the models that cannot think.
 
-    :param sent: the native request, made of *request*.
+    :param open: sends *sent* as it is then.
+    :param asked_by: the field of the request that asked for thinking; None if a setting did.
     """
     if sent.think is UNSET or sent.think is False:
-        return backend.chat(sent)
-    if sent.model not in backend.cannot_think:
+        return open()
+    if sent.model not in backend.learnt.cannot_think:
         try:
-            return backend.chat(sent)
+            return open()
         except APIError as error:
             if error.status != 400 or "does not support thinking" not in error.message:
                 raise
-            backend.cannot_think.add(sent.model)
-    _, asked_by = think(request, ignored)
-    ignored.unsupported(asked_by, "The model does not support thinking.")
+            backend.learnt.cannot_think.add(sent.model)
+    if asked_by is not None:
+        ignored.unsupported(asked_by, "The model does not support thinking.")
     sent.think = UNSET
-    return backend.chat(sent)
+    return open()

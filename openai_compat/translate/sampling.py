@@ -5,9 +5,11 @@ Precedence: OpenAI's own field, then a top-level extra, then ``options``, then t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 from msgspec import Raw, Struct
 
 from openai_compat.errors import invalid, too_long
@@ -31,7 +33,7 @@ class SamplingFields(Struct):
     presence_penalty: Annotated[float | None, mapped("options.presence_penalty", low=-2, high=2)] = None
     #: the first middleware's misspelling, read under ``Sampling.v0_1_24()`` only
     presence_penalty_penalty: Annotated[
-        float | None, mapped("options.presence_penalty, under ``Sampling.v0_1_24()`` only", low=-2, high=2)
+        float | None, mapped("options.presence_penalty", "under ``Sampling.v0_1_24()`` only", low=-2, high=2)
     ] = None
     logit_bias: Annotated[Any, policy("Ollama cannot bias tokens.")] = None
     options: Annotated[dict[str, Raw] | None, mapped("options")] = None
@@ -51,15 +53,20 @@ _EXTRAS = ("num_ctx", "top_k", "min_p", "typical_p")
 
 
 def from_sampling(
-    request: SamplingFields, max_tokens: int | None, settings: Settings, ignored: Ignored
+    request: SamplingFields,
+    max_tokens: int | None,
+    settings: Settings,
+    ignored: Ignored,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Map the sampling fields of a request to options.
 
     :param max_tokens: −1 for no limit, 0 for no text (see :func:`is_silent`), None if not given.
+    :param defaults: the options of the model's own settings.
     :raises APIError: 400 for a wrong type inside ``options``, too many stop sequences.
     """
     sampling = settings.sampling
-    options = _from_options(request.options or {}, settings)
+    options = {**defaults, **from_options(request.options or {}, settings)}
     for name in _EXTRAS:
         _set(options, name, getattr(request, name))
     _set(options, "repeat_penalty", request.repetition_penalty)
@@ -87,27 +94,42 @@ def is_silent(request: SamplingFields, max_tokens: int | None) -> bool:
     return given is not None and json.decode_raw(given) == 0
 
 
-def silent(responses: Iterator[native.ChatResponse]) -> Iterator[native.ChatResponse]:
-    """Leave only the end of a stream: nothing was asked for, one token was made."""
-    for response in responses:
-        if response.done:
-            response.message = None
-            response.logprobs = None
-            response.done_reason = "length"
-            response.eval_count = 0
-            yield response
+def silence(response: native.StreamLine) -> None:
+    """Make a last line say that nothing was said: nothing was asked for, one token was made."""
+    response.logprobs = None
+    response.done_reason = "length"
+    response.eval_count = 0
 
 
-def from_keep_alive(request: SamplingFields, target: native.ChatRequest, settings: Settings) -> None:
-    """Set what stands beside ``options`` in every generating native request."""
-    if request.keep_alive is not None:
-        target.keep_alive = request.keep_alive
+def from_keep_alive(
+    request: SamplingFields,
+    target: native.ChatRequest | native.GenerateRequest,
+    settings: Settings,
+    default: str | float | None = None,
+) -> None:
+    """Set what stands beside ``options`` in every generating native request.
+
+    :param default: ``keep_alive`` of the model's own settings.
+    """
+    keep_alive = default if request.keep_alive is None else request.keep_alive
+    if keep_alive is not None:
+        target.keep_alive = keep_alive
     if request.shift is not None:
         target.shift = request.shift
     if request.truncate is not None:
         target.truncate = request.truncate
     elif not settings.truncates:
         target.truncate = False
+
+
+G = TypeVar("G", native.ChatRequest, native.GenerateRequest)
+
+
+def seeded(sent: G, index: int) -> G:
+    """A native request of its own for one of several choices: where a seed is given, each has its own."""
+    seed = sent.options.get("seed")
+    options = sent.options if seed is None else {**sent.options, "seed": min(seed + index, INT64[1])}
+    return msgspec.structs.replace(sent, options=options)
 
 
 def _set(options: dict[str, Any], name: str, value: Any) -> None:
@@ -145,7 +167,17 @@ def _stop(stop: str | list[str] | None, settings: Settings, param: str = "stop")
 _INTEGER = Field("mapped", low=INT64[0], high=INT64[1], whole=True)
 
 
-def _from_options(options: dict[str, Raw], settings: Settings) -> dict[str, Any]:
+def check_options(options: Mapping[str, Any], settings: Settings) -> None:
+    """Check options that are values already, such as those of a model's own settings.
+
+    :raises APIError: 400 for a wrong type.
+    """
+    for name, value in options.items():
+        if name in native.OPTIONS:
+            _checked_option(name, value, native.OPTIONS[name], settings)
+
+
+def from_options(options: dict[str, Raw], settings: Settings) -> dict[str, Any]:
     """Check the types of the options that we know; those that we do not know go on as they are."""
     checked: dict[str, Any] = {}
     for name, raw in options.items():

@@ -66,13 +66,21 @@ class ToolCallOut(Struct):
     type: str = "function"
 
 
+class FunctionCallDelta(Struct):
+    """What a chunk adds to a call; the name stands in its first one only."""
+
+    name: str | UnsetType = UNSET
+    arguments: str = ""
+
+
 class ToolCallDelta(Struct):
-    """A whole call in one chunk. Source: OpenAI's ``ChatCompletionMessageToolCallChunk``."""
+    """A call in a chunk, or what one adds to it. Source: OpenAI's ``ChatCompletionMessageToolCallChunk``."""
 
     index: int
-    id: str
-    function: FunctionCallOut
-    type: str = "function"
+    function: FunctionCallDelta
+    #: in the first chunk of a call only
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
 
 
 # -- OpenAI → native --------------------------------------------------------------------------
@@ -88,14 +96,27 @@ def from_tools(tools: Sequence[ToolDefinition], settings: Settings, ignored: Ign
     return [_from_tool(tool, f"tools[{i}]", ignored) for i, tool in enumerate(tools)]
 
 
+def from_functions(functions: Sequence[FunctionDefinition], settings: Settings, ignored: Ignored) -> list[native.Tool]:
+    """Map the functions of a request in the old form.
+
+    :raises APIError: 400, naming the field.
+    """
+    if len(functions) > settings.max_tools:
+        raise too_long("functions", settings.max_tools, len(functions))
+    return [_from_function(function, f"functions[{i}]", ignored) for i, function in enumerate(functions)]
+
+
 def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool:
     if tool.type not in ("function", None):
         raise invalid(f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.type")
-    function = tool.function
-    if function is None:
+    if tool.function is None:
         raise missing(f"{path}.function")
+    return _from_function(tool.function, f"{path}.function", ignored)
+
+
+def _from_function(function: FunctionDefinition, path: str, ignored: Ignored) -> native.Tool:
     if not function.name:
-        raise missing(f"{path}.function.name")
+        raise missing(f"{path}.name")
     if function.strict:
         ignored.add("tools[].function.strict")
     sent = native.ToolFunction(function.name)
@@ -104,7 +125,7 @@ def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool
     schema = json.text_of(function.parameters)
     if schema:
         if not schema.startswith(b"{"):
-            name = f"{path}.function.parameters"
+            name = f"{path}.parameters"
             raise invalid(f"Invalid type for '{name}': expected an object.", name, "invalid_type")
         sent.parameters = function.parameters
     return native.Tool(sent)
@@ -158,10 +179,24 @@ def to_tool_calls(calls: list[native.ToolCall], new_id: Callable[[str], str]) ->
 
 
 def to_deltas(calls: list[native.ToolCall], new_id: Callable[[str], str], *, start: int) -> list[ToolCallDelta]:
-    """The same for a chunk; numbered from *start*, whatever the native side says (older servers say 0 always)."""
+    """The same for chunks, a whole call each.
+
+    :param start: the number of the first, whatever the native side says: older servers say 0 always.
+    """
     return [
-        ToolCallDelta(index, call.id, call.function) for index, call in enumerate(to_tool_calls(calls, new_id), start)
+        ToolCallDelta(index, FunctionCallDelta(call.function.name, call.function.arguments), call.id, "function")
+        for index, call in enumerate(to_tool_calls(calls, new_id), start)
     ]
+
+
+def add_deltas(calls: list[ToolCallOut], deltas: Sequence[ToolCallDelta]) -> None:
+    """Add what some chunks say to the calls of an answer, as OpenAI's clients do."""
+    for delta in deltas:
+        name, arguments = delta.function.name, delta.function.arguments
+        if delta.index == len(calls):
+            calls.append(ToolCallOut(delta.id or "", FunctionCallOut(name or "", arguments)))
+        else:
+            calls[delta.index].function.arguments += arguments
 
 
 def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:

@@ -5,6 +5,8 @@ Source: ollama ``openai/openai.go`` ``ToUsage``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
 from openai_compat.native import messages as native
@@ -36,16 +38,20 @@ class CompletionUsage(Struct):
     completion_tokens_details: CompletionTokensDetails
 
 
-def to_usage(last: native.ChatResponse) -> CompletionUsage:
-    """The usage of a done line. A count that is absent or absurd is 0."""
-    prompt, completion = _count(last.prompt_eval_count), _count(last.eval_count)
-    cached = min(_count(last.prompt_eval_cached_count), prompt)
+def to_usage(ends: Iterable[native.StreamLine]) -> CompletionUsage:
+    """The usage of one done line, or of several together. A count that is absent or absurd is 0."""
+    prompt = completion = cached = 0
+    for end in ends:
+        prompt += count(end.prompt_eval_count)
+        completion += count(end.eval_count)
+        cached += min(count(end.prompt_eval_cached_count), count(end.prompt_eval_count))
     return CompletionUsage(
         prompt, completion, prompt + completion, PromptTokensDetails(cached), CompletionTokensDetails()
     )
 
 
-def _count(value: float | None) -> int:
+def count(value: float | None) -> int:
+    """A native count, 0 if it is absent or absurd (F36)."""
     return int(value) if value is not None and 0 <= value < _MAX_COUNT else 0
 
 

@@ -33,6 +33,7 @@ _NOT_JSON = (
 
 _encode = msgspec.json.Encoder().encode
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_floats = msgspec.json.Decoder(list[float])
 
 
 def encode(value: object) -> bytes:
@@ -94,6 +95,22 @@ def text_of(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
 def decode_raw(raw: msgspec.Raw) -> Any:
     """Decode a part of a request that was kept as bytes, and has passed the request's checks, to plain values."""
     return msgspec.json.decode(raw)
+
+
+def members(text: bytes) -> dict[str, msgspec.Raw]:
+    """The members of an object that we wrote ourselves, each as it stands."""
+    return _top_level.decode(text)
+
+
+def floats(raw: msgspec.Raw) -> list[float]:
+    """The numbers of a native array.
+
+    :raises Malformed: it is none, or not of numbers.
+    """
+    try:
+        return _floats.decode(raw)
+    except ValueError as error:
+        raise Malformed("no array of numbers") from error
 
 
 def _check(body: bytes) -> None:

@@ -1,9 +1,13 @@
-"""``python -m tests.bench chunk``: what a text chunk costs, against what decoding and encoding it alone would."""
+"""What things cost, in CPU time, against what decoding and encoding alone would.
+
+``python -m tests.bench chunk``: a text chunk. ``python -m tests.bench embeddings``: a large batch of vectors.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -69,20 +73,54 @@ def codecs_alone() -> Callable[[], object]:
 
 
 def chunk() -> None:
-    """Interleaved rounds, CPU time, median."""
     cases = {
         "middleware, a line an item": through_middleware(1),
         "middleware, 20 lines an item": through_middleware(20),
-        "json.loads + json.dumps alone": codecs_alone(),
+        ALONE: codecs_alone(),
     }
+    print(f"{CHUNKS} text chunks, {ROUNDS} rounds, CPU µs a chunk")
+    measure(cases, CHUNKS, 1e6)
+
+
+VECTORS, FLOATS, BATCH = 2048, 1024, 256
+
+
+def through_embeddings(form: str, batch: bytes) -> Callable[[], object]:
+    app = OpenAICompat(native([batch]), embed_batch=BATCH)
+    data = json.dumps({"model": "m", "input": ["x"] * VECTORS, "encoding_format": form}).encode()
+
+    def run() -> None:
+        body = app(create_environ("/v1/embeddings", method="POST", data=data), lambda *head: lambda data: None)
+        if sum(map(len, body)) < VECTORS * FLOATS * 4:
+            raise RuntimeError("vectors are missing")
+
+    return run
+
+
+def embeddings() -> None:
+    vectors = [[random.uniform(-1, 1) for _ in range(FLOATS)] for _ in range(BATCH)]
+    batch = json.dumps({"embeddings": vectors, "prompt_eval_count": BATCH}).encode()
+    cases = {
+        "middleware, base64": through_embeddings("base64", batch),
+        "middleware, float": through_embeddings("float", batch),
+        ALONE: lambda: [json.dumps(json.loads(batch)) for _ in range(VECTORS // BATCH)],
+    }
+    print(f"{VECTORS} vectors of {FLOATS} floats, {ROUNDS} rounds, CPU ms in all")
+    measure(cases, 1, 1e3)
+
+
+ALONE = "json.loads + json.dumps alone"
+
+
+def measure(cases: dict[str, Callable[[], object]], count: int, unit: float) -> None:
+    """Interleaved rounds, CPU time, median."""
     spent: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(ROUNDS):
         for name, run in cases.items():
             began = time.process_time()
             run()
-            spent[name].append((time.process_time() - began) / CHUNKS * 1e6)
-    floor = statistics.median(spent["json.loads + json.dumps alone"])
-    print(f"{CHUNKS} text chunks, {ROUNDS} rounds, CPU µs a chunk")
+            spent[name].append((time.process_time() - began) / count * unit)
+    floor = statistics.median(spent[ALONE])
     for name, found in spent.items():
         middle = statistics.median(found)
         print(f"  {name:32} {middle:6.2f}   (min {min(found):.2f}, max {max(found):.2f})   x{middle / floor:.2f}")
@@ -90,6 +128,5 @@ def chunk() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("name", choices=("chunk",))
-    parser.parse_args()
-    chunk()
+    parser.add_argument("name", choices=("chunk", "embeddings"))
+    {"chunk": chunk, "embeddings": embeddings}[parser.parse_args().name]()

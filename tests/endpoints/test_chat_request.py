@@ -85,6 +85,9 @@ def test_logprobs(fields: dict[str, Any], expected: tuple[Any, Any]) -> None:
     assert (found.get("logprobs"), found.get("top_logprobs")) == expected
 
 
+TOOLS_OLD = [TOOLS[0]["function"]]
+
+
 @pytest.mark.parametrize(
     ("fields", "has_tools"),
     [
@@ -96,6 +99,11 @@ def test_logprobs(fields: dict[str, Any], expected: tuple[Any, Any]) -> None:
         ({"tools": []}, False),
         ({"tools": [], "parallel_tool_calls": False}, False),
         ({"functions": [{"name": "f"}], "function_call": "none"}, False),
+        ({"functions": [{"name": "f"}], "tool_choice": "none"}, False),
+        ({"functions": TOOLS_OLD}, True),
+        ({"functions": TOOLS_OLD, "function_call": "auto", "tools": []}, True),
+        ({"functions": [{"name": "g"}], "function_call": "none", "tools": TOOLS}, True),
+        ({"parallel_tool_calls": False, "tools": TOOLS}, True),
     ],
 )
 def test_tools(fields: dict[str, Any], has_tools: bool) -> None:
@@ -120,8 +128,8 @@ def test_ollama_s_own_extras() -> None:
 
 
 def test_policies_of_the_settings_reach_the_request() -> None:
-    assert sent({"sampling": Sampling.model()})["options"] == {}
-    first = sent({"sampling": Sampling.v0_1_24()}, temperature=0.5)
+    assert sent(settings={"sampling": Sampling.model()})["options"] == {}
+    first = sent(settings={"sampling": Sampling.v0_1_24()}, temperature=0.5)
     assert (first["options"]["temperature"], "truncate" in first) == (1.0, False)
 
 
@@ -156,17 +164,18 @@ def test_policies_of_the_settings_reach_the_request() -> None:
         ({"top_logprobs": 1}, "top_logprobs", "invalid_value"),
         ({"n": 0}, "n", "integer_below_min_value"),
         ({"n": -1}, "n", "integer_below_min_value"),
-        ({"n": 2}, "n", "unsupported_parameter"),
-        ({"n": 10**9}, "n", "unsupported_parameter"),
-        ({"tool_choice": "required", "tools": TOOLS}, "tool_choice", "unsupported_parameter"),
-        (
-            {"tool_choice": {"type": "function", "function": {"name": "f"}}, "tools": TOOLS},
-            "tool_choice",
-            "unsupported_parameter",
-        ),
-        ({"parallel_tool_calls": False, "tools": TOOLS}, "parallel_tool_calls", "unsupported_parameter"),
-        ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
-        ({"function_call": {"name": "f"}}, "function_call", "unsupported_parameter"),
+        ({"n": 9}, "n", "integer_above_max_value"),
+        ({"n": 10**9}, "n", "integer_above_max_value"),
+        ({"n": 1.5}, "n", "invalid_type"),
+        ({"functions": [{"name": "f"}], "tools": TOOLS}, "functions", "unsupported_parameter"),
+        ({"functions": [{}]}, "functions[0].name", "missing_required_parameter"),
+        ({"functions": [{"name": "f", "parameters": 1}]}, "functions[0].parameters", "invalid_type"),
+        ({"functions": [{"name": "f"}] * 129}, "functions", "array_above_max_length"),
+        ({"function_call": {"name": "f"}}, "function_call", "invalid_value"),
+        ({"function_call": {"name": "f"}, "tools": TOOLS}, "function_call", "invalid_value"),
+        ({"store": "x"}, "store", "invalid_type"),
+        ({"metadata": "x"}, "metadata", "invalid_type"),
+        ({"metadata": {"a": 1}}, "metadata", "invalid_type"),
         ({"tools": {}}, "tools", "invalid_type"),
         ({"tools": TOOLS * 129}, "tools", "array_above_max_length"),
         ({"messages": MESSAGES * 10_001}, "messages", "array_above_max_length"),
@@ -210,20 +219,16 @@ def test_f60_limits_are_settings() -> None:
         ({"prediction": {"type": "content", "content": "x"}}, {"prediction"}),
         ({"audio": {"voice": "x", "format": "wav"}, "modalities": ["text", "audio"]}, {"audio", "modalities"}),
         ({"web_search_options": {}}, {"web_search_options"}),
-        (
-            {"response_format": {"type": "json_schema", "json_schema": {"strict": True, "schema": SCHEMA}}},
-            {"response_format.json_schema.strict"},
-        ),
+        ({"store": True, "metadata": {"a": "b"}}, {"store", "metadata"}),
+        ({"store": False}, set()),
         *[
             ({name: "x"}, {name})
             for name in (
                 "user",
-                "store",
                 "safety_identifier",
                 "prompt_cache_key",
                 "verbosity",
                 "moderation",
-                "metadata",
             )
         ],
     ],

@@ -17,7 +17,13 @@ from tests.harness import call, compat
 def test_the_list() -> None:
     found = Client(OpenAICompat(FakeOllama())).get("/v1/models").get_json()
     check("ListModelsResponse", found)
-    assert found["data"][0] == {"id": "demo:latest", "object": "model", "created": 1767225600, "owned_by": "library"}
+    assert found["data"][0] == {
+        "id": "demo:latest",
+        "object": "model",
+        "created": 1767225600,
+        "owned_by": "library",
+        "capabilities": ["completion", "vision"],
+    }
 
 
 @pytest.mark.parametrize("body", [b'{"models":null}', b'{"models":[]}'])
@@ -85,3 +91,118 @@ def test_a_path_that_is_text_already_is_taken_as_it_is() -> None:
     body = b"".join(client({**environ, "PATH_INFO": "/v1/\ud800"}, lambda *head: heads.append(head)))  # type: ignore[arg-type, return-value]
     assert heads[-1][0] == "404 Not Found"
     assert json.loads(body)["error"]["message"]
+
+
+# -- what is known of them --------------------------------------------------------------------
+
+LOADED = {"models": [{"name": "demo:latest", "model": "demo:latest", "context_length": 512}]}
+
+
+def test_the_context_length_is_the_one_in_force() -> None:
+    fake = FakeOllama()
+    fake.script("/api/ps", json.dumps(LOADED).encode())
+    found = {model["id"]: model for model in Client(OpenAICompat(fake)).get("/v1/models").get_json()["data"]}
+    assert found["demo:latest"]["context_length"] == 512
+    assert "context_length" not in found["demo-think:latest"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "loaded", "expected"),
+    [
+        ("temperature    0\nnum_ctx                        4096\n", {"models": []}, 4096),
+        ("num_ctx                        4096", LOADED, 512),
+        ("stop num_ctx 7", {"models": None}, None),
+        (None, {"models": [{"name": "other", "context_length": 9}]}, None),
+    ],
+)
+def test_of_a_model_that_is_not_loaded_the_modelfile_tells(parameters: str | None, loaded: Any, expected: Any) -> None:
+    fake = FakeOllama()
+    fake.script("/api/show", json.dumps({"parameters": parameters, "capabilities": ["completion"]}).encode())
+    fake.script("/api/ps", json.dumps(loaded).encode())
+    found = Client(OpenAICompat(fake)).get("/v1/models/demo").get_json()
+    check("Model", found)
+    assert found.get("context_length") == expected
+    assert found["capabilities"] == ["completion"]
+
+
+def test_a_native_side_that_cannot_tell_what_is_loaded_lists_its_models_all_the_same() -> None:
+    fake = FakeOllama()
+    fake.script("/api/ps", b"404 page not found", status="404 Not Found", content_type="text/plain")
+    client = Client(OpenAICompat(fake))
+    for _ in range(2):
+        response = client.get("/v1/models")
+        assert response.status_code == 200
+        assert len(response.get_json()["data"]) == 4
+    assert [request.path for request in fake.requests].count("/api/ps") == 1
+
+
+# -- aliases ----------------------------------------------------------------------------------
+
+ALIASES = {"gpt-4o": "demo", "gpt-*": "demo", "text-embedding-3-small": "demo-embed", "nobody": "nothing-there"}
+
+
+def test_aliases_of_models_that_are_there_are_listed() -> None:
+    data = Client(OpenAICompat(FakeOllama(), aliases=ALIASES)).get("/v1/models").get_json()["data"]
+    assert [model["id"] for model in data[4:]] == ["gpt-4o", "text-embedding-3-small"]
+    assert data[4] == {**data[0], "id": "gpt-4o"}
+
+
+def test_an_alias_that_a_model_has_is_listed_once() -> None:
+    data = (
+        Client(OpenAICompat(FakeOllama(), aliases={"demo:latest": "demo-think"})).get("/v1/models").get_json()["data"]
+    )
+    assert [model["id"] for model in data].count("demo:latest") == 1
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "gpt-3.5-turbo"])
+def test_an_alias_is_described_under_its_own_name(name: str) -> None:
+    fake = FakeOllama()
+    found = Client(OpenAICompat(fake, aliases=ALIASES)).get(f"/v1/models/{name}").get_json()
+    assert (found["id"], found["capabilities"]) == (name, ["completion", "vision"])
+    assert fake.requests[0].json == {"name": "demo"}
+
+
+def test_a_404_names_what_the_client_asked_for() -> None:
+    response = Client(OpenAICompat(FakeOllama(), aliases=ALIASES)).get("/v1/models/nobody")
+    assert response.get_json()["error"]["message"] == (
+        "The model `nobody` does not exist or you do not have access to it. model 'nothing-there' not found"
+    )
+
+
+# -- deleting ---------------------------------------------------------------------------------
+
+
+def test_models_cannot_be_deleted() -> None:
+    fake = FakeOllama()
+    response = Client(OpenAICompat(fake)).delete("/v1/models/demo", content_type="application/json")
+    check("ErrorResponse", response.get_json())
+    assert response.status_code == 403
+    assert "delete_models" in response.get_json()["error"]["message"]
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("name", ["demo", "team/ocean:small", "ft:gpt-4o-mini:acemeco:suffix:abc123"])
+def test_models_can_be_deleted_where_that_is_wanted(name: str) -> None:
+    fake = FakeOllama()
+    fake.script("/api/delete", b"")
+    app, inner = compat(fake, delete_models=True)
+    answered = call(app, "DELETE", f"/v1/models/{name}", body=b"")
+    check("DeleteModelResponse", json.loads(answered.body))
+    assert json.loads(answered.body) == {"id": name, "object": "model", "deleted": True}
+    [request] = fake.requests
+    assert (request.method, request.json["model"], request.json["name"]) == ("DELETE", name, name)
+    assert inner.closes == 1
+
+
+def test_a_model_that_is_not_there_cannot_be_deleted() -> None:
+    fake = FakeOllama()
+    fake.script("/api/delete", b'{"error":"model \'x\' not found"}', status="404 Not Found")
+    response = Client(OpenAICompat(fake, delete_models=True)).delete("/v1/models/x")
+    assert (response.status_code, response.get_json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_an_alias_cannot_be_deleted() -> None:
+    fake = FakeOllama()
+    response = Client(OpenAICompat(fake, delete_models=True, aliases=ALIASES)).delete("/v1/models/gpt-4o")
+    assert response.status_code == 403
+    assert fake.requests == []

@@ -148,3 +148,42 @@ def test_a_404_without_an_error_is_no_ollama_s() -> None:
 @pytest.mark.parametrize(("status", "retry"), [(500, False), (502, None), (521, None)])
 def test_only_a_failure_of_the_server_itself_is_not_worth_repeating(status: int, retry: bool | None) -> None:
     assert from_status(status, b"<html>").retry is retry
+
+
+OVERFLOW = [
+    b'{"error":"the input length exceeds the context length"}',
+    b'{"error":"the prompt is longer than the context length"}',
+    b'{"error":{"message":"request exceeds the available context size","n_prompt_tokens":9,"n_ctx":5}}',
+]
+
+
+@pytest.mark.parametrize("body", OVERFLOW)
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ("POST /api/chat", "messages"),
+        ("POST /api/generate", "prompt"),
+        ("POST /api/embed", "input"),
+        ("", "messages"),
+    ],
+)
+def test_overflow_names_the_field_that_holds_the_prompt(status: int, body: bytes, asked: str, param: str) -> None:
+    error = from_status(status, body, "m", asked=asked)
+    assert shown(error) == (400, INVALID, param, "context_length_exceeded")
+
+
+@pytest.mark.parametrize("text", ["this model is missing multimodal support", "invalid image input"])
+@pytest.mark.parametrize(
+    ("asked", "param"), [("POST /api/chat", "messages"), ("POST /api/generate", "prompt"), ("POST /api/embed", "input")]
+)
+def test_so_does_an_image_at_fault(text: str, asked: str, param: str) -> None:
+    assert from_status(400, json.dumps({"error": text}).encode(), "m", asked=asked).param == param
+
+
+@pytest.mark.parametrize("asked", ["POST /api/chat", "POST /api/generate", "POST /api/embed"])
+@pytest.mark.parametrize(
+    ("text", "param"), [("invalid model name", "model"), ("m does not support insert", "suffix"), ("anything", None)]
+)
+def test_another_field_at_fault_is_the_same_for_each(asked: str, text: str, param: str | None) -> None:
+    assert from_status(400, json.dumps({"error": text}).encode(), "m", asked=asked).param == param

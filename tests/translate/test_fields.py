@@ -17,12 +17,12 @@ class Request(msgspec.Struct):
     level: Annotated[float | None, mapped("options.level", low=0, high=2)] = None
     count: Annotated[Integer, whole("options.count", low=1, high=128)] = None
     free: Annotated[Integer, whole("options.free")] = None
-    note: Annotated[Any, accepted("no effect")] = None
+    note: Annotated[Any, accepted()] = None
 
 
 def test_rows_stand_in_the_order_of_the_fields() -> None:
     assert list(rows(Request)) == ["level", "count", "free", "note"]
-    assert rows(Request)["note"] == Field("accepted", "no effect")
+    assert rows(Request)["note"] == Field("accepted", note="no effect", effect=False)
 
 
 @pytest.mark.parametrize(

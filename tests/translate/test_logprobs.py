@@ -35,6 +35,11 @@ def line(token: str = "", **fields: Any) -> ChatResponse:
     return ChatResponse(message=AnswerMessage(**fields), done=done, logprobs=[Logprob(token, -1.0)] if token else None)
 
 
+def told(kept: ContentLogprobs, one: ChatResponse) -> list[Logprob]:
+    message = one.message or AnswerMessage()
+    return kept.of(one, message.content or "", message.thinking or "", calls=bool(message.tool_calls))
+
+
 CALL = [ToolCall(ToolCallFunction("f"))]
 
 
@@ -55,16 +60,16 @@ CALL = [ToolCall(ToolCallFunction("f"))]
 )
 def test_what_belongs_to_no_content_is_not_told(lines: list[ChatResponse], expected: list[str]) -> None:
     kept = ContentLogprobs()
-    assert ["".join(entry.token for entry in kept.of(one)) for one in lines] == expected
+    assert ["".join(entry.token for entry in told(kept, one)) for one in lines] == expected
 
 
 def test_all_that_one_line_brings_is_told() -> None:
     whole = ChatResponse(message=AnswerMessage("x" * 1500), done=True, logprobs=[Logprob("x", -1.0)] * 1500)
-    assert len(ContentLogprobs().of(whole)) == 1500
+    assert len(told(ContentLogprobs(), whole)) == 1500
 
 
 def test_f40_what_waits_for_text_is_bounded() -> None:
     kept = ContentLogprobs()
     for _ in range(3000):
-        assert kept.of(line("x")) == []
-    assert len(kept.of(line("y", content="y"))) == 1001
+        assert told(kept, line("x")) == []
+    assert len(told(kept, line("y", content="y"))) == 1001

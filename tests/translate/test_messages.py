@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.endpoints.chat import ChatCompletionRequest
+from openai_compat.endpoints.chat.request import ChatCompletionRequest
 from openai_compat.errors import APIError
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored

@@ -10,7 +10,7 @@ from openai_compat.errors import APIError
 from openai_compat.native import messages as native
 from openai_compat.settings import Sampling, Settings
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.sampling import SamplingFields, from_keep_alive, from_sampling, is_silent, silent
+from openai_compat.translate.sampling import SamplingFields, from_keep_alive, from_sampling, is_silent, silence
 from openai_compat.wire.json import encode, request_decoder
 
 decode = request_decoder(SamplingFields)
@@ -87,13 +87,10 @@ def test_no_text_is_asked_for_with_0(max_tokens: int | None, fields: dict[str, A
     assert is_silent(request(**fields), max_tokens) is expected
 
 
-def test_of_a_silent_answer_only_its_end_is_left() -> None:
-    lines = [
-        native.ChatResponse(message=native.AnswerMessage("x")),
-        native.ChatResponse(message=native.AnswerMessage("y"), done=True, done_reason="stop", prompt_eval_count=5),
-    ]
-    [last] = silent(iter(lines))
-    assert (last.message, last.done_reason, last.prompt_eval_count, last.eval_count) == (None, "length", 5, 0)
+def test_the_end_of_a_silent_answer_says_that_nothing_was_said() -> None:
+    last = native.ChatResponse(done=True, done_reason="stop", eval_count=1, prompt_eval_count=5, logprobs=[])
+    silence(last)
+    assert (last.done_reason, last.eval_count, last.prompt_eval_count, last.logprobs) == ("length", 0, 5, None)
 
 
 # -- policies ---------------------------------------------------------------------------------

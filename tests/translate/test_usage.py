@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.native.messages import ChatResponse
+from openai_compat.native.messages import ChatResponse, GenerateResponse
 from openai_compat.translate.usage import to_finish_reason, to_usage
 
 
@@ -21,9 +21,19 @@ from openai_compat.translate.usage import to_finish_reason, to_usage
     ],
 )
 def test_f36_usage_is_sane(counts: dict[str, Any], expected: tuple[int, ...]) -> None:
-    usage = to_usage(ChatResponse(**counts))
+    usage = to_usage([ChatResponse(**counts)])
     cached = usage.prompt_tokens_details.cached_tokens
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached) == expected
+
+
+def test_usage_of_several_is_their_sum() -> None:
+    ends = [
+        ChatResponse(prompt_eval_count=3, eval_count=4, prompt_eval_cached_count=9),
+        GenerateResponse(prompt_eval_count=5, eval_count=6, prompt_eval_cached_count=1),
+    ]
+    usage = to_usage(ends)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (8, 10, 18)
+    assert usage.prompt_tokens_details.cached_tokens == 4
 
 
 @pytest.mark.parametrize(

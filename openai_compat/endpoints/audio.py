@@ -1,0 +1,251 @@
+"""``POST /v1/audio/transcriptions``: multipart in, text out, by a chat with a model that hears.
+
+Source: ollama ``middleware/openai.go`` ``TranscriptionMiddleware`` (at fb3076099). Differs: formats that
+Ollama does not have are refused and not answered as JSON, and a stream is one.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from io import BytesIO
+from typing import Annotated, Any
+
+from msgspec import Struct
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply, Text
+from openai_compat.errors import APIError, invalid, missing
+from openai_compat.native import messages as native
+from openai_compat.native.backend import Backend
+from openai_compat.native.stream import NativeStream
+from openai_compat.settings import Settings
+from openai_compat.translate import models
+from openai_compat.translate.fields import Ignored, accepted, check_number, emulated, mapped, note_effectless, rows
+from openai_compat.translate.turn import Turn, answer_too_long
+from openai_compat.translate.usage import count
+
+
+class TranscriptionRequest(Struct, kw_only=True):
+    """Source: OpenAI's ``CreateTranscriptionRequest``; the fields of a form."""
+
+    file: Annotated[bytes | None, mapped("messages[].images")] = None
+    model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
+    response_format: Annotated[str | None, emulated("``json`` or ``text``; others are refused")] = None
+    language: Annotated[str | None, emulated("said to the model")] = None
+    prompt: Annotated[str | None, emulated("said to the model")] = None
+    temperature: Annotated[float | None, mapped("options.temperature", "0 if not given", low=0, high=1)] = None
+    stream: Annotated[bool | None, emulated("``transcript.text.delta`` events")] = None
+    languages: Annotated[Any, accepted()] = None
+    keywords: Annotated[Any, accepted()] = None
+    include: Annotated[Any, accepted()] = None
+    chunking_strategy: Annotated[Any, accepted()] = None
+    timestamp_granularities: Annotated[Any, accepted()] = None
+    known_speaker_names: Annotated[Any, accepted()] = None
+    known_speaker_references: Annotated[Any, accepted()] = None
+
+
+class TokenUsage(Struct, kw_only=True):
+    type: str = "tokens"
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class Transcription(Struct):
+    """Source: OpenAI's ``CreateTranscriptionResponseJson``."""
+
+    text: str
+    usage: TokenUsage
+
+
+class TextDelta(Struct, kw_only=True):
+    """Source: OpenAI's ``TranscriptTextDeltaEvent``."""
+
+    type: str = "transcript.text.delta"
+    delta: str
+
+
+class TextDone(Struct, kw_only=True):
+    """Source: OpenAI's ``TranscriptTextDoneEvent``."""
+
+    type: str = "transcript.text.done"
+    text: str
+    usage: TokenUsage
+
+
+def transcribe(call: Call, backend: Backend) -> Reply:
+    """Write down what is said in a recording.
+
+    :raises APIError: 400 naming what is wrong with the form; the native side's failures.
+    """
+    request, unknown = decode_form(call.body, call.content_type)
+    ignored = Ignored(call.settings, unknown)
+    sent = from_transcription_request(request, call.settings, ignored)
+    try:
+        stream = backend.chat(sent, asked=request.model)
+    except APIError as error:
+        error.param = "file" if error.param == "messages" else error.param
+        raise
+    turn = Turn(call.new_id)
+    if request.stream:
+        return EventStream(to_events(stream, turn), stream, ignored.headers(), says_done=False)
+    said: list[str] = []
+    with closing(stream):
+        for response in stream:
+            said.append(turn.feed(response).content)
+            if stream.size > call.settings.max_answer:
+                raise answer_too_long()
+    text = "".join(said).strip()
+    if request.response_format == "text":
+        return Text(text, ignored.headers())
+    return Answer(Transcription(text, _usage(response)), ignored.headers())
+
+
+# -- the form ---------------------------------------------------------------------------------
+
+#: characters of a boundary, parts of a form, bytes of a field that is no file
+MAX_BOUNDARY, MAX_PARTS, MAX_FIELDS = 70, 64, 256 * 1024
+
+
+def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, list[str]]:
+    """Read a multipart body; the request, and the names of the fields that it does not know.
+
+    :raises APIError: 400 for what is no form, or has too many or too large parts.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind.lower() != "multipart/form-data" or not 0 < len(options.get("boundary", "")) <= MAX_BOUNDARY:
+        raise invalid("failed to parse multipart form: it must be multipart/form-data with a boundary.", None, None)
+    parser = FormDataParser(
+        stream_factory=_in_memory, max_form_memory_size=MAX_FIELDS, max_form_parts=MAX_PARTS, silent=False
+    )
+    try:
+        _, fields, files = parser.parse(BytesIO(body), kind.lower(), len(body), options)
+    except RequestEntityTooLarge as error:
+        text = (
+            f"failed to parse multipart form: more than {MAX_PARTS} parts, or fields of more than {MAX_FIELDS} bytes."
+        )
+        raise invalid(text, None, None) from error
+    except ValueError as error:
+        raise invalid("failed to parse multipart form.", None, None) from error
+    if None in fields or None in files:
+        raise invalid("failed to parse multipart form: a part has no name.", None, None)
+    values: dict[str, Any] = {}
+    for name, text in fields.items():
+        if text:  # an empty field is none
+            plain = name.partition("[")[0] if name.endswith("]") else name
+            if "\x00" in text:
+                raise invalid(f"Invalid '{plain}': it holds a NUL character.", plain)
+            values[plain] = _READERS.get(plain, str)(text)
+    values.pop("file", None)
+    if "file" in files:
+        values["file"] = files["file"].read()
+    known = TranscriptionRequest.__struct_fields__
+    unknown = [name for name in (*values, *files) if name not in known]
+    return TranscriptionRequest(**{name: value for name, value in values.items() if name in known}), unknown
+
+
+def _in_memory(
+    total_content_length: int | None,
+    content_type: str | None,
+    filename: str | None,
+    content_length: int | None = None,
+) -> BytesIO:
+    """Where the parts of a form go: its body is in memory already."""
+    return BytesIO()
+
+
+_DECIMAL = re.compile(r"[-+]?([0-9]{1,9}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][-+]?[0-9]{1,2})?")
+
+
+def _temperature(text: str) -> float:
+    if not _DECIMAL.fullmatch(text):
+        what = "Invalid type for 'temperature': expected a decimal, but got a string instead."
+        raise invalid(what, "temperature", "invalid_type")
+    return check_number("temperature", float(text), rows(TranscriptionRequest)["temperature"])
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise invalid("Invalid type for 'stream': expected a boolean.", "stream", "invalid_type")
+    return text.lower() in ("true", "1")
+
+
+#: how the texts of a form become values
+_READERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "stream": _flag}
+
+
+# -- OpenAI → native --------------------------------------------------------------------------
+
+
+def from_transcription_request(
+    request: TranscriptionRequest, settings: Settings, ignored: Ignored
+) -> native.ChatRequest:
+    """Map a request.
+
+    :raises APIError: 400, naming the field.
+
+    Source: ``TranscriptionMiddleware``.
+    """
+    if not request.model:
+        raise invalid("model is required", "model", "missing_required_parameter")
+    if request.file is None:
+        raise missing("file")
+    if not request.file:
+        raise invalid("audio file is empty", "file")
+    if request.response_format not in (None, "json", "text"):
+        text = f"Invalid value: '{request.response_format[:64]}'. Supported values are: 'json' and 'text'."
+        raise invalid(text, "response_format")
+    note_effectless(request, ignored)
+    defaults = models.defaults(request.model, settings)
+    sent = native.ChatRequest(
+        model=models.native_name(request.model, settings),
+        messages=[
+            native.Message("system", _instruction(request)),
+            native.Message("user", "Transcribe this recording.", images=[base64.b64encode(request.file).decode()]),
+        ],
+        options={**defaults.options, "temperature": request.temperature or 0},
+    )
+    if defaults.think is not None:
+        sent.think = defaults.think
+    if defaults.keep_alive is not None:
+        sent.keep_alive = defaults.keep_alive
+    if not settings.truncates:
+        sent.truncate = False
+    return sent
+
+
+def _instruction(request: TranscriptionRequest) -> str:
+    lines = ["Transcribe the audio word for word. Answer with the transcript alone, without comment."]
+    if request.language:
+        lines.append(f"The language spoken is: {request.language}.")
+    if request.prompt:
+        lines.append(f"For context, this was said before, or may occur: {request.prompt}")
+    return " ".join(lines)
+
+
+# -- native → OpenAI --------------------------------------------------------------------------
+
+
+def to_events(stream: NativeStream[native.ChatResponse], turn: Turn) -> Iterator[Sequence[TextDelta | TextDone]]:
+    """Translate a native stream: a delta a message, then the whole text, without the blanks around it."""
+    said: list[str] = []
+    for response in stream:
+        content = turn.feed(response).content
+        text = content if said else content.lstrip()
+        events: list[TextDelta | TextDone] = [TextDelta(delta=text)] if text else []
+        said += [text] if text else []
+        if response.done:
+            events.append(TextDone(text="".join(said).strip(), usage=_usage(response)))
+        yield events
+        if response.done:
+            return
+
+
+def _usage(end: native.ChatResponse) -> TokenUsage:
+    prompt, made = count(end.prompt_eval_count), count(end.eval_count)
+    return TokenUsage(input_tokens=prompt, output_tokens=made, total_tokens=prompt + made)

@@ -1,0 +1,67 @@
+"""Keeping a completion: what ``store: true`` leaves behind, and in which form.
+
+The completion is kept as the JSON that was answered, with the metadata; its messages are those of the request,
+as items beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec import UNSET, Struct, UnsetType
+
+from openai_compat.endpoints.chat.answer import ChatCompletion
+from openai_compat.endpoints.chat.request import Asked
+from openai_compat.endpoints.contract import CHAT_COMPLETION, Call
+from openai_compat.store import Item, Kept, StoreFailed
+from openai_compat.translate.messages import ChatMessage, ContentPart
+from openai_compat.translate.tools import ToolCallIn
+from openai_compat.wire import json
+
+log = logging.getLogger("openai_compat")
+
+
+class StoredMessage(Struct, kw_only=True):
+    """Source: OpenAI's ``ChatCompletionMessageList.data[]``; the role is the message's own."""
+
+    id: str
+    role: str
+    content: str | None
+    refusal: str | None
+    name: str | None
+    content_parts: list[ContentPart] | None
+    tool_calls: list[ToolCallIn] | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+
+
+def _to_stored_message(id: str, message: ChatMessage) -> StoredMessage:
+    parts = message.content if isinstance(message.content, list) else None
+    return StoredMessage(
+        id=id,
+        role=message.role or "",
+        content=message.content if isinstance(message.content, str) else None,
+        refusal=message.refusal,
+        name=message.name,
+        content_parts=parts,
+        tool_calls=message.tool_calls or UNSET,
+        tool_call_id=message.tool_call_id or UNSET,
+    )
+
+
+def keep(call: Call, asked: Asked, completion: ChatCompletion) -> bool:
+    """Keep a completion with the messages that led to it; whether that worked.
+
+    A completion that cannot be kept is answered all the same: it has been paid for.
+    """
+    if call.store is None or asked.keep is None:
+        return False
+    completion.metadata = asked.keep
+    kept = Kept(completion.id, completion.created, completion.model, asked.keep, json.encode(completion))
+    messages = [_to_stored_message(f"{completion.id}-{i}", message) for i, message in enumerate(asked.messages)]
+    items = [Item(message.id, json.encode(message)) for message in messages]
+    try:
+        call.store.add(CHAT_COMPLETION, call.owner, kept, items)
+    except (StoreFailed, ValueError) as error:
+        log.error("a completion could not be kept: %s", error)
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""The request of a completion: OpenAI's fields, what becomes of each, and the native requests that they make.
+
+Source: ollama ``openai/openai.go`` ``CompletionRequest``, ``FromCompleteRequest`` (at fb3076099). Differs: lists of
+prompts, ``n``, ``best_of``, ``echo`` and ``raw``; a ``top_p`` of 0 is one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
+
+from openai_compat.endpoints.contract import Call
+from openai_compat.errors import APIError, invalid
+from openai_compat.native import messages as native
+from openai_compat.translate import models, reasoning
+from openai_compat.translate.fields import (
+    Ignored,
+    Integer,
+    accepted,
+    check_ranges,
+    counted,
+    emulated,
+    mapped,
+    note_effectless,
+    whole,
+)
+from openai_compat.translate.sampling import from_keep_alive, from_sampling, is_silent
+from openai_compat.wire import json
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CompletionRequest(reasoning.ThinkFields):
+    """Source: OpenAI's ``CreateCompletionRequest``; Ollama's own fields as extras."""
+
+    model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
+    prompt: Annotated[
+        str | list[Any] | None, mapped("prompt", "one native call for each of a list; token ids are refused")
+    ] = None
+    suffix: Annotated[str | None, mapped("suffix")] = None
+    max_tokens: Annotated[Integer, whole("options.num_predict", low=-1)] = None
+    n: Annotated[Integer, counted("so many native calls a prompt, with seeds ``seed`` + i", low=1)] = None
+    best_of: Annotated[Integer, counted("the best by mean log-probability; not with ``stream``", low=0)] = None
+    echo: Annotated[bool | None, emulated("the prompt before the text; not with ``logprobs``")] = None
+    logprobs: Annotated[Integer, whole("top_logprobs", "in the legacy form", low=0, high=5)] = None
+    stream: Annotated[bool | None, emulated("how the answer is sent; the native call always streams")] = None
+    stream_options: Annotated[StreamOptions | None, emulated("``include_usage``: a last chunk with the usage")] = None
+    raw: Annotated[bool | None, mapped("raw", "skips the model's template")] = None
+    format: Annotated[Raw | UnsetType, mapped("format")] = UNSET
+    user: Annotated[Any, accepted()] = None
+
+
+decode = json.request_decoder(CompletionRequest)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for: a native request for each prompt, and what their answers must become."""
+
+    sent: list[native.GenerateRequest]
+    #: the name that the client has for the model
+    model: str
+    think_field: str | None
+    #: choices of each prompt, and how many are made to choose them from
+    n: int
+    best_of: int
+    #: what stands before each text
+    echoes: list[str]
+    has_logprobs: bool
+    is_silent: bool
+    stream: bool
+    include_usage: bool
+
+
+def from_completion_request(request: CompletionRequest, call: Call, ignored: Ignored) -> Asked:
+    """Map a whole request.
+
+    :raises APIError: 400, naming the field.
+
+    Source: ``FromCompleteRequest``.
+    """
+    settings = call.settings
+    if not request.model:
+        raise invalid("you must provide a model parameter", "model", "missing_required_parameter")
+    prompts = _prompts(request.prompt)
+    check_ranges(request)
+    n, best_of = _counts(request, len(prompts), call)
+    note_effectless(request, ignored)
+    if request.stream_options and request.stream_options.include_obfuscation:
+        ignored.add("stream_options.include_obfuscation")
+    has_logprobs = _has_logprobs(request, ignored)
+    max_tokens = None if request.max_tokens is None else int(request.max_tokens)
+    defaults = models.defaults(request.model, settings)
+    think, think_field = reasoning.think(request, ignored, defaults.think)
+    sent = native.GenerateRequest(
+        model=models.native_name(request.model, settings),
+        prompt="",
+        options=from_sampling(request, max_tokens, settings, ignored, defaults.options),
+    )
+    from_keep_alive(request, sent, settings, defaults.keep_alive)
+    if think is not None:
+        sent.think = think
+    if request.suffix:
+        sent.suffix = request.suffix
+    if request.raw is not None:
+        sent.raw = request.raw
+    if json.text_of(request.format):
+        sent.format = request.format
+    if has_logprobs or best_of > n:
+        sent.logprobs = True
+    if has_logprobs and request.logprobs:
+        sent.top_logprobs = int(request.logprobs)
+    return Asked(
+        sent=[structs.replace(sent, prompt=prompt) for prompt in prompts],
+        model=request.model,
+        think_field=think_field,
+        n=n,
+        best_of=best_of,
+        echoes=prompts if request.echo else [""] * len(prompts),
+        has_logprobs=has_logprobs,
+        is_silent=is_silent(request, max_tokens),
+        stream=bool(request.stream),
+        include_usage=bool(request.stream_options and request.stream_options.include_usage),
+    )
+
+
+def _prompts(given: str | list[Any] | None) -> list[str]:
+    """The prompts; none at all is an empty one, with which Ollama only loads the model."""
+    if given is None or isinstance(given, str):
+        return [given or ""]
+    if not given:
+        raise invalid(
+            "Invalid 'prompt': empty array. Expected an array with minimum length 1.", "prompt", "empty_array"
+        )
+    for i, prompt in enumerate(given):
+        if isinstance(prompt, int | list) and not isinstance(prompt, bool):
+            text = "Token ids cannot be completed, since Ollama takes text only. Send the text itself."
+            raise invalid(f"Invalid 'prompt': {text}", "prompt", "invalid_type")
+        if not isinstance(prompt, str):
+            raise invalid(f"Invalid type for 'prompt[{i}]': expected a string.", f"prompt[{i}]", "invalid_type")
+    return given
+
+
+def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, int]:
+    """``n`` and ``best_of``.
+
+    :raises APIError: 400 for more than the settings allow, fewer to choose from than choices, or choosing in a stream.
+    """
+    n = int(request.n or 1)
+    best_of = int(request.best_of or n)
+    for name, value in (("n", n), ("best_of", best_of)):
+        if value > call.settings.max_n:
+            raise _above(name, call.settings.max_n, value)
+    if best_of < n:
+        raise invalid(f"'best_of' must be at least 'n', but got {best_of} and {n}.", "best_of")
+    if request.stream and best_of > 1 and request.best_of:
+        raise invalid("'best_of' cannot be given with 'stream'.", "best_of")
+    if prompts * best_of > call.settings.max_calls:
+        text = f"{prompts} prompts with {best_of} choices each need more than {call.settings.max_calls} native calls."
+        name = "prompt" if prompts > 1 else "best_of" if best_of > n else "n"
+        raise invalid(f"Invalid '{name}': {text}", name, "array_above_max_length")
+    return n, best_of
+
+
+def _above(name: str, limit: int, value: int) -> APIError:
+    text = f"integer above maximum value. Expected a value <= {limit}, but got {value} instead."
+    return invalid(f"Invalid '{name}': {text}", name, "integer_above_max_value")
+
+
+def _has_logprobs(request: CompletionRequest, ignored: Ignored) -> bool:
+    """Whether log-probabilities are to be told.
+
+    :raises APIError: 400 with ``echo``: Ollama has none for the prompt.
+    """
+    if request.echo and request.logprobs is not None:
+        if request.logprobs > 0:
+            raise invalid("'logprobs' cannot be given with 'echo': Ollama has none for the prompt.", "logprobs")
+        ignored.add("logprobs")  # 0 asks for little, and OpenAI's own tests for it beside all else
+        return False
+    return request.logprobs is not None

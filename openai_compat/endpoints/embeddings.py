@@ -1,0 +1,188 @@
+"""``POST /v1/embeddings``.
+
+A vector is kept as the bytes that the native side sent: as floats it leaves as it came, as base64 it is decoded and
+packed by C code, never float by float here.
+
+Source: ollama ``middleware/openai.go`` ``EmbeddingsMiddleware``, ``openai/openai.go`` ``ToEmbeddingList``,
+``floatsToBase64`` (at fb3076099). Differs: token ids are refused with a reason, no embeddings are ``[]``.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import sys
+from array import array
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from msgspec import Raw, Struct, structs
+
+from openai_compat.endpoints.contract import Answer, Call, Reply
+from openai_compat.errors import broken, invalid, too_long
+from openai_compat.native import messages as native
+from openai_compat.native.backend import Backend
+from openai_compat.settings import Settings
+from openai_compat.translate import models
+from openai_compat.translate.fields import (
+    Ignored,
+    Integer,
+    accepted,
+    check_ranges,
+    emulated,
+    mapped,
+    note_effectless,
+    whole,
+)
+from openai_compat.translate.sampling import from_options
+from openai_compat.translate.usage import count
+from openai_compat.wire import json
+
+
+class EmbeddingRequest(Struct):
+    """Source: OpenAI's ``CreateEmbeddingRequest``; Ollama's own fields as extras."""
+
+    model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
+    input: Annotated[str | list[Any] | None, mapped("input", "texts; token ids are refused")] = None
+    encoding_format: Annotated[str | None, emulated("``float`` or ``base64``")] = None
+    dimensions: Annotated[Integer, whole("dimensions", low=1)] = None
+    user: Annotated[Any, accepted()] = None
+    options: Annotated[dict[str, Raw] | None, mapped("options")] = None
+    keep_alive: Annotated[str | float | None, mapped("keep_alive")] = None
+    truncate: Annotated[bool | None, mapped("truncate")] = None
+
+
+class Embedding(Struct, kw_only=True):
+    object: str = "embedding"
+    #: an array of numbers, or the base64 of little-endian float32
+    embedding: Raw | str
+    index: int
+
+
+class EmbeddingUsage(Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Struct, kw_only=True):
+    """Source: OpenAI's ``CreateEmbeddingResponse``."""
+
+    object: str = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+_decode = json.request_decoder(EmbeddingRequest)
+
+
+def create(call: Call, backend: Backend) -> Reply:
+    """Embed texts.
+
+    :raises APIError: 400 naming what is wrong with the request; the native side's failures.
+    """
+    request, unknown = _decode(call.body)
+    ignored = Ignored(call.settings, unknown)
+    is_base64 = _is_base64(request.encoding_format)
+    sent = from_embedding_request(request, call.settings, ignored)
+    vectors: list[Raw] = []
+    tokens = 0
+    for part in _batches(sent, call.settings.embed_batch):
+        answer = backend.embed(part, asked=request.model)
+        found = answer.embeddings or []
+        if isinstance(part.input, list) and len(found) != len(part.input):
+            raise broken("The backend gave another number of embeddings than it was asked for.")
+        vectors += found
+        tokens += count(answer.prompt_eval_count)
+    written = _to_base64 if is_base64 else _checked
+    data = [Embedding(embedding=written(vector), index=index) for index, vector in enumerate(vectors)]
+    usage = EmbeddingUsage(tokens, tokens)
+    return Answer(EmbeddingList(data=data, model=request.model or "", usage=usage), ignored.headers())
+
+
+def from_embedding_request(request: EmbeddingRequest, settings: Settings, ignored: Ignored) -> native.EmbedRequest:
+    """Map a request.
+
+    :raises APIError: 400, naming the field.
+
+    Source: ``EmbeddingsMiddleware``.
+    """
+    if not request.model:
+        raise invalid("you must provide a model parameter", "model", "missing_required_parameter")
+    texts = _input(request.input, settings)
+    check_ranges(request)
+    note_effectless(request, ignored)
+    defaults = models.defaults(request.model, settings)
+    sent = native.EmbedRequest(models.native_name(request.model, settings), texts)
+    options = {**defaults.options, **from_options(request.options or {}, settings)}
+    if options:
+        sent.options = options
+    keep_alive = defaults.keep_alive if request.keep_alive is None else request.keep_alive
+    if keep_alive is not None:
+        sent.keep_alive = keep_alive
+    if request.dimensions is not None:
+        sent.dimensions = int(request.dimensions)
+    if request.truncate is not None:
+        sent.truncate = request.truncate
+    elif not settings.truncates:
+        sent.truncate = False
+    return sent
+
+
+def _is_base64(encoding: str | None) -> bool:
+    if encoding and encoding.lower() not in ("float", "base64"):
+        text = f"Invalid value for 'encoding_format' = {encoding[:64]}. Supported values: ['float', 'base64']."
+        raise invalid(text, "encoding_format")
+    return bool(encoding) and str(encoding).lower() == "base64"
+
+
+def _input(given: str | list[Any] | None, settings: Settings) -> str | list[str]:
+    if isinstance(given, str):
+        return given or [""]  # Ollama takes "" for no input at all
+    if not given:
+        raise invalid("invalid input", "input", "missing_required_parameter" if given is None else "empty_array")
+    for i, text in enumerate(given):
+        if isinstance(text, int | list) and not isinstance(text, bool):
+            why = "invalid input type: token ids cannot be embedded, since Ollama takes text only."
+            how = "Send the text itself; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
+            raise invalid(f"{why} {how}", "input", "invalid_type")
+        if not isinstance(text, str):
+            raise invalid(f"invalid input type: expected a string at 'input[{i}]'.", f"input[{i}]", "invalid_type")
+    if len(given) > settings.max_inputs:
+        raise too_long("input", settings.max_inputs, len(given))
+    return given
+
+
+def _batches(sent: native.EmbedRequest, size: int) -> Iterator[native.EmbedRequest]:
+    if isinstance(sent.input, str) or len(sent.input) <= size:
+        yield sent
+        return
+    for start in range(0, len(sent.input), size):
+        yield structs.replace(sent, input=sent.input[start : start + size])
+
+
+def _checked(vector: Raw) -> Raw:
+    """A vector as it came, if it is one."""
+    _floats(vector)
+    return vector
+
+
+def _floats(vector: Raw) -> list[float]:
+    """
+    :raises APIError: 502 for what is no array of finite numbers.
+    """
+    try:
+        found = json.floats(vector)
+        if math.isfinite(sum(found)):
+            return found
+        raise json.Malformed("a number that is out of range")
+    except json.Malformed as error:
+        raise broken("The backend gave an embedding that is none.") from error
+
+
+def _to_base64(vector: Raw) -> str:
+    """Source: ``floatsToBase64``."""
+    packed = array("f", _floats(vector))
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return base64.b64encode(packed).decode()

@@ -1,0 +1,136 @@
+"""Stored chat completions: list, retrieve, update, delete, and the messages of one.
+
+What is kept belongs to who kept it: to others it is not there. Without a store nothing is.
+
+Source: OpenAI's *stored chat completions*; Ollama has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+from msgspec import Raw, Struct
+
+from openai_compat.endpoints.contract import CHAT_COMPLETION, Answer, Call, Reply
+from openai_compat.errors import APIError, invalid, missing
+from openai_compat.native.backend import Backend
+from openai_compat.store import Kept, Store, StoreFailed, UnknownCursor
+from openai_compat.translate.fields import Ignored, emulated
+from openai_compat.translate.listing import ListQuery, PageQuery, from_query, to_page
+from openai_compat.translate.metadata import check_metadata
+from openai_compat.wire import json
+
+T = TypeVar("T")
+
+
+class UpdateRequest(Struct):
+    metadata: Annotated[dict[str, str] | None, emulated("replaces what is kept")] = None
+
+
+class Deleted(Struct, kw_only=True):
+    """Source: OpenAI's ``ChatCompletionDeleted``."""
+
+    object: str = "chat.completion.deleted"
+    id: str
+    deleted: bool = True
+
+
+_decode = json.request_decoder(UpdateRequest)
+
+
+def list_all(call: Call, backend: Backend) -> Reply:
+    """List the chat completions that were kept."""
+    ignored = Ignored(call.settings, [])
+    query = from_query(call.query, ListQuery, ignored)
+    page = _asked(
+        call,
+        lambda store: store.page(
+            CHAT_COMPLETION,
+            call.owner,
+            after=query.after,
+            limit=query.limit,
+            order=query.order,
+            model=query.model,
+            metadata=query.metadata,
+        ),
+    )
+    rows = {kept.id: _body(kept) for kept in page.rows} if page is not None else {}
+    return Answer(to_page(rows, has_more=page is not None and page.has_more), ignored.headers())
+
+
+def retrieve(call: Call, backend: Backend) -> Reply:
+    """Give one kept chat completion.
+
+    :raises APIError: 404.
+    """
+    id = call.path["id"]
+    kept = _asked(call, lambda store: store.get(CHAT_COMPLETION, call.owner, id))
+    return Answer(Raw(_body(_there(kept, id))))
+
+
+def update(call: Call, backend: Backend) -> Reply:
+    """Replace the metadata of a kept chat completion.
+
+    :raises APIError: 404.
+    """
+    request, unknown = _decode(call.body)
+    if request.metadata is None:
+        raise missing("metadata")
+    metadata, id = check_metadata(request.metadata), call.path["id"]
+    kept = _asked(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata))
+    return Answer(Raw(_body(_there(kept, id))), Ignored(call.settings, unknown).headers())
+
+
+def delete(call: Call, backend: Backend) -> Reply:
+    """Delete a kept chat completion.
+
+    :raises APIError: 404.
+    """
+    id = call.path["id"]
+    was_there = _asked(call, lambda store: store.delete(CHAT_COMPLETION, call.owner, id))
+    _there(was_there or None, id)
+    return Answer(Deleted(id=id))
+
+
+def messages(call: Call, backend: Backend) -> Reply:
+    """List the messages that a kept chat completion answered.
+
+    :raises APIError: 404.
+    """
+    ignored = Ignored(call.settings, [])
+    query, id = from_query(call.query, PageQuery, ignored), call.path["id"]
+    page = _asked(
+        call,
+        lambda store: store.items(
+            CHAT_COMPLETION, call.owner, id, after=query.after, limit=query.limit, order=query.order
+        ),
+    )
+    page = _there(page, id)
+    return Answer(to_page({item.id: item.body for item in page.rows}, has_more=page.has_more), ignored.headers())
+
+
+def _asked(call: Call, ask: Callable[[Store], T]) -> T | None:
+    """What the store says; None without one.
+
+    :raises APIError: 400 for a cursor that is none, 503 for a store that fails.
+    """
+    if call.store is None:
+        return None
+    try:
+        return ask(call.store)
+    except UnknownCursor:
+        raise invalid("Invalid 'after': there is no such object.", "after") from None
+    except StoreFailed as error:
+        raise APIError(503, "What is kept cannot be reached.", code="store_failed") from error
+
+
+def _there(found: T | None, id: str) -> T:
+    if found is None:
+        raise APIError(404, f"Chat completion with id '{id[:128]}' not found.", code="not_found")
+    return found
+
+
+def _body(kept: Kept) -> bytes:
+    """The kept JSON, with the metadata of today."""
+    return json.encode({**json.members(kept.body), "metadata": kept.metadata})

@@ -1,0 +1,156 @@
+"""Every route: what is offered, what OpenAI has and is not, and the machine-readable table of both.
+
+An endpoint is one line here: its method, its path below the prefix, its function, and the struct whose rows say what
+becomes of each field of its request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from msgspec import Struct
+from werkzeug.exceptions import NotFound
+from werkzeug.routing import Map, Rule
+
+from openai_compat.endpoints import audio, chat, completions, embeddings, models, stored
+from openai_compat.endpoints.chat.request import ChatCompletionRequest
+from openai_compat.endpoints.completions.request import CompletionRequest
+from openai_compat.endpoints.contract import Answer, Call, Reply
+from openai_compat.native.backend import Backend
+from openai_compat.settings import Settings
+from openai_compat.translate.fields import Field, rows
+from openai_compat.translate.listing import ListQuery, PageQuery
+
+Endpoint = Callable[[Call, Backend], Reply]
+Route = tuple[str, str, Endpoint, type[Struct] | None]
+
+
+def compatibility(call: Call, backend: Backend) -> Reply:
+    """Tell of every route and field what becomes of it, as JSON."""
+    return Answer(
+        Compatibility(routes=[_told(route, call.settings) for route in ROUTES], not_offered=list(NOT_OFFERED))
+    )
+
+
+#: every route, below the prefix
+ROUTES: tuple[Route, ...] = (
+    ("POST", "/chat/completions", chat.create, ChatCompletionRequest),
+    ("GET", "/chat/completions", stored.list_all, ListQuery),
+    ("GET", "/chat/completions/<id>", stored.retrieve, None),
+    ("POST", "/chat/completions/<id>", stored.update, stored.UpdateRequest),
+    ("DELETE", "/chat/completions/<id>", stored.delete, None),
+    ("GET", "/chat/completions/<id>/messages", stored.messages, PageQuery),
+    ("POST", "/completions", completions.create, CompletionRequest),
+    ("POST", "/embeddings", embeddings.create, embeddings.EmbeddingRequest),
+    ("GET", "/models", models.list_all, None),
+    ("GET", "/models/<path:model>", models.retrieve, None),
+    ("DELETE", "/models/<path:model>", models.delete, None),
+    ("POST", "/audio/transcriptions", audio.transcribe, audio.TranscriptionRequest),
+    ("GET", "/compatibility", compatibility, None),
+)
+
+_ROUTER = Map(
+    [Rule(path, methods=[method], endpoint=endpoint) for method, path, endpoint, _ in ROUTES], merge_slashes=False
+).bind("", "/")
+
+
+def match(method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
+    """The endpoint of a path below the prefix, and the variable parts of the path.
+
+    :raises NotFound: no route has this path, exactly.
+    :raises MethodNotAllowed: one has it, with other methods.
+    """
+    try:
+        text = path.encode("latin-1").decode()  # PEP 3333: the bytes of the path, as latin-1
+    except UnicodeEncodeError:
+        text = path  # from a caller in process that has not heard of that: text already
+    except UnicodeDecodeError:
+        raise NotFound from None
+    if "//" in text:
+        raise NotFound
+    endpoint, arguments = _ROUTER.match(text, method)
+    return endpoint, dict(arguments)
+
+
+#: what OpenAI has and is not offered here, below the prefix; what stands below each, too
+NOT_OFFERED: tuple[str, ...] = (
+    "/assistants",
+    "/audio/speech",
+    "/audio/translations",
+    "/audio/voices",
+    "/audio/voice_consents",
+    "/batches",
+    "/chatkit",
+    "/containers",
+    "/conversations",
+    "/evals",
+    "/files",
+    "/fine_tuning",
+    "/images",
+    "/moderations",
+    "/organization",
+    "/projects",
+    "/realtime",
+    "/responses",
+    "/skills",
+    "/threads",
+    "/uploads",
+    "/vector_stores",
+    "/videos",
+)
+
+
+def not_offered(path: str) -> str | None:
+    """The part of OpenAI's API that a path belongs to, where it is one that is not offered."""
+    return next((name for name in NOT_OFFERED if path == name or path.startswith(name + "/")), None)
+
+
+# -- the table --------------------------------------------------------------------------------
+
+
+class CompatibleField(Struct, kw_only=True):
+    name: str
+    #: mapped, emulated, accepted or refused
+    status: str
+    #: the native field it becomes
+    native: str | None
+    note: str
+
+
+class CompatibleRoute(Struct, kw_only=True):
+    method: str
+    path: str
+    summary: str
+    fields: list[CompatibleField]
+
+
+class Compatibility(Struct, kw_only=True):
+    """``GET /v1/compatibility``."""
+
+    object: str = "compatibility"
+    routes: list[CompatibleRoute]
+    not_offered: list[str]
+
+
+def summary(endpoint: Endpoint) -> str:
+    """What an endpoint does, in a sentence."""
+    return (endpoint.__doc__ or "").strip().split("\n")[0]
+
+
+def shown(path: str) -> str:
+    """A path as documentation writes it: ``/models/{model}``."""
+    return re.sub("<(?:path:)?(.*?)>", "{\\1}", path)
+
+
+def _told(route: Route, settings: Settings) -> CompatibleRoute:
+    method, path, endpoint, struct = route
+    fields = [_field(name, row, settings) for name, row in rows(struct).items()] if struct is not None else []
+    return CompatibleRoute(method=method, path=settings.prefix + shown(path), summary=summary(endpoint), fields=fields)
+
+
+def _field(name: str, row: Field, settings: Settings) -> CompatibleField:
+    status: str = row.status
+    if status == "policy":  # the setting decides
+        status = "refused" if settings.unsupported == "error" else "accepted"
+    return CompatibleField(name=name, status=status, native=row.native or None, note=row.note.replace("``", ""))

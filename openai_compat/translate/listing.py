@@ -1,0 +1,98 @@
+"""Lists that are read page by page: the arguments of the URL, and the page as OpenAI writes it.
+
+Source: OpenAI's ``after``, ``limit`` and ``order`` of every list; ``ChatCompletionList``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from msgspec import Raw, Struct
+
+from openai_compat.errors import invalid
+from openai_compat.translate.fields import Ignored, emulated
+
+Order = Literal["asc", "desc"]
+
+#: items of a page
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+
+
+class PageQuery(Struct, kw_only=True):
+    """What a page of anything kept is asked for with."""
+
+    after: Annotated[str | None, emulated("the id after which the page begins")] = None
+    limit: Annotated[int, emulated("items of the page, up to 100; 20 if not given or 0")] = DEFAULT_LIMIT
+    order: Annotated[Order, emulated("``asc`` or ``desc``, by time; ``asc`` if not given")] = "asc"
+
+
+class ListQuery(PageQuery, kw_only=True):
+    """What a page of kept objects is asked for with."""
+
+    model: Annotated[str | None, emulated("only those of this model")] = None
+    metadata: Annotated[dict[str, str], emulated("``metadata[key]=value``: only those with this pair")] = {}
+
+
+class ListPage(Struct, kw_only=True):
+    """A page. Source: OpenAI's ``ChatCompletionList``, ``ChatCompletionMessageList``."""
+
+    object: str = "list"
+    data: list[Raw]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+Q = TypeVar("Q", bound=PageQuery)
+
+_METADATA = re.compile(r"metadata\[(.+)\]", re.S)
+
+
+def from_query(query: Sequence[tuple[str, str]], kind: type[Q], ignored: Ignored) -> Q:
+    """Read the arguments of a list; of one that stands twice, the last. Others than those of *kind* are noted.
+
+    :raises APIError: 400 for a value that is none.
+    """
+    values: dict[str, Any] = {}
+    for name, value in query:
+        pair = _METADATA.fullmatch(name)
+        field = "metadata" if pair else name
+        if field not in kind.__struct_fields__ or (field == "metadata" and not pair):
+            ignored.add(name)
+        elif pair:
+            values.setdefault("metadata", {})[pair[1]] = value
+        elif value:
+            values[field] = _READERS.get(field, str)(value)
+    return kind(**values)
+
+
+def _order(value: str) -> str:
+    if value not in ("asc", "desc"):
+        raise invalid(f"Invalid value: '{value[:64]}'. Supported values are: 'asc' and 'desc'.", "order")
+    return value
+
+
+def _limit(value: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,9}", value):
+        raise invalid("Invalid type for 'limit': expected an integer.", "limit", "invalid_type")
+    limit = int(value)
+    if limit < 0:
+        text = f"integer below minimum value. Expected a value >= 0, but got {limit} instead."
+        raise invalid(f"Invalid 'limit': {text}", "limit", "integer_below_min_value")
+    return min(limit or DEFAULT_LIMIT, MAX_LIMIT)
+
+
+_READERS: dict[str, Callable[[str], object]] = {"limit": _limit, "order": _order}
+
+
+def to_page(rows: Mapping[str, bytes], *, has_more: bool) -> ListPage:
+    """A page of JSON texts by their ids."""
+    ids = list(rows)
+    return ListPage(
+        data=[Raw(body) for body in rows.values()],
+        first_id=ids[0] if ids else "",
+        last_id=ids[-1] if ids else "",
+        has_more=has_more,
+    )

@@ -1,0 +1,28 @@
+"""``metadata`` of kept objects: a few short strings.
+
+Source: OpenAI's ``Metadata``: at most 16 pairs, keys of at most 64 characters, values of at most 512.
+"""
+
+from __future__ import annotations
+
+from openai_compat.errors import invalid
+
+MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
+
+
+def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """
+    :raises APIError: 400 for too many pairs, or one that is too long.
+    """
+    if len(metadata) > MAX_PAIRS:
+        text = f"too many properties. Expected an object with at most {MAX_PAIRS} properties, but got {len(metadata)}."
+        raise invalid(f"Invalid 'metadata': {text}", "metadata", "object_above_max_properties")
+    for key, value in metadata.items():
+        for text, limit in ((key, MAX_KEY), (value, MAX_VALUE)):
+            if len(text) > limit:
+                name = f"metadata.{key[:MAX_KEY]}"
+                said = f"string too long. Expected a string with maximum length {limit}, but got one of {len(text)}."
+                raise invalid(f"Invalid '{name}': {said}", name, "string_above_max_length")
+            if "\x00" in text:
+                raise invalid("Invalid 'metadata': a string holds a NUL character.", "metadata")
+    return metadata
