@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from contextlib import ExitStack, closing
 from contextvars import ContextVar
 from itertools import islice
@@ -57,7 +58,7 @@ def test_side_by_side_the_first_message_of_each_has_been_read() -> None:
     opening = beside(lambda: streams(openers(slow, other), threads=2))
     assert gate.reached.wait(WAIT)
     assert other.closed.wait(WAIT)  # it said all, and is waited with
-    with pytest.raises(TimeoutError):
+    with pytest.raises(futures.TimeoutError):
         opening.result(timeout=0.05)
     gate.open()
     with closing(opening.result(timeout=WAIT)) as source:
