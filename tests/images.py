@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import threading
@@ -11,8 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from openai_compat.errors import APIError
 from openai_compat.images import Fetcher
-from tests.chaos import SIZED, WAIT, Chaos, Step, answer, head
+from tests.chaos import FRAMINGS, SIZED, WAIT, Chaos, Step, answer, head
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 IMAGES = {
@@ -182,3 +186,63 @@ class Secure(Chaos):
         self.names: list[str | None] = []
         context.sni_callback = lambda _, name, __: self.names.append(name)
         super().__init__(context)
+
+
+# -- fixtures, and what they share ---------------------------------------------------------------
+
+#: the field of the request, for the error
+PATH = "messages[0].content[1].image_url.url"
+
+TEXT = "The image could not be fetched. Expected a public URL of a png, jpeg, gif or webp image of moderate size."
+
+#: where a server is silent the time-out of the socket and the end of the time come together
+ENDED = ("it took too long", "timed out")
+
+framings = pytest.mark.parametrize("framing", FRAMINGS)
+
+
+@pytest.fixture
+def server() -> Iterator[Chaos]:
+    with Chaos() as chaos:
+        yield chaos
+
+
+@pytest.fixture
+def forbidden(server: Chaos) -> Iterator[Callable[[], bool]]:
+    """Tells whether nobody came to the port of *server* at the address that may not be reached."""
+
+    def untouched() -> bool:
+        try:
+            listener.accept()[0].close()
+        except BlockingIOError:
+            return True
+        return False
+
+    with socket.create_server((ELSEWHERE, server.port)) as listener:
+        listener.setblocking(False)
+        yield untouched
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(caplog: pytest.LogCaptureFixture) -> Refused:
+    """Fetch what is not fetched, see the one error that there is, and give what the log says."""
+    caplog.set_level(logging.DEBUG)
+
+    def fetch(fetch: Fetcher, url: str) -> str:
+        caplog.clear()
+        with pytest.raises(APIError) as caught:
+            fetch(url, PATH)
+        assert (caught.value.status, caught.value.headers, caught.value.retry) == (400, (), None)
+        kind = {"type": "invalid_request_error", "param": PATH, "code": "invalid_image_url"}
+        assert caught.value.body() == {"error": {"message": TEXT, **kind}}
+        [record] = caplog.records
+        where, _, reason = record.getMessage().partition(": no image from ")
+        assert (record.name, where) == ("openai_compat", PATH)
+        attack = "not public" in reason or "another address" in reason
+        assert record.levelno == (logging.WARNING if attack else logging.INFO)
+        return reason
+
+    return fetch
