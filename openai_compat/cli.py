@@ -91,8 +91,19 @@ def _check_configured(settings: Settings, *, workers: int | None) -> None:
     from openai_compat.translate.models import check_models
 
     check_models(settings)
+    _check_directory(settings.store or "")
     if opened_store(settings) is not None and settings.store in _IN_MEMORY and (workers or 1) > 1:
         sys.stderr.write("openai-compat: each worker keeps a store of its own in memory; give a file or a server\n")
+
+
+def _check_directory(store: str) -> None:
+    """
+    :raises ValueError: a file is to be kept in a directory that is not there, or cannot be written to.
+    """
+    _, separator, path = store.partition("sqlite:///")
+    directory = os.path.dirname(os.path.abspath(path))
+    if separator and path != ":memory:" and not os.access(directory, os.W_OK):
+        raise ValueError(f"--store: {directory!r} is no directory that can be written to")
 
 
 #: stores that are seen by one process only

@@ -64,4 +64,7 @@ def _sampling(value: Any, path: str) -> Sampling:
     if not isinstance(value, dict) or set(value) - known:
         names = ", ".join([*SAMPLINGS, *sorted(known)])
         raise ValueError(f"{path}: sampling must be a policy's name, or a table of its fields ({names})")
-    return Sampling(**value)
+    try:
+        return Sampling(**value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error

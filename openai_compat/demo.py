@@ -138,7 +138,9 @@ def _chat(request: Json) -> Json | Iterator[Json]:
         raise Refused(400, f"registry.ollama.ai/library/{model}:latest does not support tools")
     prompt = _checked_prompt(request, " ".join(str(message.get("content", "")) for message in messages))
     last = messages[-1]
-    calls = _tool_calls(tools, str(last.get("content", ""))) if last.get("role") != "tool" else []
+    # As in Ollama, a format applies at once: what it does not admit is not written, and so no call.
+    may_call = last.get("role") != "tool" and not request.get("format")
+    calls = _tool_calls(tools, str(last.get("content", ""))) if may_call else []
     text = "" if calls else _text(request, last)
     return _generate(request, model, "message", text, calls, prompt)
 

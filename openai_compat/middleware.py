@@ -77,7 +77,7 @@ class OpenAICompat:
         except NotFound:
             if self._has_site:
                 return self.app(environ, start_response)
-            return exchange.fail(_not_found(environ, path))
+            return exchange.fail(_not_found(environ, path, self.settings.prefix))
         except MethodNotAllowed as error:
             return exchange.refuse_method(error.valid_methods or ())
         try:
@@ -170,16 +170,14 @@ def _query(environ: WSGIEnvironment) -> list[tuple[str, str]]:
         raise invalid(f"The URL has more than {_MAX_ARGUMENTS} arguments.", code=None) from error
 
 
-def _not_found(environ: WSGIEnvironment, path: str) -> APIError:
+def _not_found(environ: WSGIEnvironment, path: str, prefix: str) -> APIError:
     where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
     where = where.encode("utf-8", "replace").decode()
     name = routes.not_offered(path)
     if name is None:
         return APIError(404, f"Invalid URL ({where})")
-    text = (
-        f"Invalid URL ({where}): this server does not offer OpenAI's {name}. It offers what GET /compatibility lists."
-    )
-    return APIError(404, text, code="route_not_offered")
+    text = f"this server does not offer OpenAI's {name}. It offers what GET {prefix}/compatibility lists."
+    return APIError(404, f"Invalid URL ({where}): {text}", code="route_not_offered")
 
 
 def _encoded(reply: Reply) -> bytes:

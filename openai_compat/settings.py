@@ -45,6 +45,19 @@ class Sampling:
     #: what ``overflow=None`` means
     overflow: Overflow = "error"
 
+    def __post_init__(self) -> None:
+        for row in dataclasses.fields(self):
+            value = getattr(self, row.name)
+            if "bool" in str(row.type) and not isinstance(value, bool):
+                raise TypeError(f"sampling: {row.name} must be a bool, not {value!r}")
+            if "float" in str(row.type) and value is not None:
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise TypeError(f"sampling: {row.name} must be a number, not {value!r}")
+                if not (math.isfinite(value) and value >= 0):
+                    raise ValueError(f"sampling: {row.name} must be 0 or above and finite, not {value!r}")
+        if self.overflow not in ("error", "truncate"):
+            raise ValueError(f"sampling: overflow must be 'error' or 'truncate', not {self.overflow!r}")
+
     @classmethod
     def model(cls) -> Sampling:
         """Leave what the request does not set to the model's own Modelfile."""

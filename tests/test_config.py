@@ -56,6 +56,8 @@ def test_a_policy_has_a_name_or_fields(tmp_path: Path, text: str, expected: Samp
         ("colour = 1", "colour"),
         ('sampling = "hot"', "sampling"),
         ("[sampling]\ncolour = 1", "sampling"),
+        ("[sampling]\ntemperature = nan", "sampling"),
+        ('[sampling]\ntop_p = "x"', "sampling"),
         ("\xff", "settings.toml"),
     ],
 )
@@ -72,6 +74,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 # -- at the command line ----------------------------------------------------------------------
+
+
+def test_a_store_whose_directory_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    ran = command("serve", "--demo", "--store", f"sqlite:///{tmp_path}/nothing/kept.db")
+    assert ran.returncode == 2
+    assert "nothing" in ran.stderr
 
 
 @pytest.mark.parametrize("text", ["max_n = 0", "max_n = true", "[models.m]\nthink = 7", "[aliases]\na = 1", "x = 1"])

@@ -437,6 +437,8 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]
             found.append({**settings, "load": self.load})
 
         monkeypatch.setattr("openai_compat.gunicorn_app.Application.run", run)
+        # The port of the defaults may be taken on this machine, and nothing is to listen there.
+        monkeypatch.setattr("openai_compat.gunicorn_app.Application.taken_address", lambda self: "")
         monkeypatch.setenv("GUNICORN_CMD_ARGS", variable)
         assert main(["serve", "--demo", *flags], {}) == 0
         [settings] = found

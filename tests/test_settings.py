@@ -59,6 +59,23 @@ def test_overflow(settings: Settings, truncates: bool) -> None:
     assert settings.truncates is truncates
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("temperature", "hot", TypeError),
+        ("temperature", True, TypeError),
+        ("temperature", float("nan"), ValueError),
+        ("top_p", -1, ValueError),
+        ("temperature_scale", "2", TypeError),
+        ("seed_means_greedy", 1, TypeError),
+        ("overflow", "cut", ValueError),
+    ],
+)
+def test_a_policy_of_sampling_makes_sense(field: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=field):
+        Sampling(**{field: value})
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().prefix = "/v2"  # type: ignore[misc]

@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from io import BytesIO
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from openai_compat.native import messages as native
 from openai_compat.native.backend import Backend
 from openai_compat.native.stream import NativeStream
 from openai_compat.settings import Settings
-from openai_compat.translate import models
+from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import Ignored, accepted, check_number, emulated, mapped, note_effectless, rows
 from openai_compat.translate.turn import Turn, answer_too_long
 from openai_compat.translate.usage import count
@@ -87,7 +88,8 @@ def transcribe(call: Call, backend: Backend) -> Reply:
     ignored = Ignored(call.settings, unknown)
     sent = from_transcription_request(request, call.settings, ignored)
     try:
-        stream = backend.chat(sent, asked=request.model)
+        ask = partial(backend.chat, sent, asked=request.model)
+        stream = reasoning.ask(ask, sent, None, backend, ignored)
     except APIError as error:
         error.param = "file" if error.param == "messages" else error.param
         raise
@@ -208,8 +210,10 @@ def from_transcription_request(
             native.Message("system", _instruction(request)),
             native.Message("user", "Transcribe this recording.", images=[base64.b64encode(request.file).decode()]),
         ],
-        options={**defaults.options, "temperature": request.temperature or 0},
+        options={"temperature": 0, **defaults.options},
     )
+    if request.temperature is not None:
+        sent.options["temperature"] = request.temperature
     if defaults.think is not None:
         sent.think = defaults.think
     if defaults.keep_alive is not None:

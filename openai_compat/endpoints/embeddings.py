@@ -183,6 +183,8 @@ def _floats(vector: Raw) -> list[float]:
 def _to_base64(vector: Raw) -> str:
     """Source: ``floatsToBase64``."""
     packed = array("f", _floats(vector))
+    if not math.isfinite(sum(packed)):  # beyond what a float32 holds
+        raise broken("The backend gave an embedding that is none.")
     if sys.byteorder == "big":
         packed.byteswap()
     return base64.b64encode(packed).decode()

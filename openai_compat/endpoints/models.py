@@ -51,11 +51,15 @@ def list_all(call: Call, backend: Backend) -> Reply:
     """List the models that the native side has, in its order, then the aliases of those."""
     found = {model.called: model for model in backend.tags().models or []}
     contexts = backend.context_lengths() if found else {}
-    data = [_to_model(name, model, contexts.get(name), now=call.now) for name, model in found.items()]
+    data = [
+        _to_model(name, model, contexts.get(name) or _num_ctx(call, name), now=call.now)
+        for name, model in found.items()
+    ]
     for alias, target in models.aliases(call.settings):
         name = next((name for name in (target, f"{target}:latest") if name in found), None)
         if name is not None and alias not in found:
-            data.append(_to_model(alias, found[name], contexts.get(name), now=call.now))
+            context = contexts.get(name) or _num_ctx(call, alias)
+            data.append(_to_model(alias, found[name], context, now=call.now))
     return Answer(ModelList(data=data))
 
 
@@ -68,7 +72,8 @@ def retrieve(call: Call, backend: Backend) -> Reply:
     name = models.native_name(asked, call.settings)
     shown = backend.show(name, asked=asked)
     contexts = backend.context_lengths()
-    context = contexts.get(name) or contexts.get(f"{name}:latest") or shown.num_ctx
+    loaded = contexts.get(name) or contexts.get(f"{name}:latest")
+    context = loaded or _num_ctx(call, asked) or shown.num_ctx
     return Answer(_to_model(asked, shown, context, now=call.now))
 
 
@@ -84,6 +89,12 @@ def delete(call: Call, backend: Backend) -> Reply:
         raise APIError(403, "This name is an alias: it can be taken out of the settings only.", code="forbidden")
     backend.delete(asked)
     return Answer(DeletedModel(id=asked))
+
+
+def _num_ctx(call: Call, asked: str) -> int | None:
+    """The context that the model's own settings ask for."""
+    value = models.defaults(asked, call.settings).options.get("num_ctx")
+    return None if value is None else int(value)
 
 
 # What no model is called, and no native server should be asked for.

@@ -143,7 +143,7 @@ def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
     if mistake and status >= 500:
         return APIError(400, text, param=f"options.{mistake[1]}" if mistake[1] else "model", code="invalid_value")
     if status == 404 and "not found" in text.lower():
-        return model_not_found(model, text)
+        return model_not_found(model, text) if model else not_ollama()
     if status == 503:
         return _busy(text)
     if status == 429:

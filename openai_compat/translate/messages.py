@@ -53,6 +53,8 @@ class ChatMessage(Struct):
     tool_calls: list[ToolCallIn] | None = None
     function_call: FunctionCall | None = None
     tool_call_id: str | None = None
+    #: of an earlier answer: the id of audio that was never made here
+    audio: Any = None
     #: of an earlier answer: text, or other servers' structures, which are passed over
     reasoning: Any = None
     reasoning_content: Any = None
@@ -101,6 +103,8 @@ def _from_message(
         _set_result(sent, message, called)
     if message.name and role != "tool":
         ignored.add("messages[].name")
+    if message.audio is not None:
+        ignored.add("messages[].audio")
     return sent
 
 
@@ -158,6 +162,8 @@ def _add_part(
         files.append(image(_required(image_url.url, where), where, fetch))
     elif part.type == "input_audio":
         data = part.input_audio.data if part.input_audio else None
+        if part.input_audio and part.input_audio.format:
+            ignored.add("messages[].content[].input_audio.format")
         files.append(_audio(_required(data, f"{path}.input_audio.data"), f"{path}.input_audio.data"))
     elif part.type is None:
         raise missing(f"{path}.type")

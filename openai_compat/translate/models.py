@@ -6,6 +6,7 @@ is none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -63,6 +64,10 @@ def check_models(settings: Settings) -> None:
             check_options(model.options, settings)
         except APIError as error:
             raise ValueError(f"models: {name}: {error.message}") from error
+        if model.options.get("num_predict") == 0:
+            raise ValueError(f"models: {name}: num_predict of 0 would leave no text to any request")
+        if isinstance(model.keep_alive, float) and not math.isfinite(model.keep_alive):
+            raise ValueError(f"models: {name}: keep_alive must be finite")
         if type(model.keep_alive) not in (str, int, float, type(None)):
             raise ValueError(f"models: {name}: keep_alive must be seconds or a duration, not {model.keep_alive!r}")
         if model.think is not None and not is_level(model.think):

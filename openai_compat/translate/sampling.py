@@ -126,9 +126,9 @@ G = TypeVar("G", native.ChatRequest, native.GenerateRequest)
 
 
 def seeded(sent: G, index: int) -> G:
-    """A native request of its own for one of several choices: where a seed is given, each has its own."""
-    seed = sent.options.get("seed")
-    options = sent.options if seed is None else {**sent.options, "seed": min(seed + index, INT64[1])}
+    """A native request of its own for one of several choices: where a seed is given, each has its own (−1 is none)."""
+    seed = sent.options.get("seed", -1)
+    options = sent.options if seed == -1 else {**sent.options, "seed": min(seed + index, INT64[1])}
     return msgspec.structs.replace(sent, options=options)
 
 

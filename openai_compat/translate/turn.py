@@ -9,6 +9,7 @@ whose flags are attributes here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -20,6 +21,8 @@ from openai_compat.translate.purejson import PureJSON
 from openai_compat.translate.sampling import silence
 from openai_compat.translate.tools import ToolCallDelta, to_deltas
 from openai_compat.translate.usage import to_finish_reason
+
+log = logging.getLogger("openai_compat")
 
 
 class Piece(Struct):
@@ -39,6 +42,7 @@ class Turn:
     :param new_id: gives ids of tool calls where the native side gave none.
     :param one_call: pass on the first tool call only.
     :param stop_after_call: end with the first tool call, whatever was still to come.
+    :param allowed: the functions that may be called, where not all may: a template can find a call that nobody wanted.
     :param is_silent: nothing was asked for: pass on the end only.
     :param pure: takes off what surrounds JSON.
     :param check: is given the whole text of an answer that ended by itself.
@@ -51,6 +55,7 @@ class Turn:
         one_call: bool = False,
         stop_after_call: bool = False,
         is_silent: bool = False,
+        allowed: frozenset[str] | None = None,
         pure: PureJSON | None = None,
         check: Callable[[str], None] | None = None,
     ) -> None:
@@ -58,6 +63,7 @@ class Turn:
         self._one_call = one_call
         self._stop_after_call = stop_after_call
         self._is_silent = is_silent
+        self._allowed = allowed
         self._pure = pure
         self._check = check
         self._logprobs = ContentLogprobs()
@@ -110,6 +116,11 @@ class Turn:
         return Piece(finish_reason="length")
 
     def _calls(self, calls: list[native.ToolCall]) -> list[ToolCallDelta]:
+        if self._allowed is not None:
+            kept = [call for call in calls if call.function.name in self._allowed]
+            if len(kept) < len(calls):
+                log.warning("dropped a tool call that tool_choice does not allow")
+            calls = kept
         if self._one_call:
             calls = calls[: 1 - self.called]
         deltas = to_deltas(calls, self._new_id, start=self.called)

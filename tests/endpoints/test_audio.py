@@ -109,7 +109,7 @@ def test_the_settings_of_a_model_and_its_alias_reach_the_request() -> None:
     models = {"demo": {"options": {"num_ctx": 99, "temperature": 0.7}, "keep_alive": "1h"}}
     found = sent({"aliases": {"whisper-*": "demo"}, "models": models, "overflow": "truncate"}, model="whisper-1")
     assert (found["model"], found["keep_alive"]) == ("demo", "1h")
-    assert found["options"] == {"num_ctx": 99, "temperature": 0}
+    assert found["options"] == {"num_ctx": 99, "temperature": 0.7}
     assert "truncate" not in found
 
 
@@ -422,3 +422,12 @@ def test_native_sides_are_closed_once_by_the_rules_of_wsgi(stream: bytes) -> Non
     assert found.status == 200
     assert b"You sent 1 image(s)." in found.body.replace(b'"}\n\ndata: {"type":"transcript.text.delta","delta":"', b"")
     assert inner.calls == inner.closes == 1
+
+
+def test_a_model_that_cannot_think_is_asked_again_without() -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", {"error": '"demo" does not support thinking'}, status="400 Bad Request")
+    fake.script("/api/chat", say("hi"), done())
+    response = post(fake, {"models": {"demo": {"think": True}}})
+    assert (response.status_code, response.get_json()["text"]) == (200, "hi")
+    assert "openai-compat-ignored" not in response.headers

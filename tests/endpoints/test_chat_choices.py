@@ -72,6 +72,7 @@ def test_choices_are_indexed_and_usage_is_their_sum() -> None:
         ({"seed": 7}, [7, 8, 9]),
         ({}, [None] * 3),
         ({"options": {"seed": 1}}, [1, 2, 3]),
+        ({"seed": -1}, [-1] * 3),
         ({"seed": 2**63 - 1}, [2**63 - 1] * 3),
     ],
 )

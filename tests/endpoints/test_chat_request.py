@@ -221,6 +221,11 @@ def test_f60_limits_are_settings() -> None:
         ({"web_search_options": {}}, {"web_search_options"}),
         ({"store": True, "metadata": {"a": "b"}}, {"store", "metadata"}),
         ({"store": False}, set()),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "description": "d"}}},
+            {"response_format.json_schema.description"},
+        ),
+        ({"messages": [*MESSAGES, {"role": "assistant", "audio": {"id": "a"}}, *MESSAGES]}, {"messages[].audio"}),
         *[
             ({name: "x"}, {name})
             for name in (

@@ -365,3 +365,31 @@ def test_strict_functions_are_listed() -> None:
     assert ignored(tools=[{**TIME, "function": {"name": "time", "strict": True}}], model="demo-tools") == {
         "tools[].function.strict"
     }
+
+
+# -- calls that nobody wanted -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("choice", ["none", allowed("auto", "time")])
+def test_a_call_that_the_choice_does_not_allow_is_dropped(choice: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A template can find a call in a text, whatever tools went up."""
+    steps = [say("So:"), NOT_ALLOWED, done()]
+    [choice_] = answered(*steps, tools=TOOLS, tool_choice=choice)["choices"]
+    assert (choice_["message"]["content"], choice_["finish_reason"]) == ("So:", "stop")
+    assert "tool_calls" not in choice_["message"]
+    assert "does not allow" in caplog.text
+    [choice_] = answered(NOT_ALLOWED, done(), functions=FUNCTIONS, function_call="none")["choices"]
+    assert "function_call" not in choice_["message"]
+
+
+NOT_ALLOWED = say(tool_calls=[CALL])
+
+
+def test_without_a_choice_every_call_is_passed_on() -> None:
+    [choice] = answered(NOT_ALLOWED, done())["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+
+
+def test_the_old_form_beside_tools_is_listed() -> None:
+    fields = {"tools": TOOLS, "functions": FUNCTIONS, "function_call": "none", "model": "demo-tools"}
+    assert ignored(**fields) == {"functions", "function_call"}

@@ -206,3 +206,20 @@ def test_an_alias_cannot_be_deleted() -> None:
     response = Client(OpenAICompat(fake, delete_models=True, aliases=ALIASES)).delete("/v1/models/gpt-4o")
     assert response.status_code == 403
     assert fake.requests == []
+
+
+def test_the_context_length_that_the_settings_ask_for_is_the_one_in_force() -> None:
+    settings: dict[str, Any] = {"models": {"demo": {"options": {"num_ctx": 8192}}}, "aliases": {"gpt-4o": "demo"}}
+    fake = FakeOllama()
+    fake.script("/api/show", b'{"parameters":"num_ctx 4096"}')
+    client = Client(OpenAICompat(fake, **settings))
+    assert client.get("/v1/models/demo").get_json()["context_length"] == 8192
+    found = {model["id"]: model.get("context_length") for model in client.get("/v1/models").get_json()["data"]}
+    assert (found["demo:latest"], found["gpt-4o"], found["demo-think:latest"]) == (8192, 8192, None)
+
+
+def test_a_native_side_that_has_no_list_is_not_an_unknown_model() -> None:
+    fake = FakeOllama()
+    fake.script("/api/tags", b'{"error":"Not Found"}', status="404 Not Found")
+    response = Client(OpenAICompat(fake)).get("/v1/models")
+    assert (response.status_code, response.get_json()["error"]["code"]) == (502, "backend_not_ollama")

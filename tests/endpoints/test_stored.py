@@ -131,7 +131,8 @@ def test_an_answer_that_cannot_be_kept_is_answered(
     if stream:
         assert check_stream(response.data)
     else:
-        assert response.headers["openai-compat-ignored"] == "store"
+        assert response.headers["openai-compat-ignored"] == "metadata, store"
+        assert "metadata" not in response.get_json()
     assert "could not be kept" in caplog.text
 
 
@@ -269,6 +270,12 @@ def test_the_messages_of_one(keeping: Keeping) -> None:
     last = keeping.get(f"/{id}/messages", after=f"{id}-1", limit=1).get_json()
     assert [message["id"] for message in last["data"]] == [f"{id}-2"]
     assert last["has_more"] is True
+
+
+def test_the_messages_keep_the_old_form(keeping: Keeping) -> None:
+    call = {"name": "f", "arguments": "{}"}
+    id = keeping.id(messages=[*MESSAGES, {"role": "assistant", "content": None, "function_call": call}, *MESSAGES])
+    assert keeping.get(f"/{id}/messages").get_json()["data"][1]["function_call"] == call
 
 
 def test_a_store_that_fails_is_a_503(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,8 @@ def test_a_client_s_name_wins_over_the_model_s_own(asked: str, expected: ModelSe
     [
         {"m": {"options": {"num_ctx": "8k"}}},
         {"m": {"options": {"stop": "x"}}},
+        {"m": {"options": {"num_predict": 0}}},
+        {"m": {"keep_alive": float("inf")}},
         {"m": {"keep_alive": True}},
         {"m": {"keep_alive": []}},
         {"m": {"think": "very"}},

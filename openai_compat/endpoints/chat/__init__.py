@@ -61,10 +61,11 @@ def create(call: Call, backend: Backend) -> Reply:
         choices, ends, created = _collect(call, asked, source, asked.n, ignored)
     if asked.checker is not None:
         for index, choice in enumerate(choices):
-            choices[index] = _checked(call, asked, choice, ends, backend, ignored)
+            choices[index] = _checked(call, asked, index, choice, ends, backend, ignored)
     completion = to_chat_completion(form, choices, ends, created)
     if asked.keep is not None and not keep(call, asked, completion):
         ignored.add("store")
+        ignored.add("metadata")
     return Answer(completion, ignored.headers())
 
 
@@ -89,6 +90,7 @@ def _turns(call: Call, asked: Asked, n: int, ignored: Ignored) -> list[Choosing]
             # Nobody waits for the usage: the native side need not go on.
             stop_after_call=asked.one_call and asked.stream and not asked.include_usage and asked.keep is None,
             is_silent=asked.is_silent,
+            allowed=asked.allowed,
             pure=PureJSON() if asked.is_json else None,
             check=partial(_check, asked, ignored=ignored) if asked.stream and asked.checker is not None else None,
         )
@@ -167,7 +169,13 @@ def _collect(
 
 
 def _checked(
-    call: Call, asked: Asked, choice: Collected, ends: list[native.ChatResponse], backend: Backend, ignored: Ignored
+    call: Call,
+    asked: Asked,
+    index: int,
+    choice: Collected,
+    ends: list[native.ChatResponse],
+    backend: Backend,
+    ignored: Ignored,
 ) -> Collected:
     """The choice, if its schema allows it; else, where the settings want it, what the model says when told why not.
 
@@ -179,7 +187,7 @@ def _checked(
     if mismatch:
         told = f"This does not match the JSON Schema that was asked for. {mismatch} Answer once more, so that it does."
         messages = [native.Message("assistant", choice.text), native.Message("user", told)]
-        sent = msgspec.structs.replace(asked.sent, messages=[*asked.sent.messages, *messages])
+        sent = msgspec.structs.replace(seeded(asked.sent, index), messages=[*asked.sent.messages, *messages])
         with closing(streams([_opener(asked, sent, backend, ignored)], threads=1)) as source:
             [choice], more, _ = _collect(call, asked, source, 1, ignored)
         ends += more

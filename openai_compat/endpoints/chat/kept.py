@@ -15,7 +15,7 @@ from openai_compat.endpoints.chat.request import Asked
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Call
 from openai_compat.store import Item, Kept, StoreFailed
 from openai_compat.translate.messages import ChatMessage, ContentPart
-from openai_compat.translate.tools import ToolCallIn
+from openai_compat.translate.tools import FunctionCall, ToolCallIn
 from openai_compat.wire import json
 
 log = logging.getLogger("openai_compat")
@@ -31,6 +31,7 @@ class StoredMessage(Struct, kw_only=True):
     name: str | None
     content_parts: list[ContentPart] | None
     tool_calls: list[ToolCallIn] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
     tool_call_id: str | UnsetType = UNSET
 
 
@@ -44,6 +45,7 @@ def _to_stored_message(id: str, message: ChatMessage) -> StoredMessage:
         name=message.name,
         content_parts=parts,
         tool_calls=message.tool_calls or UNSET,
+        function_call=message.function_call or UNSET,
         tool_call_id=message.tool_call_id or UNSET,
     )
 
@@ -63,5 +65,6 @@ def keep(call: Call, asked: Asked, completion: ChatCompletion) -> bool:
         call.store.add(CHAT_COMPLETION, call.owner, kept, items)
     except (StoreFailed, ValueError) as error:
         log.error("a completion could not be kept: %s", error)
+        completion.metadata = UNSET
         return False
     return True

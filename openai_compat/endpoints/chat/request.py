@@ -41,6 +41,7 @@ class StreamOptions(Struct):
 
 class JSONSchema(Struct):
     name: str | None = None
+    description: str | None = None
     schema: Raw | UnsetType = UNSET
     strict: bool | None = None
 
@@ -110,6 +111,8 @@ class Asked:
     think_field: str | None
     n: int
     forced: forced.Forced | None
+    #: the functions that may be called, where the choice leaves out some; None is no rule
+    allowed: frozenset[str] | None
     #: at most one call
     one_call: bool
     #: calls leave as ``function_call``
@@ -163,6 +166,7 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
         think_field=think_field,
         n=int(request.n or 1),
         forced=force,
+        allowed=_allowed(request, sent),
         one_call=is_old_form or request.parallel_tool_calls is False,
         is_old_form=is_old_form,
         is_silent=is_silent(request, _max_tokens(request)),
@@ -205,6 +209,9 @@ def _note(request: ChatCompletionRequest, ignored: Ignored) -> None:
         ignored.unsupported("modalities", "Ollama makes text only.")
     if request.stream_options and request.stream_options.include_obfuscation:
         ignored.add("stream_options.include_obfuscation")
+    form = request.response_format
+    if form is not None and form.json_schema is not None and form.json_schema.description:
+        ignored.add("response_format.json_schema.description")
 
 
 def _kept(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> dict[str, str] | None:
@@ -237,11 +244,22 @@ def _set_tools(
             raise not_supported("functions", "It cannot be given together with 'tools'.")
         if request.function_call not in (None, "none", "auto"):
             raise invalid("Invalid 'function_call': it needs 'functions'.", "function_call")
+        for name in ("functions", "function_call"):
+            if getattr(request, name):
+                ignored.add(name)
         tools = from_tools(request.tools or [], call.settings, ignored)
     tools, force = forced.choose(choice, tools, param)
     if tools:
         sent.tools = tools
     return force, is_old_form
+
+
+def _allowed(request: ChatCompletionRequest, sent: native.ChatRequest) -> frozenset[str] | None:
+    """The functions that a choice leaves, where it leaves out some."""
+    choice = request.function_call if request.functions and not request.tools else request.tool_choice
+    if choice != "none" and not (isinstance(choice, forced.ToolChoice) and choice.type == "allowed_tools"):
+        return None
+    return frozenset(tool.function.name for tool in sent.tools or ())
 
 
 def _old_choice(choice: str | forced.NamedFunction | None) -> str | forced.ToolChoice | None:
