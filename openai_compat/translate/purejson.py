@@ -15,8 +15,11 @@ _FENCE = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*\s*(?=[{\[])")
 _FENCE_SO_FAR = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*\s*")
 _CLOSING_FENCE = re.compile(r"\s*(```)?\s*")
 
-#: characters that may wait for the first one that tells what the text is
-_MAX_HELD = 4096
+#: how JSON begins that is worth asking for, and how a fence does
+_BEGINNINGS = ("{", "[", '"', "`")
+
+#: characters that may wait until it is clear what the text is: only thinking without a beginning is as long
+_MAX_HELD = 32 * 1024
 
 
 class PureJSON:
@@ -40,9 +43,13 @@ class PureJSON:
                 if self._is_thinking:
                     return thinking, ""
             self._held = self._held.lstrip()
-            if not self._held.startswith(_THINK):
+            if self._held.startswith(_THINK):
+                self._held = self._held[len(_THINK) :]
+            elif (
+                self._held.startswith(_BEGINNINGS) or _END_OF_THINK not in self._held[-len(text) - len(_END_OF_THINK) :]
+            ):
                 return thinking, "" if self._is_undecided() else self._opened()
-            self._held = self._held[len(_THINK) :]
+            # Else it is thinking whose beginning stands in the prompt, as some templates have it.
             self._is_thinking = True
 
     def end(self) -> tuple[str, str]:
@@ -66,8 +73,8 @@ class PureJSON:
     def _is_undecided(self) -> bool:
         if len(self._held) > _MAX_HELD:
             return False
-        is_beginning = _THINK.startswith(self._held) or _QUOTES.startswith(self._held)
-        return is_beginning or bool(_FENCE_SO_FAR.fullmatch(self._held))
+        is_fence = _QUOTES.startswith(self._held) or bool(_FENCE_SO_FAR.fullmatch(self._held))
+        return is_fence or not self._held.startswith(_BEGINNINGS)
 
     def _opened(self) -> str:
         self._is_open = True

@@ -36,6 +36,10 @@ def purified(text: str, cut: int | None = None) -> tuple[str, str]:
         ('<think>so</think>```json\n{"a":1}\n```', "so", '{"a":1}'),
         ("<think>a</think><think>b</think>{}", "ab", "{}"),
         ("<think>no end", "no end", ""),
+        ('Okay, so.</think>\n{"a":1}', "Okay, so.", '{"a":1}'),
+        ('Okay.</think>```json\n{"a":1}\n```', "Okay.", '{"a":1}'),
+        ('{"a":"</think>"}', "", '{"a":"</think>"}'),
+        ("Okay, so.", "", "Okay, so."),
         ("<think>half </thi", "half </thi", ""),
         ("<think></think>", "", ""),
         ("<thin>x", "", "<thin>x"),
@@ -67,8 +71,9 @@ def test_thinking_leaves_as_it_comes() -> None:
 
 def test_what_waits_is_bounded() -> None:
     pure = PureJSON()
-    text = "```" + " " * 5000
+    text = "x" * 40_000
     assert pure.feed(text) == ("", text)
+    assert pure.feed("y") == ("", "y")
 
 
 @pytest.mark.parametrize(
