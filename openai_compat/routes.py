@@ -149,8 +149,18 @@ def _told(route: Route, settings: Settings) -> CompatibleRoute:
     return CompatibleRoute(method=method, path=settings.prefix + shown(path), summary=summary(endpoint), fields=fields)
 
 
+#: fields that do something under a setting only
+_NEEDS: dict[str, Callable[[Settings], bool]] = {
+    "store": lambda settings: settings.store is not None,
+    "metadata": lambda settings: settings.store is not None,
+    "presence_penalty_penalty": lambda settings: settings.sampling.misspelt_presence_penalty,
+}
+
+
 def _field(name: str, row: Field, settings: Settings) -> CompatibleField:
     status: str = row.status
     if status == "policy":  # the setting decides
         status = "refused" if settings.unsupported == "error" else "accepted"
+    elif name in _NEEDS and not _NEEDS[name](settings):
+        status = "accepted"
     return CompatibleField(name=name, status=status, native=row.native or None, note=row.note.replace("``", ""))

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from werkzeug.test import Client
 
-from openai_compat import OpenAICompat, Upstream
+from openai_compat import OpenAICompat, Sampling, Upstream
 from openai_compat.routes import NOT_OFFERED, ROUTES, shown
 from openai_compat.testing import FakeOllama
 from openai_compat.translate.fields import rows
@@ -68,6 +68,20 @@ def test_the_policy_decides(unsupported: str, status: str) -> None:
     assert fields(found, "/v1/chat/completions")["logit_bias"]["status"] == status
     kinds = {field["status"] for route in found["routes"] for field in route["fields"]}
     assert kinds <= {"mapped", "emulated", "accepted", "refused"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "status"),
+    [
+        ("store", {}, "accepted"),
+        ("store", {"store": "sqlite://"}, "emulated"),
+        ("metadata", {}, "accepted"),
+        ("presence_penalty_penalty", {}, "accepted"),
+        ("presence_penalty_penalty", {"sampling": Sampling.v0_1_24()}, "mapped"),
+    ],
+)
+def test_what_does_something_under_a_setting_only(name: str, settings: dict[str, Any], status: str) -> None:
+    assert fields(told(**settings), "/v1/chat/completions")[name]["status"] == status
 
 
 # -- what OpenAI has besides ------------------------------------------------------------------
