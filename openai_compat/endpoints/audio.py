@@ -20,14 +20,15 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply, Text
-from openai_compat.errors import APIError, invalid, missing
+from openai_compat.errors import APIError, answer_too_long, invalid, missing
 from openai_compat.native import messages as native
 from openai_compat.native.backend import Backend
 from openai_compat.native.stream import NativeStream
 from openai_compat.settings import Settings
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import Ignored, accepted, check_number, emulated, mapped, note_effectless, rows
-from openai_compat.translate.turn import Turn, answer_too_long
+from openai_compat.translate.sampling import set_beside
+from openai_compat.translate.turn import Turn
 from openai_compat.translate.usage import count
 
 
@@ -216,10 +217,7 @@ def from_transcription_request(
         sent.options["temperature"] = request.temperature
     if defaults.think is not None:
         sent.think = defaults.think
-    if defaults.keep_alive is not None:
-        sent.keep_alive = defaults.keep_alive
-    if not settings.truncates:
-        sent.truncate = False
+    set_beside(sent, settings, keep_alive=defaults.keep_alive)
     return sent
 
 

@@ -34,7 +34,7 @@ from openai_compat.translate.fields import (
     note_effectless,
     whole,
 )
-from openai_compat.translate.sampling import from_options
+from openai_compat.translate.sampling import from_options, set_beside
 from openai_compat.translate.usage import count
 from openai_compat.wire import json
 
@@ -107,25 +107,19 @@ def from_embedding_request(request: EmbeddingRequest, settings: Settings, ignore
 
     Source: ``EmbeddingsMiddleware``.
     """
-    if not request.model:
-        raise invalid("you must provide a model parameter", "model", "missing_required_parameter")
+    model = models.given(request.model)
     texts = _input(request.input, settings)
     check_ranges(request)
     note_effectless(request, ignored)
-    defaults = models.defaults(request.model, settings)
-    sent = native.EmbedRequest(models.native_name(request.model, settings), texts)
+    defaults = models.defaults(model, settings)
+    sent = native.EmbedRequest(models.native_name(model, settings), texts)
     options = {**defaults.options, **from_options(request.options or {}, settings)}
     if options:
         sent.options = options
-    keep_alive = defaults.keep_alive if request.keep_alive is None else request.keep_alive
-    if keep_alive is not None:
-        sent.keep_alive = keep_alive
     if request.dimensions is not None:
         sent.dimensions = int(request.dimensions)
-    if request.truncate is not None:
-        sent.truncate = request.truncate
-    elif not settings.truncates:
-        sent.truncate = False
+    keep_alive = defaults.keep_alive if request.keep_alive is None else request.keep_alive
+    set_beside(sent, settings, keep_alive=keep_alive, truncate=request.truncate)
     return sent
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from openai_compat.errors import APIError, broken
+from openai_compat.errors import APIError, answer_too_long, broken
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -102,7 +102,7 @@ class Exchange:
         for piece in self:
             size += len(piece)
             if size > limit:
-                raise APIError(502, "The backend's answer is too long.", code="upstream_error", retry=False)
+                raise answer_too_long()
             pieces.append(piece)
         return b"".join(pieces)
 

@@ -199,9 +199,9 @@ class StreamLine(Struct):
         return self.done is not None
 
     @property
-    def is_counted(self) -> bool:
-        """Whether it says how long prompt or answer were."""
-        return self.eval_count is not None or self.prompt_eval_count is not None
+    def is_bare_end(self) -> bool:
+        """Whether it is an end that gives no reason and no counts."""
+        return bool(self.done) and not self.done_reason and self.eval_count is None and self.prompt_eval_count is None
 
 
 class ChatResponse(StreamLine):

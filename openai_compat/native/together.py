@@ -73,9 +73,9 @@ class _InTurn(Generic[L]):
         self._stream: NativeStream[L] | None = None
         self._next()
 
-    def _next(self) -> bool:
+    def _next(self) -> NativeStream[L] | None:
         if not self._openers:
-            return False
+            return None
         self._index, opener = self._openers.popleft()
         try:
             self._stream = opener(Cancel())
@@ -83,7 +83,7 @@ class _InTurn(Generic[L]):
             if self._read:  # tokens were produced: a client that repeats the request pays for them twice
                 error.retry = False
             raise
-        return True
+        return self._stream
 
     @property
     def pending(self) -> bool:
@@ -96,8 +96,8 @@ class _InTurn(Generic[L]):
 
     def __iter__(self) -> Iterator[tuple[int, L]]:
         # The stream is looked at anew after each message: stop() may have ended it meanwhile.
-        while self._stream is not None or self._next():
-            message = next(self._stream, None) if self._stream is not None else None
+        while (stream := self._stream or self._next()) is not None:
+            message = next(stream, None)
             if message is None:
                 self._end()
             else:
@@ -168,8 +168,7 @@ class _SideBySide(Generic[L]):
                 index, message = self._messages.popleft()
                 if len(self._messages) == self._limit - 1:
                     self._changed.notify_all()
-            if not self._cancels[index].is_set:
-                yield index, message
+            yield index, message
 
     def _raise(self) -> None:
         if self._failure is not None:

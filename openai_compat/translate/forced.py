@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from openai_compat.errors import APIError, invalid, missing
+from openai_compat.errors import APIError, failed, invalid, missing
 from openai_compat.native import messages as native
 from openai_compat.translate.calls import calls_schema
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.purejson import Brackets, PureJSON
 from openai_compat.translate.tools import FunctionCallDelta, ToolCallDelta, to_tool_calls
-from openai_compat.translate.turn import Piece, failed
+from openai_compat.translate.turn import Piece
 from openai_compat.wire import json
 
 # -- the request ------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class ForcedTurn:
 
     def _argument(self, text: str) -> list[ToolCallDelta]:
         assert self._brackets is not None
-        end = 0 if self._brackets.closed else self._brackets.feed(text)
+        end = self._brackets.feed(text)
         self._held += text[end:]
         if not end:
             return []

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from openai_compat.errors import APIError
+from openai_compat.errors import APIError, invalid
 from openai_compat.settings import ModelSettings, Settings
 from openai_compat.translate.reasoning import is_level
 from openai_compat.translate.sampling import check_options
@@ -19,6 +19,16 @@ from openai_compat.translate.sampling import check_options
 V = TypeVar("V")
 
 _LATEST = ":latest"
+
+
+def given(model: str | None) -> str:
+    """The name that a client asks for.
+
+    :raises APIError: 400 for none.
+    """
+    if not model:
+        raise invalid("you must provide a model parameter", "model", "missing_required_parameter")
+    return model
 
 
 def native_name(asked: str, settings: Settings) -> str:

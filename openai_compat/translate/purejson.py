@@ -87,7 +87,7 @@ class PureJSON:
 
     def _until_end(self, brackets: Brackets, text: str) -> str:
         """Give fenced JSON up to its last bracket, hold what follows."""
-        end = 0 if brackets.closed else brackets.feed(text)
+        end = brackets.feed(text)
         self._held += text[end:]
         return text[:end]
 
@@ -106,7 +106,7 @@ class Brackets:
         self._is_escaped = False
 
     def feed(self, text: str) -> int:
-        """How much of *text* belongs to the value: all of it, or up to its last bracket."""
+        """How much of *text* belongs to the value: all of it, up to its last bracket, or nothing after that."""
         position = 0
         while position < len(text) and not self.closed:
             if self._is_escaped:

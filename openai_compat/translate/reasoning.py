@@ -6,6 +6,7 @@ Source: ollama ``openai/openai.go`` ``thinkFromReasoningEffort``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from msgspec import UNSET, Struct
@@ -13,7 +14,9 @@ from msgspec import UNSET, Struct
 from openai_compat.errors import APIError, invalid
 from openai_compat.native import messages as native
 from openai_compat.native.backend import Backend
+from openai_compat.native.cancel import Cancel
 from openai_compat.native.stream import NativeStream
+from openai_compat.native.together import Opener
 from openai_compat.translate.fields import Ignored, mapped
 from openai_compat.translate.sampling import SamplingFields
 
@@ -107,6 +110,26 @@ def _level(value: bool | str) -> bool | str:
         text = f'invalid think value: "{str(value)[:64]}" (must be "high", "medium", "low", "max", true, or false)'
         raise invalid(text, "think")
     return value
+
+
+def opener(
+    call: Callable[..., NativeStream[L]],
+    sent: native.ChatRequest | native.GenerateRequest,
+    model: str,
+    asked_by: str | None,
+    backend: Backend,
+    ignored: Ignored,
+) -> Opener[L]:
+    """How one of several streams is opened, by :func:`ask`.
+
+    :param call: sends *sent*: ``backend.chat`` or ``backend.generate``.
+    :param model: the client's name for the model.
+    """
+
+    def open(cancel: Cancel) -> NativeStream[L]:
+        return ask(partial(call, sent, asked=model, cancel=cancel), sent, asked_by, backend, ignored)
+
+    return open
 
 
 def ask(

@@ -112,12 +112,23 @@ def from_keep_alive(
     :param default: ``keep_alive`` of the model's own settings.
     """
     keep_alive = default if request.keep_alive is None else request.keep_alive
-    if keep_alive is not None:
-        target.keep_alive = keep_alive
+    set_beside(target, settings, keep_alive=keep_alive, truncate=request.truncate)
     if request.shift is not None:
         target.shift = request.shift
-    if request.truncate is not None:
-        target.truncate = request.truncate
+
+
+def set_beside(
+    target: native.ChatRequest | native.GenerateRequest | native.EmbedRequest,
+    settings: Settings,
+    *,
+    keep_alive: str | float | None,
+    truncate: bool | None = None,
+) -> None:
+    """Set what every native request may have beside ``options``; if *truncate* is not given, the settings say it."""
+    if keep_alive is not None:
+        target.keep_alive = keep_alive
+    if truncate is not None:
+        target.truncate = truncate
     elif not settings.truncates:
         target.truncate = False
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from openai_compat.errors import APIError, broken
+from openai_compat.errors import broken
 from openai_compat.native import messages as native
 from openai_compat.translate.logprobs import ContentLogprobs
 from openai_compat.translate.purejson import PureJSON
@@ -105,7 +105,7 @@ class Turn:
             return
         message = response.message
         self._told = message is not None and bool(message.content or message.thinking or message.tool_calls)
-        if response.done and not (self._told or response.done_reason or response.is_counted):
+        if response.is_bare_end and not self._told:
             raise broken("The backend answered nothing, and gave no reason.")
         self._told = self._told or response.logprobs is not None
 
@@ -135,13 +135,3 @@ class Turn:
             thinking, content = pure.end()
             piece.thinking += thinking
             piece.content += content
-
-
-def failed(message: str, code: str) -> APIError:
-    """An answer that is not what it had to be: 502, and no reason to pay for it once more."""
-    return APIError(502, message, code=code, retry=False)
-
-
-def answer_too_long() -> APIError:
-    """A native answer that is larger than what may be collected: 502."""
-    return failed("The backend's answer is too long.", "upstream_error")

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from openai_compat.native import messages as native
+from openai_compat.translate.fields import Ignored
 
 #: a count beyond this is no count (F36)
 _MAX_COUNT = 2**53
@@ -36,6 +37,20 @@ class CompletionUsage(Struct):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
+
+
+class StreamOptions(Struct):
+    """``stream_options``, of every endpoint that streams chunks."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+def includes_usage(options: StreamOptions | None, ignored: Ignored) -> bool:
+    """Whether a last chunk with the usage is asked for; what else is asked for is noted."""
+    if options is not None and options.include_obfuscation:
+        ignored.add("stream_options.include_obfuscation")
+    return options is not None and bool(options.include_usage)
 
 
 def to_usage(ends: Iterable[native.StreamLine]) -> CompletionUsage:

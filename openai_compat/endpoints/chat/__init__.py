@@ -22,10 +22,9 @@ from openai_compat.endpoints.chat.answer import (
 from openai_compat.endpoints.chat.kept import keep
 from openai_compat.endpoints.chat.request import Asked, decode, from_chat_request
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply
+from openai_compat.errors import answer_too_long, failed
 from openai_compat.native import messages as native
 from openai_compat.native.backend import Backend
-from openai_compat.native.cancel import Cancel
-from openai_compat.native.stream import NativeStream
 from openai_compat.native.together import Opener, Streams, streams
 from openai_compat.translate import reasoning
 from openai_compat.translate.fields import Ignored
@@ -33,7 +32,7 @@ from openai_compat.translate.forced import ForcedTurn
 from openai_compat.translate.purejson import PureJSON
 from openai_compat.translate.sampling import seeded
 from openai_compat.translate.schemas import Uncheckable
-from openai_compat.translate.turn import Turn, answer_too_long, failed
+from openai_compat.translate.turn import Turn
 
 ChatStreams = Streams[native.ChatResponse]
 
@@ -70,13 +69,7 @@ def create(call: Call, backend: Backend) -> Reply:
 
 
 def _opener(asked: Asked, sent: native.ChatRequest, backend: Backend, ignored: Ignored) -> Opener[native.ChatResponse]:
-    def open(cancel: Cancel) -> NativeStream[native.ChatResponse]:
-        def ask() -> NativeStream[native.ChatResponse]:
-            return backend.chat(sent, asked=asked.model, cancel=cancel)
-
-        return reasoning.ask(ask, sent, asked.think_field, backend, ignored)
-
-    return open
+    return reasoning.opener(backend.chat, sent, asked.model, asked.think_field, backend, ignored)
 
 
 def _turns(call: Call, asked: Asked, n: int, ignored: Ignored) -> list[Choosing]:

@@ -18,6 +18,7 @@ from openai_compat.translate.fields import (
     Ignored,
     Integer,
     accepted,
+    check_number,
     check_ranges,
     counted,
     emulated,
@@ -31,12 +32,8 @@ from openai_compat.translate.metadata import check_metadata
 from openai_compat.translate.sampling import from_keep_alive, from_sampling, is_silent
 from openai_compat.translate.schemas import Checker, Uncheckable, checker
 from openai_compat.translate.tools import FunctionDefinition, ToolDefinition, from_functions, from_tools
+from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
-
-
-class StreamOptions(Struct):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
 
 
 class JSONSchema(Struct):
@@ -173,26 +170,23 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
         is_json=force is None and sent.format is not UNSET,
         checker=_checker(wanted, ignored) if wanted is not None else None,
         stream=bool(request.stream),
-        include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        include_usage=includes_usage(request.stream_options, ignored),
         keep=_kept(request, call, ignored),
     )
 
 
 def _check(request: ChatCompletionRequest, call: Call) -> str:
     """The model's name, if the request is sound so far."""
-    if not request.model:
-        raise invalid("you must provide a model parameter", "model", "missing_required_parameter")
+    model = models.given(request.model)
     if not request.messages:
         code = "missing_required_parameter" if request.messages is None else "empty_array"
         raise invalid("[] is too short - 'messages'", "messages", code)
     if len(request.messages) > call.settings.max_messages:
         raise too_long("messages", call.settings.max_messages, len(request.messages))
     check_ranges(request)
-    limit = call.settings.max_n
-    if request.n is not None and request.n > limit:
-        text = f"integer above maximum value. Expected a value <= {limit}, but got {request.n} instead."
-        raise invalid(f"Invalid 'n': {text}", "n", "integer_above_max_value")
-    return request.model
+    if request.n is not None:
+        check_number("n", request.n, counted("", high=call.settings.max_n))
+    return model
 
 
 def _max_tokens(request: ChatCompletionRequest) -> int | None:
@@ -207,8 +201,6 @@ def _note(request: ChatCompletionRequest, ignored: Ignored) -> None:
         ignored.add("service_tier")
     if set(request.modalities or ()) - {"text"}:
         ignored.unsupported("modalities", "Ollama makes text only.")
-    if request.stream_options and request.stream_options.include_obfuscation:
-        ignored.add("stream_options.include_obfuscation")
     form = request.response_format
     if form is not None and form.json_schema is not None and form.json_schema.description:
         ignored.add("response_format.json_schema.description")

@@ -10,16 +10,14 @@ from contextlib import closing
 from openai_compat.endpoints.completions.answer import Choice, Completion, Form, Writing, joined, to_chunks
 from openai_compat.endpoints.completions.request import Asked, decode, from_completion_request
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply
+from openai_compat.errors import answer_too_long
 from openai_compat.native import messages as native
 from openai_compat.native.backend import Backend
-from openai_compat.native.cancel import Cancel
-from openai_compat.native.stream import NativeStream
-from openai_compat.native.together import Opener, Streams, streams
+from openai_compat.native.together import Streams, streams
 from openai_compat.translate import reasoning
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.logprobs import mean_logprob
 from openai_compat.translate.sampling import seeded
-from openai_compat.translate.turn import answer_too_long
 from openai_compat.translate.usage import to_usage
 
 
@@ -32,7 +30,11 @@ def create(call: Call, backend: Backend) -> Reply:
     ignored = Ignored(call.settings, unknown)
     asked = from_completion_request(request, call, ignored)
     form = Form(call.new_id("cmpl-"), asked.model, call.now, asked.has_logprobs)
-    openers = [_opener(asked, seeded(sent, i), backend, ignored) for sent in asked.sent for i in range(asked.best_of)]
+    openers = [
+        reasoning.opener(backend.generate, seeded(sent, i), asked.model, asked.think_field, backend, ignored)
+        for sent in asked.sent
+        for i in range(asked.best_of)
+    ]
     writings = [Writing(form, echo, is_silent=asked.is_silent) for echo in asked.echoes for _ in range(asked.best_of)]
     source = streams(openers, threads=call.settings.max_n if backend.is_remote else 1)
     if asked.stream:
@@ -41,18 +43,6 @@ def create(call: Call, backend: Backend) -> Reply:
     with closing(source):
         completion = _collect(call, asked, form, source, writings, ignored)
     return Answer(completion, ignored.headers())
-
-
-def _opener(
-    asked: Asked, sent: native.GenerateRequest, backend: Backend, ignored: Ignored
-) -> Opener[native.GenerateResponse]:
-    def open(cancel: Cancel) -> NativeStream[native.GenerateResponse]:
-        def ask() -> NativeStream[native.GenerateResponse]:
-            return backend.generate(sent, asked=asked.model, cancel=cancel)
-
-        return reasoning.ask(ask, sent, asked.think_field, backend, ignored)
-
-    return open
 
 
 def _collect(

@@ -76,7 +76,7 @@ class Writing:
         :raises APIError: 502 for an end that says nothing at all.
         """
         self._told = self._told or bool(response.response or response.thinking or response.logprobs)
-        if response.done and not (self._told or response.done_reason or response.is_counted):
+        if response.is_bare_end and not self._told:
             raise broken("The backend answered nothing, and gave no reason.")
         if self._is_silent:
             if not response.done:

@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from msgspec import UNSET, Raw, Struct, UnsetType, structs
+from msgspec import UNSET, Raw, UnsetType, structs
 
 from openai_compat.endpoints.contract import Call
-from openai_compat.errors import APIError, invalid
+from openai_compat.errors import invalid
 from openai_compat.native import messages as native
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
     Ignored,
     Integer,
     accepted,
+    check_number,
     check_ranges,
     counted,
     emulated,
@@ -27,12 +28,8 @@ from openai_compat.translate.fields import (
     whole,
 )
 from openai_compat.translate.sampling import from_keep_alive, from_sampling, is_silent
+from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
-
-
-class StreamOptions(Struct):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
 
 
 class CompletionRequest(reasoning.ThinkFields):
@@ -85,20 +82,17 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
     Source: ``FromCompleteRequest``.
     """
     settings = call.settings
-    if not request.model:
-        raise invalid("you must provide a model parameter", "model", "missing_required_parameter")
+    model = models.given(request.model)
     prompts = _prompts(request.prompt)
     check_ranges(request)
     n, best_of = _counts(request, len(prompts), call)
     note_effectless(request, ignored)
-    if request.stream_options and request.stream_options.include_obfuscation:
-        ignored.add("stream_options.include_obfuscation")
     has_logprobs = _has_logprobs(request, ignored)
     max_tokens = None if request.max_tokens is None else int(request.max_tokens)
-    defaults = models.defaults(request.model, settings)
+    defaults = models.defaults(model, settings)
     think, think_field = reasoning.think(request, ignored, defaults.think)
     sent = native.GenerateRequest(
-        model=models.native_name(request.model, settings),
+        model=models.native_name(model, settings),
         prompt="",
         options=from_sampling(request, max_tokens, settings, ignored, defaults.options),
     )
@@ -117,7 +111,7 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
         sent.top_logprobs = int(request.logprobs)
     return Asked(
         sent=[structs.replace(sent, prompt=prompt) for prompt in prompts],
-        model=request.model,
+        model=model,
         think_field=think_field,
         n=n,
         best_of=best_of,
@@ -125,7 +119,7 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
         has_logprobs=has_logprobs,
         is_silent=is_silent(request, max_tokens),
         stream=bool(request.stream),
-        include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        include_usage=includes_usage(request.stream_options, ignored),
     )
 
 
@@ -154,8 +148,7 @@ def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, 
     n = int(request.n or 1)
     best_of = int(request.best_of or n)
     for name, value in (("n", n), ("best_of", best_of)):
-        if value > call.settings.max_n:
-            raise _above(name, call.settings.max_n, value)
+        check_number(name, value, counted("", high=call.settings.max_n))
     if best_of < n:
         raise invalid(f"'best_of' must be at least 'n', but got {best_of} and {n}.", "best_of")
     if request.stream and best_of > 1 and request.best_of:
@@ -165,11 +158,6 @@ def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, 
         name = "prompt" if prompts > 1 else "best_of" if best_of > n else "n"
         raise invalid(f"Invalid '{name}': {text}", name, "array_above_max_length")
     return n, best_of
-
-
-def _above(name: str, limit: int, value: int) -> APIError:
-    text = f"integer above maximum value. Expected a value <= {limit}, but got {value} instead."
-    return invalid(f"Invalid '{name}': {text}", name, "integer_above_max_value")
 
 
 def _has_logprobs(request: CompletionRequest, ignored: Ignored) -> bool:
