@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("openai_compat")
 
 T = TypeVar("T")
+L = TypeVar("L", bound=native.StreamLine)
 
 #: set in the environ of translated calls: ``Upstream`` then raises :class:`APIError` instead of answering natively
 TRANSLATED = "openai_compat.translated"
@@ -96,18 +97,13 @@ class Backend:
         :param cancel: ends the call.
         :raises APIError: the native failure, or 502 and 504 for none or no sound answer.
         """
-        exchange = self._call("POST", "/api/chat", request, model=asked or request.model, cancel=cancel)
-        stream = NativeStream(exchange, _decode_chat, max_line=self._settings.max_line, model=asked or request.model)
-        return stream.open()
+        return self._stream("/api/chat", _decode_chat, request, asked or request.model, cancel)
 
     def generate(
         self, request: native.GenerateRequest, *, asked: str | None = None, cancel: Cancel | None = None
     ) -> NativeStream[native.GenerateResponse]:
         """``POST /api/generate``, streamed; as :meth:`chat`."""
-        exchange = self._call("POST", "/api/generate", request, model=asked or request.model, cancel=cancel)
-        model = asked or request.model
-        max_line, path = self._settings.max_line, "POST /api/generate"
-        return NativeStream(exchange, _decode_generate, max_line=max_line, model=model, asked=path).open()
+        return self._stream("/api/generate", _decode_generate, request, asked or request.model, cancel)
 
     def embed(self, request: native.EmbedRequest, *, asked: str | None = None) -> native.EmbedResponse:
         """``POST /api/embed``."""
@@ -158,6 +154,18 @@ class Backend:
             if error.status != 400:
                 raise
         return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(model=model), asked)
+
+    def _stream(
+        self,
+        path: str,
+        decode: Callable[[bytes], L],
+        request: object,
+        model: str,
+        cancel: Cancel | None,
+    ) -> NativeStream[L]:
+        exchange = self._call("POST", path, request, model=model, cancel=cancel)
+        max_line = self._settings.max_line
+        return NativeStream(exchange, decode, max_line=max_line, model=model, asked=f"POST {path}").open()
 
     def _collect(
         self, decode: Callable[[bytes], T], method: str, path: str, request: object = None, model: str | None = None

@@ -11,14 +11,12 @@ constrained so that it becomes a call, not to check it. (So it is for what a gra
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 from msgspec import Raw
 
-from openai_compat.wire import json
+from openai_compat.wire import json, json_pointer
 
 #: where schemas stand within a schema
 _SCHEMA = frozenset(
@@ -178,24 +176,14 @@ class _Tool:
         return None
 
     def _at(self, reference: Any) -> Any:
-        if not isinstance(reference, str) or reference[:2] not in ("#", "#/"):
+        if not isinstance(reference, str):
             return None
         if reference not in self._places:
-            self._places[reference] = _found(self._root, unquote(reference).split("/")[1:])
+            try:
+                self._places[reference] = json_pointer.resolve(self._root, reference)
+            except (ValueError, LookupError):
+                self._places[reference] = None
         return self._places[reference]
-
-
-def _found(part: Any, tokens: list[str]) -> Any:
-    """Follow a JSON pointer."""
-    for token in tokens:
-        name = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(part, dict) and name in part:
-            part = part[name]
-        elif isinstance(part, list) and re.fullmatch("[0-9]{1,6}", name) and int(name) < len(part):
-            part = part[int(name)]
-        else:
-            return None
-    return part
 
 
 def _with_parts(keyword: str, value: Any, write: Callable[[Any], Any]) -> Any:

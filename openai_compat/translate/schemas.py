@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 from openai_compat.translate.evaluation import (
     MAX_NESTING,
@@ -31,6 +29,7 @@ from openai_compat.translate.evaluation import (
     line,
     verdict,
 )
+from openai_compat.wire import json_pointer
 from openai_compat.wire.json import MAX_DEPTH, MAX_VALUES, too_deep
 
 __all__ = ["MAX_NESTING", "MAX_SIZE", "MAX_STEPS", "MAX_TEXT", "Checker", "Uncheckable", "checker"]
@@ -240,15 +239,9 @@ class _Copy:
 
     def _target(self, reference: Any) -> Any:
         """What a reference refers to, which must be a JSON pointer into the schema."""
-        if not isinstance(reference, str) or reference[:2] not in ("#", "#/"):
-            raise Uncheckable("the schema has a $ref that is no JSON pointer into it")
-        found = self._root
-        for part in unquote(reference).split("/")[1:]:
-            name = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, dict) and name in found:
-                found = found[name]
-            elif isinstance(found, list) and re.fullmatch("[0-9]{1,6}", name) and int(name) < len(found):
-                found = found[int(name)]
-            else:
-                raise Uncheckable("the schema has a $ref that leads nowhere")
-        return found
+        try:
+            return json_pointer.resolve(self._root, reference)
+        except ValueError:
+            raise Uncheckable("the schema has a $ref that is no JSON pointer into it") from None
+        except LookupError:
+            raise Uncheckable("the schema has a $ref that leads nowhere") from None
