@@ -11,7 +11,7 @@ import httpx2
 from openai import OpenAI
 
 from openai_compat import OpenAICompat
-from openai_compat.demo import Demo
+from openai_compat.testing.demo import Demo
 
 # httpx2 (not httpx) is what the client sends with. This transport calls the application itself: streams come piece
 # by piece, as over a socket, but no time-out is enforced, so a backend that hangs, hangs the caller.

@@ -2,7 +2,7 @@
 
 import sys
 
-from openai_compat.cli import main
+from openai_compat.server.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -77,16 +77,16 @@ def not_supported(param: str, text: str) -> APIError:
     return APIError(400, f"Unsupported parameter: '{param}'. {text}", param=param, code="unsupported_parameter")
 
 
-def failed(message: str, code: str) -> APIError:
+def invalid_output(message: str, code: str) -> APIError:
     """An answer that is not what it had to be: 502, and no reason to pay for it once more."""
     return APIError(502, message, code=code, retry=False)
 
 
 def answer_too_long() -> APIError:
     """A native answer that is larger than what may be collected: 502."""
-    return failed("The backend's answer is too long.", "upstream_error")
+    return invalid_output("The backend's answer is too long.", "upstream_error")
 
 
-def broken(message: str = "The backend sent an answer that could not be understood.") -> APIError:
+def bad_gateway(message: str = "The backend sent an answer that could not be understood.") -> APIError:
     """The native side failed in a way that repeating may mend: 502."""
     return APIError(502, message, code="upstream_error")

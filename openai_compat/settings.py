@@ -78,9 +78,59 @@ class Sampling:
         )
 
 
+#: Ollama's options and the Go type of each. Source: ``Options``, ``Runner``; option names that are not here are newer.
+OPTION_TYPES: dict[str, str] = {
+    "num_keep": "int",
+    "seed": "int",
+    "num_predict": "int",
+    "top_k": "int",
+    "top_p": "float32",
+    "min_p": "float32",
+    "typical_p": "float32",
+    "repeat_last_n": "int",
+    "temperature": "float32",
+    "repeat_penalty": "float32",
+    "presence_penalty": "float32",
+    "frequency_penalty": "float32",
+    "stop": "[]string",
+    "num_ctx": "int",
+    "num_batch": "int",
+    "num_gpu": "int",
+    "main_gpu": "int",
+    "use_mmap": "bool",
+    "num_thread": "int",
+    "draft_num_predict": "int",
+}
+
+#: the levels of ``think``, beside on and off
+THINK_LEVELS = ("low", "medium", "high", "max")
+
+
+def is_option_value(kind: str, value: object) -> bool:
+    """Return whether a JSON value has one of the Go types of :data:`OPTION_TYPES`."""
+    if kind == "bool":
+        return isinstance(value, bool)
+    if kind == "[]string":
+        return isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if kind == "int":
+        return -(2**63) <= value < 2**63 and value == int(value)
+    return abs(value) < 3.4e38  # float32
+
+
+def is_think_value(value: object) -> bool:
+    """Return whether Ollama knows this value of ``think``."""
+    return isinstance(value, bool) or value in THINK_LEVELS
+
+
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a model is asked with where the request says nothing of it."""
+    """What a model's requests have where the client sets nothing.
+
+    :raises TypeError: the options are no mapping of names.
+    :raises ValueError: a value that no native request could have.
+    """
 
     #: Ollama's options, as ``num_ctx``
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +138,23 @@ class ModelSettings:
     keep_alive: str | float | None = None
     #: on, off, or one of low, medium, high, max
     think: bool | str | None = None
+
+    def __post_init__(self) -> None:
+        options: Any = self.options
+        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+            raise TypeError(f"options must map names to values, not {options!r}")
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+        for name, value in self.options.items():
+            if name in OPTION_TYPES and not is_option_value(OPTION_TYPES[name], value):
+                raise ValueError(f"option {name!r} must be of type {OPTION_TYPES[name]}, not {value!r}")
+        if self.options.get("num_predict") == 0:
+            raise ValueError("num_predict of 0 would leave no text to any request")
+        if type(self.keep_alive) not in (str, int, float, type(None)):
+            raise ValueError(f"keep_alive must be seconds or a duration, not {self.keep_alive!r}")
+        if isinstance(self.keep_alive, float) and not math.isfinite(self.keep_alive):
+            raise ValueError("keep_alive must be finite")
+        if self.think is not None and not is_think_value(self.think):
+            raise ValueError(f"think must be on, off or one of {', '.join(THINK_LEVELS)}, not {self.think!r}")
 
 
 def _env(help: str, default: Any) -> Any:
@@ -182,6 +249,9 @@ class Settings:
             raise ValueError(f"prefix must be empty or begin with '/' and not end with it, not {self.prefix!r}")
         if self.overflow not in (None, "error", "truncate"):
             raise ValueError(f"overflow must be 'error' or 'truncate', not {self.overflow!r}")
+        for name, model in self.models.items():
+            if len(model.options.get("stop") or ()) > self.max_stop:
+                raise ValueError(f"models: {name}: more than {self.max_stop} stop sequences (max_stop)")
         if self.unsupported not in ("warn", "error"):
             raise ValueError(f"unsupported must be 'warn' or 'error', not {self.unsupported!r}")
 
@@ -223,7 +293,10 @@ def _model(name: str, given: Any) -> ModelSettings:
     known = [row.name for row in dataclasses.fields(ModelSettings)]
     if not isinstance(given, Mapping) or set(given) - set(known):
         raise TypeError(f"the settings of the model {name!r} are {', '.join(known)}, not {given!r}")
-    return ModelSettings(**given)
+    try:
+        return ModelSettings(**given)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"models: {name}: {error}") from error
 
 
 class Options(TypedDict, total=False):

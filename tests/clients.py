@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from openai_compat import OpenAICompat
-from openai_compat.demo import Demo
 from openai_compat.testing import FakeOllama
+from openai_compat.testing.demo import Demo
 from tests.servers import live, serving
 
 openai = pytest.importorskip("openai", reason="the package openai is not installed")

@@ -13,7 +13,7 @@ from openai_compat.endpoints.chat.request import ChatCompletionRequest
 from openai_compat.endpoints.completions.request import CompletionRequest
 from openai_compat.endpoints.embeddings import EmbeddingRequest
 from openai_compat.endpoints.stored import UpdateRequest
-from openai_compat.routes import NOT_OFFERED, ROUTES, shown, summary
+from openai_compat.middleware.routes import NOT_OFFERED, ROUTES, shown, summary
 from openai_compat.settings import environment_name, scalars
 from openai_compat.translate.fields import Field, rows
 from openai_compat.translate.listing import ListQuery

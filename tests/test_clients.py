@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from openai_compat.demo import CONTEXT
 from openai_compat.testing import Gate, done, say
+from openai_compat.testing.demo import CONTEXT
 from tests.clients import (  # noqa: F401
     BOTH,
     HELLO,

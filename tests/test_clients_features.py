@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from openai_compat import OpenAICompat
-from openai_compat.demo import instance
 from openai_compat.testing import FakeOllama, done, say
+from openai_compat.testing.demo import instance
 from tests.clients import (  # noqa: F401
     BOTH,
     HELLO,

@@ -13,7 +13,7 @@ import pytest
 
 import openai_compat
 from openai_compat import testing
-from openai_compat.routes import ROUTES
+from openai_compat.middleware.routes import ROUTES
 from openai_compat.translate.fields import rows
 from openai_compat.translate.listing import PageQuery
 from tests.contract import DATA
@@ -79,7 +79,7 @@ def test_the_public_names() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="Upstraem"):
-        openai_compat.Upstraem  # noqa: B018
+        openai_compat.Upstraem
 
 
 def test_the_names_for_tests() -> None:

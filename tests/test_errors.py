@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openai_compat.errors import APIError, broken, invalid, missing, not_supported, too_long
+from openai_compat.errors import APIError, bad_gateway, invalid, missing, not_supported, too_long
 from tests.contract import check
 
 
@@ -18,7 +18,7 @@ def test_the_type_follows_from_the_status(status: int, type: str) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [APIError(500, "x"), invalid("x", "p"), missing("p"), too_long("p", 1, 2), not_supported("p", "x"), broken()],
+    [APIError(500, "x"), invalid("x", "p"), missing("p"), too_long("p", 1, 2), not_supported("p", "x"), bad_gateway()],
 )
 def test_all_four_keys_are_always_there(error: APIError) -> None:
     check("ErrorResponse", error.body())

@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
 from io import BytesIO
 from typing import Annotated, Any
 
@@ -20,16 +18,18 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply, Text
-from openai_compat.errors import APIError, answer_too_long, invalid, missing
-from openai_compat.native import messages as native
-from openai_compat.native.backend import Backend
-from openai_compat.native.stream import NativeStream
+from openai_compat.errors import APIError, invalid, missing
+from openai_compat.generation.choice import ChoiceBuilder
+from openai_compat.generation.parallel import streams
+from openai_compat.generation.run import Run
+from openai_compat.generation.thinking import start_call
+from openai_compat.native import types as native
+from openai_compat.native.client import Backend
+from openai_compat.native.usage import count
 from openai_compat.settings import Settings
-from openai_compat.translate import models, reasoning
+from openai_compat.translate import models
 from openai_compat.translate.fields import Ignored, accepted, check_number, emulated, mapped, note_effectless, rows
 from openai_compat.translate.sampling import set_beside
-from openai_compat.translate.turn import Turn
-from openai_compat.translate.usage import count
 
 
 class TranscriptionRequest(Struct, kw_only=True):
@@ -38,8 +38,8 @@ class TranscriptionRequest(Struct, kw_only=True):
     file: Annotated[bytes | None, mapped("messages[].images")] = None
     model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
     response_format: Annotated[str | None, emulated("``json`` or ``text``; others are refused")] = None
-    language: Annotated[str | None, emulated("said to the model")] = None
-    prompt: Annotated[str | None, emulated("said to the model")] = None
+    language: Annotated[str | None, emulated("added to the prompt")] = None
+    prompt: Annotated[str | None, emulated("added to the prompt")] = None
     temperature: Annotated[float | None, mapped("options.temperature", "0 if not given", low=0, high=1)] = None
     stream: Annotated[bool | None, emulated("``transcript.text.delta`` events")] = None
     languages: Annotated[Any, accepted()] = None
@@ -81,7 +81,7 @@ class TextDone(Struct, kw_only=True):
 
 
 def transcribe(call: Call, backend: Backend) -> Reply:
-    """Write down what is said in a recording.
+    """Transcribe audio.
 
     :raises APIError: 400 naming what is wrong with the form; the native side's failures.
     """
@@ -89,24 +89,26 @@ def transcribe(call: Call, backend: Backend) -> Reply:
     ignored = Ignored(call.settings, unknown)
     sent = from_transcription_request(request, call.settings, ignored)
     try:
-        ask = partial(backend.chat, sent, asked=request.model)
-        stream = reasoning.ask(ask, sent, None, backend, ignored)
+        run = _start(sent, request, call, backend, ignored)
     except APIError as error:
         error.param = "file" if error.param == "messages" else error.param
         raise
-    turn = Turn(call.new_id)
     if request.stream:
-        return EventStream(to_events(stream, turn), stream, ignored.headers(), says_done=False)
-    said: list[str] = []
-    with closing(stream):
-        for response in stream:
-            said.append(turn.feed(response).content)
-            if stream.size > call.settings.max_answer:
-                raise answer_too_long()
-    text = "".join(said).strip()
+        return EventStream(to_events(run), run.streams, ignored.headers(), ends_with_done=False)
+    [choice] = run.finish()
+    text = choice.text.strip()
     if request.response_format == "text":
         return Text(text, ignored.headers())
-    return Answer(Transcription(text, _usage(response)), ignored.headers())
+    return Answer(Transcription(text, _usage(run)), ignored.headers())
+
+
+def _start(
+    sent: native.ChatRequest, request: TranscriptionRequest, call: Call, backend: Backend, ignored: Ignored
+) -> Run[native.ChatResponse]:
+    start = start_call(backend.chat, sent, request.model or "", None, backend.limits, ignored)
+    source = streams([start], threads=1, cancel=backend.cancel)
+    builders = [ChoiceBuilder(call.new_id)]
+    return Run(source, builders, now=call.now, collect=not request.stream, max_answer=call.settings.max_answer)
 
 
 # -- the form ---------------------------------------------------------------------------------
@@ -233,21 +235,19 @@ def _instruction(request: TranscriptionRequest) -> str:
 # -- native → OpenAI --------------------------------------------------------------------------
 
 
-def to_events(stream: NativeStream[native.ChatResponse], turn: Turn) -> Iterator[Sequence[TextDelta | TextDone]]:
+def to_events(run: Run[native.ChatResponse]) -> Iterator[Sequence[TextDelta | TextDone]]:
     """Translate a native stream: a delta a message, then the whole text, without the blanks around it."""
-    said: list[str] = []
-    for response in stream:
-        content = turn.feed(response).content
-        text = content if said else content.lstrip()
+    texts: list[str] = []
+    for _, _, delta in run:
+        text = delta.content if texts else delta.content.lstrip()
         events: list[TextDelta | TextDone] = [TextDelta(delta=text)] if text else []
-        said += [text] if text else []
-        if response.done:
-            events.append(TextDone(text="".join(said).strip(), usage=_usage(response)))
+        texts += [text] if text else []
+        if run.is_complete:
+            events.append(TextDone(text="".join(texts).strip(), usage=_usage(run)))
         yield events
-        if response.done:
-            return
 
 
-def _usage(end: native.ChatResponse) -> TokenUsage:
-    prompt, made = count(end.prompt_eval_count), count(end.eval_count)
-    return TokenUsage(input_tokens=prompt, output_tokens=made, total_tokens=prompt + made)
+def _usage(run: Run[native.ChatResponse]) -> TokenUsage:
+    [final] = run.final_messages
+    prompt, completion = count(final.prompt_eval_count), count(final.eval_count)
+    return TokenUsage(input_tokens=prompt, output_tokens=completion, total_tokens=prompt + completion)

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from openai_compat.errors import APIError
 from openai_compat.settings import Settings
-from openai_compat.store import Store
+from openai_compat.storage.store import Store
 from openai_compat.translate.messages import Fetch
 
 Headers = Sequence[tuple[str, str]]
 
-#: the kind of kept chat completions, for who keeps them and who shows them
+#: the kind of stored chat completions, for who stores them and who lists them
 CHAT_COMPLETION = "chat.completion"
+
+#: ``system_fingerprint`` of every answer, as Ollama's own middleware has it
+SYSTEM_FINGERPRINT = "fp_ollama"
 
 
 @dataclass(frozen=True)
 class Call:
-    """The client's request as values, the clock and the dice."""
+    """The client's request as values, the time, and the source of ids."""
 
     body: bytes
     #: the variable parts of the path
@@ -36,7 +40,7 @@ class Call:
     query: Sequence[tuple[str, str]] = ()
     #: of the body, with its parameters
     content_type: str = ""
-    #: what is kept between requests; None without one
+    #: where objects are stored between requests; None where nothing is
     store: Store | None = None
     #: digest of the caller's key, None where there are no keys
     owner: str | None = None
@@ -69,18 +73,33 @@ class Text:
     headers: Headers = field(default_factory=tuple)
 
 
+class NamedEvent(NamedTuple):
+    """An event with a name, for streams that have ``event:`` lines."""
+
+    name: str
+    data: object
+
+
+def error_events(error: APIError) -> Sequence[object]:
+    """Write a failure as the last event of a stream: OpenAI's error object, as of chat and completions."""
+    return (error.body(),)
+
+
 @dataclass(frozen=True)
 class EventStream:
     """A stream of events: each step gives the events of one native line.
 
-    Events leave when ``source`` has nothing more in hand. A failure is the last event.
+    An event is anything that the JSON encoder takes, or a :class:`NamedEvent`. Events leave when ``source`` has nothing
+    more in hand.
     """
 
     events: Iterator[Sequence[object]]
     source: Source
     headers: Headers = field(default_factory=tuple)
-    #: whether ``[DONE]`` follows the last event
-    says_done: bool = True
+    #: the last events of a stream that fails after its status is out
+    failure_events: Callable[[APIError], Sequence[object]] = error_events
+    #: whether ``[DONE]`` follows the last event of a stream that does not fail
+    ends_with_done: bool = True
 
 
 Reply = Answer | Text | EventStream

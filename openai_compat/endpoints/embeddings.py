@@ -19,9 +19,10 @@ from typing import Annotated, Any
 from msgspec import Raw, Struct, structs
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
-from openai_compat.errors import broken, invalid, too_long
-from openai_compat.native import messages as native
-from openai_compat.native.backend import Backend
+from openai_compat.errors import bad_gateway, invalid, too_long
+from openai_compat.native import types as native
+from openai_compat.native.client import Backend
+from openai_compat.native.usage import count
 from openai_compat.settings import Settings
 from openai_compat.translate import models
 from openai_compat.translate.fields import (
@@ -31,11 +32,11 @@ from openai_compat.translate.fields import (
     check_ranges,
     emulated,
     mapped,
+    mapped_integer,
     note_effectless,
-    whole,
 )
 from openai_compat.translate.sampling import from_options, set_beside
-from openai_compat.translate.usage import count
+from openai_compat.translate.texts import check_texts
 from openai_compat.wire import json
 
 
@@ -45,7 +46,7 @@ class EmbeddingRequest(Struct):
     model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
     input: Annotated[str | list[Any] | None, mapped("input", "texts; token ids are refused")] = None
     encoding_format: Annotated[str | None, emulated("``float`` or ``base64``")] = None
-    dimensions: Annotated[Integer, whole("dimensions", low=1)] = None
+    dimensions: Annotated[Integer, mapped_integer("dimensions", low=1)] = None
     user: Annotated[Any, accepted()] = None
     options: Annotated[dict[str, Raw] | None, mapped("options")] = None
     keep_alive: Annotated[str | float | None, mapped("keep_alive")] = None
@@ -88,10 +89,10 @@ def create(call: Call, backend: Backend) -> Reply:
     vectors: list[Raw] = []
     tokens = 0
     for part in _batches(sent, call.settings.embed_batch):
-        answer = backend.embed(part, asked=request.model)
+        answer = backend.embed(part, model=request.model)
         found = answer.embeddings or []
         if isinstance(part.input, list) and len(found) != len(part.input):
-            raise broken("The backend gave another number of embeddings than it was asked for.")
+            raise bad_gateway("The backend gave another number of embeddings than it was asked for.")
         vectors += found
         tokens += count(answer.prompt_eval_count)
     written = _to_base64 if is_base64 else _checked
@@ -135,13 +136,9 @@ def _input(given: str | list[Any] | None, settings: Settings) -> str | list[str]
         return given or [""]  # Ollama takes "" for no input at all
     if not given:
         raise invalid("invalid input", "input", "missing_required_parameter" if given is None else "empty_array")
-    for i, text in enumerate(given):
-        if isinstance(text, int | list) and not isinstance(text, bool):
-            why = "invalid input type: token ids cannot be embedded, since Ollama takes text only."
-            how = "Send the text itself; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
-            raise invalid(f"{why} {how}", "input", "invalid_type")
-        if not isinstance(text, str):
-            raise invalid(f"invalid input type: expected a string at 'input[{i}]'.", f"input[{i}]", "invalid_type")
+    why = "invalid input type: token ids cannot be embedded, since Ollama takes text only."
+    how = "Send the text itself; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
+    check_texts(given, "input", f"{why} {how}", "invalid input type: expected a string at '{path}'.")
     if len(given) > settings.max_inputs:
         raise too_long("input", settings.max_inputs, len(given))
     return given
@@ -171,14 +168,14 @@ def _floats(vector: Raw) -> list[float]:
             return found
         raise json.Malformed("a number that is out of range")
     except json.Malformed as error:
-        raise broken("The backend gave an embedding that is none.") from error
+        raise bad_gateway("The backend gave a vector that is not a valid embedding.") from error
 
 
 def _to_base64(vector: Raw) -> str:
     """Source: ``floatsToBase64``."""
     packed = array("f", _floats(vector))
     if not math.isfinite(sum(packed)):  # beyond what a float32 holds
-        raise broken("The backend gave an embedding that is none.")
+        raise bad_gateway("The backend gave a vector that is not a valid embedding.")
     if sys.byteorder == "big":
         packed.byteswap()
     return base64.b64encode(packed).decode()

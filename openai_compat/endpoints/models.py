@@ -12,9 +12,9 @@ from msgspec import UNSET, Struct, UnsetType
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
 from openai_compat.errors import APIError
-from openai_compat.native import messages as native
-from openai_compat.native.backend import Backend
-from openai_compat.native.failures import model_not_found
+from openai_compat.native import types as native
+from openai_compat.native.client import Backend
+from openai_compat.native.errors import model_not_found
 from openai_compat.translate import models
 
 
@@ -68,13 +68,13 @@ def retrieve(call: Call, backend: Backend) -> Reply:
 
     :raises APIError: 404 ``model_not_found``.
     """
-    asked = _checked_name(call.path["model"])
-    name = models.native_name(asked, call.settings)
-    shown = backend.show(name, asked=asked)
+    model = _checked_name(call.path["model"])
+    name = models.native_name(model, call.settings)
+    shown = backend.show(name, model=model)
     contexts = backend.context_lengths()
     loaded = contexts.get(name) or contexts.get(f"{name}:latest")
-    context = loaded or _num_ctx(call, asked) or shown.num_ctx
-    return Answer(_to_model(asked, shown, context, now=call.now))
+    context = loaded or _num_ctx(call, model) or shown.num_ctx
+    return Answer(_to_model(model, shown, context, now=call.now))
 
 
 def delete(call: Call, backend: Backend) -> Reply:
@@ -82,22 +82,22 @@ def delete(call: Call, backend: Backend) -> Reply:
 
     :raises APIError: 403; 404 ``model_not_found``.
     """
-    asked = _checked_name(call.path["model"])
+    model = _checked_name(call.path["model"])
     if not call.settings.delete_models:
         raise APIError(403, "Models cannot be deleted here (the setting delete_models allows it).", code="forbidden")
-    if models.native_name(asked, call.settings) != asked:
+    if models.native_name(model, call.settings) != model:
         raise APIError(403, "This name is an alias: it can be taken out of the settings only.", code="forbidden")
-    backend.delete(asked)
-    return Answer(DeletedModel(id=asked))
+    backend.delete(model)
+    return Answer(DeletedModel(id=model))
 
 
-def _num_ctx(call: Call, asked: str) -> int | None:
+def _num_ctx(call: Call, model: str) -> int | None:
     """The context that the model's own settings ask for."""
-    value = models.defaults(asked, call.settings).options.get("num_ctx")
+    value = models.defaults(model, call.settings).options.get("num_ctx")
     return None if value is None else int(value)
 
 
-# What no model is called, and no native server should be asked for.
+# What no model is called, and no native server should be model for.
 _NO_NAME = re.compile(r"[\x00-\x20\x7f\\]|\.\./|://")
 
 

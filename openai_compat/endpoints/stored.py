@@ -14,8 +14,8 @@ from msgspec import Raw, Struct
 
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Answer, Call, Reply
 from openai_compat.errors import APIError, invalid, missing
-from openai_compat.native.backend import Backend
-from openai_compat.store import Kept, Store, StoreFailed, UnknownCursor
+from openai_compat.native.client import Backend
+from openai_compat.storage.store import Store, StoredObject, StoreFailed, UnknownCursor
 from openai_compat.translate.fields import Ignored, emulated
 from openai_compat.translate.listing import ListQuery, PageQuery, from_query, to_page
 from openai_compat.translate.metadata import check_metadata
@@ -131,6 +131,6 @@ def _there(found: T | None, id: str) -> T:
     return found
 
 
-def _body(kept: Kept) -> bytes:
+def _body(kept: StoredObject) -> bytes:
     """The kept JSON, with the metadata of today."""
     return json.encode({**json.members(kept.body), "metadata": kept.metadata})

@@ -13,10 +13,10 @@ from typing import Generic, TypeVar
 
 from msgspec import UNSET
 
-from openai_compat.errors import APIError, broken
-from openai_compat.native import failures
-from openai_compat.native import messages as native
-from openai_compat.native.exchange import Exchange
+from openai_compat.errors import APIError, bad_gateway
+from openai_compat.native import errors
+from openai_compat.native import types as native
+from openai_compat.transport.wsgi_call import WSGICall
 from openai_compat.wire import json
 from openai_compat.wire.ndjson import Lines, LineTooLong
 
@@ -34,18 +34,20 @@ class NativeStream(Generic[L]):
 
     def __init__(
         self,
-        exchange: Exchange,
+        call: WSGICall,
         decode: Callable[[bytes], L],
         *,
         max_line: int,
         model: str | None = None,
-        asked: str = "",
+        operation: str = "",
+        on_end: Callable[[L], object] = lambda message: None,
     ) -> None:
-        self._exchange = exchange
+        self._call = call
         self._decode = decode
         self._splitter = Lines(max_line)
         self._model = model
-        self._asked = asked
+        self._operation = operation
+        self._on_end = on_end
         self._lines: deque[bytes] = deque()
         self._at_end = False
         self._first: L | None = None
@@ -88,7 +90,7 @@ class NativeStream(Generic[L]):
         while not self._lines:
             self._fill()
             if self.size - began > 2 * self._splitter.limit:
-                raise broken("The backend sends blank lines without end.")
+                raise bad_gateway("The backend sends blank lines without end.")
         line = self._lines.popleft()
         try:
             message = self._decode(line)
@@ -96,20 +98,22 @@ class NativeStream(Generic[L]):
             message = self._whole(line, error)
         # Some servers say "error": "" beside every answer.
         if message.error is not UNSET and (message.error or not message.is_answer()):
-            raise failures.from_line(message.error, model=self._model, asked=self._asked)
+            raise errors.from_line(message.error, model=self._model, operation=self._operation)
         if not message.is_answer():
             log.error("the backend sent a line that is no message")
-            raise broken()
+            raise bad_gateway()
         self._given += 1
-        self.done = bool(message.done)
+        if message.done:
+            self.done = True
+            self._on_end(message)
         return message
 
     def _fill(self) -> None:
         if self._at_end:
             log.error("the backend's stream ended before it was done")
-            raise broken("The backend's answer ended before it was complete.")
+            raise bad_gateway("The backend's answer ended before it was complete.")
         try:
-            piece = next(self._exchange, None)
+            piece = next(self._call, None)
             if piece is not None:
                 self.size += len(piece)
                 self._lines.extend(self._splitter.feed(piece))
@@ -117,17 +121,17 @@ class NativeStream(Generic[L]):
             self._at_end = True
             last = self._splitter.end()
         except LineTooLong as error:
-            raise broken("The backend sent a line that is too long.") from error
+            raise bad_gateway("The backend sent a line that is too long.") from error
         if last:
             self._lines.append(last)
 
     def _whole(self, line: bytes, error: json.Malformed) -> L:
         """Take a first line that is no message as the beginning of one document over several lines (F16)."""
-        if self._given or "ndjson" in self._exchange.header("content-type"):
+        if self._given or "ndjson" in self._call.header("content-type"):
             if self._at_end and not self._lines:
-                raise broken("The backend's answer ended before it was complete.") from error
+                raise bad_gateway("The backend's answer ended before it was complete.") from error
             log.error("the backend sent a line that is no message")
-            raise broken() from error
+            raise bad_gateway() from error
         pieces = [line]
         while not self._at_end or self._lines:
             if self._lines:
@@ -135,11 +139,11 @@ class NativeStream(Generic[L]):
             else:
                 self._fill()
             if self.size > self._splitter.limit:
-                raise broken("The backend sent a line that is too long.") from error
+                raise bad_gateway("The backend sent a line that is too long.") from error
         try:
             return self._decode(b"\n".join(pieces))
         except json.Malformed as whole_error:
-            raise failures.unreadable(b"\n".join(pieces), asked=self._asked) from whole_error
+            raise errors.unreadable(b"\n".join(pieces), operation=self._operation) from whole_error
 
     def close(self) -> None:
         """Close the native side: at once, or, when it has said all, after its own end."""
@@ -147,6 +151,6 @@ class NativeStream(Generic[L]):
         ended = self.done and not self._lines and not self._splitter.end()
         self._lines.clear()
         if ended:
-            self._exchange.finish()
+            self._call.finish()
         else:
-            self._exchange.close()
+            self._call.close()

@@ -45,7 +45,7 @@ class Field:
     low: float | None = None
     high: float | None = None
     #: a number without a fraction
-    whole: bool = False
+    is_integer: bool = False
     #: whether giving it changes anything; if not, it is listed as ignored
     effect: bool = True
 
@@ -54,9 +54,9 @@ def mapped(native: str, note: str = "", *, low: float | None = None, high: float
     return Field("mapped", native, note, low, high)
 
 
-def whole(native: str, note: str = "", *, low: float = INT64[0], high: float = INT64[1]) -> Field:
+def mapped_integer(native: str, note: str = "", *, low: float = INT64[0], high: float = INT64[1]) -> Field:
     """A mapped integer."""
-    return Field("mapped", native, note, low, high, whole=True)
+    return Field("mapped", native, note, low, high, is_integer=True)
 
 
 def emulated(note: str, native: str = "") -> Field:
@@ -64,9 +64,9 @@ def emulated(note: str, native: str = "") -> Field:
     return Field("emulated", native, note)
 
 
-def counted(note: str, *, low: float = INT64[0], high: float = INT64[1]) -> Field:
+def emulated_integer(note: str, *, low: float = INT64[0], high: float = INT64[1]) -> Field:
     """An emulated integer."""
-    return Field("emulated", "", note, low, high, whole=True)
+    return Field("emulated", "", note, low, high, is_integer=True)
 
 
 def accepted(note: str = "") -> Field:
@@ -105,31 +105,39 @@ def check_ranges(request: msgspec.Struct) -> None:
         value = getattr(request, name)
         if value is not None:
             value = check_number(name, value, row)
-            if row.whole:
+            if row.is_integer:
                 setattr(request, name, value)
 
 
 def check_number(name: str, value: float, row: Field) -> float:
-    """The number, an ``int`` if its row is whole.
+    """The number, an ``int`` if its row says so.
 
     :raises APIError: 400 for a fraction where none may be, and outside the row's range.
     """
-    kind = "integer" if row.whole else "decimal"
-    if row.whole and isinstance(value, float):
+    kind = "integer" if row.is_integer else "decimal"
+    if row.is_integer and isinstance(value, float):
         if not value.is_integer():
             text = f"Invalid type for '{name}': expected an integer, but got a decimal number instead."
             raise invalid(text, name, "invalid_type")
         value = int(value)
     if row.low is not None and value < row.low:
-        text = f"{kind} below minimum value. Expected a value >= {_said(row.low)}, but got {value} instead."
+        text = f"{kind} below minimum value. Expected a value >= {_limit_text(row.low)}, but got {value} instead."
         raise invalid(f"Invalid '{name}': {text}", name, f"{kind}_below_min_value")
     if row.high is not None and value > row.high:
-        text = f"{kind} above maximum value. Expected a value <= {_said(row.high)}, but got {value} instead."
+        text = f"{kind} above maximum value. Expected a value <= {_limit_text(row.high)}, but got {value} instead."
         raise invalid(f"Invalid '{name}': {text}", name, f"{kind}_above_max_value")
     return value
 
 
-def _said(limit: float) -> str:
+def check_integer(name: str, value: float, *, low: int = INT64[0], high: int = INT64[1]) -> int:
+    """Check a number that must be an integer.
+
+    :raises APIError: 400 for a fraction, and outside the range.
+    """
+    return int(check_number(name, value, Field("emulated", low=low, high=high, is_integer=True)))
+
+
+def _limit_text(limit: float) -> str:
     return str(limit) if isinstance(limit, int) else f"{limit:g}"
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Raw, Struct
 
 from openai_compat.errors import invalid
-from openai_compat.translate.fields import Ignored, check_number, counted, emulated
+from openai_compat.translate.fields import Ignored, check_integer, emulated
 
 Order = Literal["asc", "desc"]
 
@@ -77,7 +77,7 @@ def _order(value: str) -> str:
 def _limit(value: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,9}", value):
         raise invalid("Invalid type for 'limit': expected an integer.", "limit", "invalid_type")
-    limit = int(check_number("limit", int(value), counted("", low=0)))
+    limit = check_integer("limit", int(value), low=0)
     return min(limit or DEFAULT_LIMIT, MAX_LIMIT)
 
 

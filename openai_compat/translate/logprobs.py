@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from openai_compat.native import messages as native
+from openai_compat.native import types as native
 
 #: how OpenAI writes a probability of nothing
 _IMPOSSIBLE = -9999.0

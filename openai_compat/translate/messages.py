@@ -17,7 +17,7 @@ from typing import Any
 from msgspec import Struct
 
 from openai_compat.errors import invalid, missing
-from openai_compat.native import messages as native
+from openai_compat.native import types as native
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_function_call, from_tool_calls
 

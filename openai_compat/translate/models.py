@@ -6,15 +6,12 @@ is none.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from openai_compat.errors import APIError, invalid
+from openai_compat.errors import invalid
 from openai_compat.settings import ModelSettings, Settings
-from openai_compat.translate.reasoning import is_level
-from openai_compat.translate.sampling import check_options
 
 V = TypeVar("V")
 
@@ -63,22 +60,3 @@ def _found(name: str, table: Mapping[str, V]) -> V | None:
             return table[exact]
     matching = [pattern for pattern in table if fnmatchcase(name, pattern)]
     return table[max(matching, key=len)] if matching else None
-
-
-def check_models(settings: Settings) -> None:
-    """
-    :raises ValueError: a model's settings that no native request could hold.
-    """
-    for name, model in settings.models.items():
-        try:
-            check_options(model.options, settings)
-        except APIError as error:
-            raise ValueError(f"models: {name}: {error.message}") from error
-        if model.options.get("num_predict") == 0:
-            raise ValueError(f"models: {name}: num_predict of 0 would leave no text to any request")
-        if isinstance(model.keep_alive, float) and not math.isfinite(model.keep_alive):
-            raise ValueError(f"models: {name}: keep_alive must be finite")
-        if type(model.keep_alive) not in (str, int, float, type(None)):
-            raise ValueError(f"models: {name}: keep_alive must be seconds or a duration, not {model.keep_alive!r}")
-        if model.think is not None and not is_level(model.think):
-            raise ValueError(f"models: {name}: think must be on, off or a level, not {model.think!r}")

@@ -5,22 +5,14 @@ Source: ollama ``openai/openai.go`` ``thinkFromReasoningEffort``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
-from openai_compat.errors import APIError, invalid
-from openai_compat.native import messages as native
-from openai_compat.native.backend import Backend
-from openai_compat.native.cancel import Cancel
-from openai_compat.native.stream import NativeStream
-from openai_compat.native.together import Opener
+from openai_compat.errors import invalid
+from openai_compat.settings import is_think_value
 from openai_compat.translate.fields import Ignored, mapped
 from openai_compat.translate.sampling import SamplingFields
-
-L = TypeVar("L", bound="native.StreamLine")
 
 #: OpenAI's efforts, and those of other servers, as Ollama clamps them
 EFFORTS: dict[str, bool | str] = {
@@ -33,7 +25,6 @@ EFFORTS: dict[str, bool | str] = {
     "xhigh": "max",
     "ultra": "max",
 }
-_LEVELS = ("low", "medium", "high", "max")
 
 
 class Reasoning(Struct):
@@ -100,63 +91,8 @@ def _effort(effort: str, param: str) -> bool | str:
         raise invalid(f'invalid reasoning value: "{effort[:64]}" (must be {known})', param) from None
 
 
-def is_level(value: object) -> bool:
-    """Whether Ollama knows this value of ``think``."""
-    return isinstance(value, bool) or value in _LEVELS
-
-
 def _level(value: bool | str) -> bool | str:
-    if not is_level(value):
+    if not is_think_value(value):
         text = f'invalid think value: "{str(value)[:64]}" (must be "high", "medium", "low", "max", true, or false)'
         raise invalid(text, "think")
     return value
-
-
-def opener(
-    call: Callable[..., NativeStream[L]],
-    sent: native.ChatRequest | native.GenerateRequest,
-    model: str,
-    asked_by: str | None,
-    backend: Backend,
-    ignored: Ignored,
-) -> Opener[L]:
-    """How one of several streams is opened, by :func:`ask`.
-
-    :param call: sends *sent*: ``backend.chat`` or ``backend.generate``.
-    :param model: the client's name for the model.
-    """
-
-    def open(cancel: Cancel) -> NativeStream[L]:
-        return ask(partial(call, sent, asked=model, cancel=cancel), sent, asked_by, backend, ignored)
-
-    return open
-
-
-def ask(
-    open: Callable[[], NativeStream[L]],
-    sent: native.ChatRequest | native.GenerateRequest,
-    asked_by: str | None,
-    backend: Backend,
-    ignored: Ignored,
-) -> NativeStream[L]:
-    """Ask; and ask once more without thinking if the model turns out to have none.
-
-    A model that has none is remembered for a while. Ollama refuses such a request; a client that sends
-    an effort with everything should not be shut out of the models that cannot think.
-
-    :param open: sends *sent* as it is then.
-    :param asked_by: the field of the request that asked for thinking; None if a setting did.
-    """
-    if sent.think is UNSET or sent.think is False:
-        return open()
-    if sent.model not in backend.learnt.cannot_think:
-        try:
-            return open()
-        except APIError as error:
-            if error.status != 400 or "does not support thinking" not in error.message:
-                raise
-            backend.learnt.cannot_think.add(sent.model)
-    if asked_by is not None:
-        ignored.unsupported(asked_by, "The model does not support thinking.")
-    sent.think = UNSET
-    return open()

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from openai_compat.errors import invalid, too_long
-from openai_compat.native import messages as native
-from openai_compat.settings import Sampling, Settings
-from openai_compat.translate.fields import INT64, Field, Ignored, Integer, check_number, mapped, policy, whole
+from openai_compat.native import types as native
+from openai_compat.settings import OPTION_TYPES, Sampling, Settings, is_option_value
+from openai_compat.translate.fields import INT64, Ignored, Integer, check_integer, mapped, mapped_integer, policy
 from openai_compat.wire import json
 
 
@@ -27,7 +27,7 @@ class SamplingFields(Struct):
 
     temperature: Annotated[float | None, mapped("options.temperature", low=0, high=2)] = None
     top_p: Annotated[float | None, mapped("options.top_p", low=0, high=1)] = None
-    seed: Annotated[Integer, whole("options.seed")] = None
+    seed: Annotated[Integer, mapped_integer("options.seed")] = None
     stop: Annotated[str | list[str] | None, mapped("options.stop")] = None
     frequency_penalty: Annotated[float | None, mapped("options.frequency_penalty", low=-2, high=2)] = None
     presence_penalty: Annotated[float | None, mapped("options.presence_penalty", low=-2, high=2)] = None
@@ -37,8 +37,8 @@ class SamplingFields(Struct):
     ] = None
     logit_bias: Annotated[Any, policy("Ollama cannot bias tokens.")] = None
     options: Annotated[dict[str, Raw] | None, mapped("options")] = None
-    num_ctx: Annotated[Integer, whole("options.num_ctx", low=1)] = None
-    top_k: Annotated[Integer, whole("options.top_k")] = None
+    num_ctx: Annotated[Integer, mapped_integer("options.num_ctx", low=1)] = None
+    top_k: Annotated[Integer, mapped_integer("options.top_k")] = None
     min_p: Annotated[float | None, mapped("options.min_p")] = None
     typical_p: Annotated[float | None, mapped("options.typical_p")] = None
     repeat_penalty: Annotated[float | None, mapped("options.repeat_penalty")] = None
@@ -61,7 +61,7 @@ def from_sampling(
 ) -> dict[str, Any]:
     """Map the sampling fields of a request to options.
 
-    :param max_tokens: −1 for no limit, 0 for no text (see :func:`is_silent`), None if not given.
+    :param max_tokens: −1 for no limit, 0 for no text (see :func:`max_tokens_is_zero`), None if not given.
     :param defaults: the options of the model's own settings.
     :raises APIError: 400 for a wrong type inside ``options``, too many stop sequences.
     """
@@ -86,16 +86,16 @@ def from_sampling(
     return options
 
 
-def is_silent(request: SamplingFields, max_tokens: int | None) -> bool:
-    """Whether no text was asked for (``max_tokens: 0``, in either spelling), as to count a prompt."""
+def max_tokens_is_zero(request: SamplingFields, max_tokens: int | None) -> bool:
+    """Return whether no text is wanted (``max_tokens: 0``, in either spelling), as to count the prompt's tokens."""
     if max_tokens is not None:
         return max_tokens == 0
     given = (request.options or {}).get("num_predict")
     return given is not None and json.decode_raw(given) == 0
 
 
-def silence(response: native.StreamLine) -> None:
-    """Make a last line say that nothing was said: nothing was asked for, one token was made."""
+def clear_final_message(response: native.StreamLine) -> None:
+    """Make the last line of ``max_tokens: 0`` report no text: Ollama was sent 1, since 0 means no limit to it."""
     response.logprobs = None
     response.done_reason = "length"
     response.eval_count = 0
@@ -175,24 +175,11 @@ def _stop(stop: str | list[str] | None, settings: Settings, param: str = "stop")
     return stops
 
 
-_INTEGER = Field("mapped", low=INT64[0], high=INT64[1], whole=True)
-
-
-def check_options(options: Mapping[str, Any], settings: Settings) -> None:
-    """Check options that are values already, such as those of a model's own settings.
-
-    :raises APIError: 400 for a wrong type.
-    """
-    for name, value in options.items():
-        if name in native.OPTIONS:
-            _checked_option(name, value, native.OPTIONS[name], settings)
-
-
 def from_options(options: dict[str, Raw], settings: Settings) -> dict[str, Any]:
     """Check the types of the options that we know; those that we do not know go on as they are."""
     checked: dict[str, Any] = {}
     for name, raw in options.items():
-        kind = native.OPTIONS.get(name)
+        kind = OPTION_TYPES.get(name)
         value = json.decode_raw(raw) if kind else raw
         if value is None or bytes(raw).strip() == b"null":
             continue
@@ -203,13 +190,8 @@ def from_options(options: dict[str, Raw], settings: Settings) -> dict[str, Any]:
 def _checked_option(name: str, value: Any, kind: str, settings: Settings) -> Any:
     """Source: ollama ``api/types.go`` ``Options.FromMap``, which answers a wrong type with a 500."""
     param = f"options.{name}"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind == "int" and is_number:
-        return check_number(param, value, _INTEGER)
-    if kind == "float32" and is_number and abs(value) < 3.4e38:
-        return value
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    if kind == "[]string" and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return _stop(value, settings, param)
-    raise invalid(f'option "{name}" must be of type {kind}', param, "invalid_type")
+    if kind == "int" and isinstance(value, int | float) and not isinstance(value, bool):
+        return check_integer(param, value)
+    if not is_option_value(kind, value):
+        raise invalid(f'option "{name}" must be of type {kind}', param, "invalid_type")
+    return _stop(value, settings, param) if kind == "[]string" else value

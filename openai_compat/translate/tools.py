@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from openai_compat.errors import broken, invalid, missing, too_long
-from openai_compat.native import messages as native
+from openai_compat.errors import bad_gateway, invalid, missing, too_long
+from openai_compat.native import types as native
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
 from openai_compat.wire import json
@@ -206,5 +206,5 @@ def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:
     if text[:1] == b'"':  # servers that are halfway to OpenAI send a string
         text = str(json.decode_raw(Raw(text))).encode("utf-8", "replace")
     if not json.is_object(text):
-        raise broken("The backend made a tool call whose arguments are no object.")
+        raise bad_gateway("The backend made a tool call whose arguments are no object.")
     return FunctionCallOut(function.name, text.decode())

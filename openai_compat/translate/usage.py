@@ -9,11 +9,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from openai_compat.native import messages as native
+from openai_compat.native import types as native
+from openai_compat.native.usage import count
 from openai_compat.translate.fields import Ignored
-
-#: a count beyond this is no count (F36)
-_MAX_COUNT = 2**53
 
 
 class PromptTokensDetails(Struct):
@@ -53,21 +51,19 @@ def includes_usage(options: StreamOptions | None, ignored: Ignored) -> bool:
     return options is not None and bool(options.include_usage)
 
 
-def to_usage(ends: Iterable[native.StreamLine]) -> CompletionUsage:
-    """The usage of one done line, or of several together. A count that is absent or absurd is 0."""
+def to_usage(final_messages: Iterable[native.StreamLine]) -> CompletionUsage:
+    """Add up the usage of one or several native calls. A count that is absent or absurd is 0.
+
+    :param final_messages: the last message of each call.
+    """
     prompt = completion = cached = 0
-    for end in ends:
-        prompt += count(end.prompt_eval_count)
-        completion += count(end.eval_count)
-        cached += min(count(end.prompt_eval_cached_count), count(end.prompt_eval_count))
+    for final in final_messages:
+        prompt += count(final.prompt_eval_count)
+        completion += count(final.eval_count)
+        cached += min(count(final.prompt_eval_cached_count), count(final.prompt_eval_count))
     return CompletionUsage(
         prompt, completion, prompt + completion, PromptTokensDetails(cached), CompletionTokensDetails()
     )
-
-
-def count(value: float | None) -> int:
-    """A native count, 0 if it is absent or absurd (F36)."""
-    return int(value) if value is not None and 0 <= value < _MAX_COUNT else 0
 
 
 def to_finish_reason(done_reason: str | None, *, tool_calls: bool) -> str:

@@ -12,6 +12,11 @@ CONTENT_TYPE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
 
 
-def frame(data: bytes) -> bytes:
-    """One whole event: *data* is one line of JSON."""
-    return b"data: " + data + b"\n\n"
+def frame(data: bytes, name: str | None = None) -> bytes:
+    """Write one event: *data* is one line of JSON.
+
+    :param name: of the event, where it has one; no line end may stand in it.
+    """
+    if name is None:
+        return b"data: " + data + b"\n\n"
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

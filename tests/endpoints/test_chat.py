@@ -8,10 +8,10 @@ import pytest
 from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
-from openai_compat.demo import encode
 from openai_compat.testing import FakeOllama, done, say
+from openai_compat.testing.demo import encode
 from tests.contract import check, check_stream, frames, merged, whole
-from tests.endpoints.asking import MESSAGES, TOOLS, answered, ignored, post, streamed
+from tests.endpoints.requests import MESSAGES, TOOLS, answered, ignored, post, streamed
 
 # -- thinking asked of a model that has none --------------------------------------------------
 

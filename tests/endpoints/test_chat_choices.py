@@ -13,7 +13,7 @@ from werkzeug.test import Client
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, Gate, done, say
 from tests.contract import check, check_stream, frames
-from tests.endpoints.asking import MESSAGES, answered, post, refused
+from tests.endpoints.requests import MESSAGES, answered, post, refused
 from tests.servers import live
 
 

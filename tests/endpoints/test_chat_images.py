@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from openai_compat.images import Fetcher
 from openai_compat.testing import FakeOllama
-from tests.endpoints.asking import post, refused
+from openai_compat.transport.images import Fetcher
+from tests.endpoints.requests import post, refused
 from tests.servers import live
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 64
@@ -35,7 +35,7 @@ def test_by_default_a_url_is_refused_and_the_setting_named() -> None:
 
 def test_where_it_is_allowed_the_image_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     # The server of a test is on loopback, which is never asked: only that rule is lifted here.
-    monkeypatch.setattr("openai_compat.images.Fetcher", partial(Fetcher, allowed=lambda address: True))
+    monkeypatch.setattr("openai_compat.transport.images.Fetcher", partial(Fetcher, allowed=lambda address: True))
     fake = FakeOllama()
     with live(pictures) as url:
         response = post(fake, {"fetch_images": True}, messages=asking(f"{url}/a.png"))
@@ -53,7 +53,7 @@ def test_a_private_address_is_not_asked(url: str) -> None:
 
 
 def test_the_limits_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openai_compat.images.Fetcher", partial(Fetcher, allowed=lambda address: True))
+    monkeypatch.setattr("openai_compat.transport.images.Fetcher", partial(Fetcher, allowed=lambda address: True))
     with live(pictures) as url:
         settings = {"fetch_images": True, "max_image": len(PNG) - 1}
         assert refused(settings, messages=asking(f"{url}/a.png"))["code"] == "invalid_image_url"

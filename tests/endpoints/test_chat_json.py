@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from openai_compat.structured import schema_checker as schemas
 from openai_compat.testing import FakeOllama, done, say
-from openai_compat.translate import schemas
 from tests.contract import check, check_stream, frames, merged
-from tests.endpoints.asking import MESSAGES, answered, ignored, post, streamed
+from tests.endpoints.requests import MESSAGES, answered, ignored, post, streamed
 
 SCHEMA = {
     "type": "object",

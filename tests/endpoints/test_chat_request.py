@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openai_compat import Sampling
-from tests.endpoints.asking import MESSAGES, TOOLS, ignored, refused, sent
+from tests.endpoints.requests import MESSAGES, TOOLS, ignored, refused, sent
 
 # -- the request ------------------------------------------------------------------------------
 

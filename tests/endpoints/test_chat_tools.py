@@ -9,7 +9,7 @@ import pytest
 
 from openai_compat.testing import FakeOllama, done, say
 from tests.contract import check, check_stream, frames
-from tests.endpoints.asking import MESSAGES, answered, ignored, post, refused, sent, streamed
+from tests.endpoints.requests import MESSAGES, answered, ignored, post, refused, sent, streamed
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Tells it", "parameters": CITY}}
@@ -23,7 +23,7 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
 
 
-def one_call(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def single_tool_call(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {"name": {"const": name}, "parameters": parameters},
@@ -39,7 +39,7 @@ def one_call(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
 def test_only_the_tool_that_is_allowed_goes_up(choice: Any) -> None:
     found = sent(*CALLED, tools=TOOLS, tool_choice=choice)
     assert found["tools"] == [WEATHER]
-    assert found["format"] == {"anyOf": [one_call("weather", CITY)]}
+    assert found["format"] == {"anyOf": [single_tool_call("weather", CITY)]}
     assert list(found["format"]["anyOf"][0]["properties"]) == ["name", "parameters"]
     assert found["think"] is False
 
@@ -47,7 +47,9 @@ def test_only_the_tool_that_is_allowed_goes_up(choice: Any) -> None:
 def test_required_admits_every_tool() -> None:
     found = sent(*CALLED, tools=TOOLS, tool_choice="required")
     assert found["tools"] == TOOLS
-    assert found["format"] == {"anyOf": [one_call("weather", CITY), one_call("time", {"type": "object"})]}
+    assert found["format"] == {
+        "anyOf": [single_tool_call("weather", CITY), single_tool_call("time", {"type": "object"})]
+    }
 
 
 def test_of_allowed_tools_the_model_may_choose_none() -> None:

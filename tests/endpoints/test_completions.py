@@ -9,10 +9,10 @@ import pytest
 from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
-from openai_compat.demo import encode
 from openai_compat.testing import FakeOllama
+from openai_compat.testing.demo import encode
 from tests.contract import check, check_text_stream, frames
-from tests.endpoints.asking import Completions, Remote, Watched, end, generated, merged_choices, token, write
+from tests.endpoints.requests import Completions, Remote, Watched, end, generated, merged_choices, token, write
 from tests.harness import call, compat
 
 COMPLETIONS = Completions("/v1/completions", "/api/generate", {"model": "demo", "prompt": "Hello"}, end())

@@ -15,7 +15,7 @@ from msgspec import Raw
 from openai_compat.endpoints.embeddings import _to_base64
 from openai_compat.testing import FakeOllama
 from tests.contract import check
-from tests.endpoints.asking import Endpoint
+from tests.endpoints.requests import Endpoint
 from tests.harness import call, compat
 
 EMBEDDINGS = Endpoint("/v1/embeddings", "/api/embed", {"model": "demo-embed", "input": "x"}, {"embeddings": [[0.5]]})

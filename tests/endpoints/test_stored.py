@@ -10,10 +10,10 @@ import pytest
 from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
-from openai_compat.store import StoreFailed
+from openai_compat.storage.store import StoreFailed
 from openai_compat.testing import FakeOllama, done, say
 from tests.contract import check, check_stream
-from tests.endpoints.asking import MESSAGES
+from tests.endpoints.requests import MESSAGES
 
 pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
 
@@ -133,7 +133,7 @@ def test_an_answer_that_cannot_be_kept_is_answered(
     else:
         assert response.headers["openai-compat-ignored"] == "metadata, store"
         assert "metadata" not in response.get_json()
-    assert "could not be kept" in caplog.text
+    assert "could not be stored" in caplog.text
 
 
 # -- listing ----------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from openai_compat.errors import APIError
-from openai_compat.native import messages as native
-from openai_compat.native.exchange import Exchange
+from openai_compat.native import types as native
 from openai_compat.native.stream import NativeStream
+from openai_compat.transport.wsgi_call import WSGICall
 from openai_compat.wire.json import native_decoder
 
 decode = native_decoder(native.ChatResponse)
@@ -30,7 +30,7 @@ def stream(items: list[bytes], content_type: str = "application/x-ndjson", limit
         start_response("200 OK", [("Content-Type", content_type)])
         return items
 
-    return NativeStream(Exchange(app, {}), decode, max_line=limit).open()
+    return NativeStream(WSGICall(app, {}), decode, max_line=limit).open()
 
 
 def contents(found: Any) -> list[str | None]:

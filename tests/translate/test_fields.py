@@ -9,14 +9,14 @@ import pytest
 
 from openai_compat.errors import APIError
 from openai_compat.settings import Settings
-from openai_compat.translate.fields import Field, Ignored, Integer, accepted, check_ranges, mapped, rows, whole
+from openai_compat.translate.fields import Field, Ignored, Integer, accepted, check_ranges, mapped, mapped_integer, rows
 
 
 class Request(msgspec.Struct):
     plain: str = ""
     level: Annotated[float | None, mapped("options.level", low=0, high=2)] = None
-    count: Annotated[Integer, whole("options.count", low=1, high=128)] = None
-    free: Annotated[Integer, whole("options.free")] = None
+    count: Annotated[Integer, mapped_integer("options.count", low=1, high=128)] = None
+    free: Annotated[Integer, mapped_integer("options.free")] = None
     note: Annotated[Any, accepted()] = None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.native.messages import AnswerMessage, ChatResponse, Logprob, TokenLogprob, ToolCall, ToolCallFunction
+from openai_compat.native.types import AnswerMessage, ChatResponse, Logprob, TokenLogprob, ToolCall, ToolCallFunction
 from openai_compat.translate.logprobs import ContentLogprobs, to_logprobs
 from openai_compat.wire.json import encode
 

@@ -10,8 +10,8 @@ from werkzeug.test import Client
 from openai_compat import OpenAICompat, Sampling, Settings
 from openai_compat.settings import ModelSettings
 from openai_compat.testing import FakeOllama, done, say
-from openai_compat.translate.models import aliases, check_models, defaults, native_name
-from tests.endpoints.asking import MESSAGES, answered, ignored, sent, streamed
+from openai_compat.translate.models import aliases, defaults, native_name
+from tests.endpoints.requests import MESSAGES, answered, ignored, sent, streamed
 
 ALIASES = {"gpt-4o": "llama3.2", "gpt-4*": "big", "gpt-*": "small", "*-embed": "embed", "a": "b", "b": "c"}
 
@@ -74,7 +74,7 @@ def test_a_client_s_name_wins_over_the_model_s_own(asked: str, expected: ModelSe
 )
 def test_settings_that_no_request_could_hold_stop_the_start(models: Any) -> None:
     with pytest.raises(ValueError, match="^models: m: "):
-        check_models(Settings(models=models))
+        Settings(models=models)
     with pytest.raises(ValueError, match="^models: m: "):
         OpenAICompat(FakeOllama(), models=models)
 

@@ -7,10 +7,16 @@ from typing import Any
 import pytest
 
 from openai_compat.errors import APIError
-from openai_compat.native import messages as native
+from openai_compat.native import types as native
 from openai_compat.settings import Sampling, Settings
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.sampling import SamplingFields, from_keep_alive, from_sampling, is_silent, silence
+from openai_compat.translate.sampling import (
+    SamplingFields,
+    clear_final_message,
+    from_keep_alive,
+    from_sampling,
+    max_tokens_is_zero,
+)
 from openai_compat.wire.json import encode, request_decoder
 
 decode = request_decoder(SamplingFields)
@@ -84,12 +90,12 @@ def test_num_predict_is_never_0(max_tokens: int | None, fields: dict[str, Any], 
     ],
 )
 def test_no_text_is_asked_for_with_0(max_tokens: int | None, fields: dict[str, Any], expected: bool) -> None:
-    assert is_silent(request(**fields), max_tokens) is expected
+    assert max_tokens_is_zero(request(**fields), max_tokens) is expected
 
 
 def test_the_end_of_a_silent_answer_says_that_nothing_was_said() -> None:
     last = native.ChatResponse(done=True, done_reason="stop", eval_count=1, prompt_eval_count=5, logprobs=[])
-    silence(last)
+    clear_final_message(last)
     assert (last.done_reason, last.eval_count, last.prompt_eval_count, last.logprobs) == ("length", 0, 5, None)
 
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec import UNSET, Raw
 
 from openai_compat.errors import APIError
-from openai_compat.native import messages as native
+from openai_compat.native import types as native
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.tools import ToolDefinition, from_tools, to_deltas, to_tool_calls

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.native.messages import ChatResponse, GenerateResponse
+from openai_compat.native.types import ChatResponse, GenerateResponse
 from openai_compat.translate.usage import to_finish_reason, to_usage
 
 

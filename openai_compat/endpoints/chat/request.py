@@ -12,25 +12,27 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.contract import Call
 from openai_compat.errors import invalid, missing, not_supported, too_long
-from openai_compat.native import messages as native
-from openai_compat.translate import forced, models, reasoning
+from openai_compat.generation.plan import ChatPlan
+from openai_compat.native import types as native
+from openai_compat.structured.schema_checker import Checker, Uncheckable, checker
+from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, ToolChoice, choose, force_call
+from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
     Ignored,
     Integer,
     accepted,
-    check_number,
+    check_integer,
     check_ranges,
-    counted,
     emulated,
+    emulated_integer,
     mapped,
+    mapped_integer,
     note_effectless,
     policy,
-    whole,
 )
 from openai_compat.translate.messages import ChatMessage, from_messages
 from openai_compat.translate.metadata import check_metadata
-from openai_compat.translate.sampling import from_keep_alive, from_sampling, is_silent
-from openai_compat.translate.schemas import Checker, Uncheckable, checker
+from openai_compat.translate.sampling import from_keep_alive, from_sampling, max_tokens_is_zero
 from openai_compat.translate.tools import FunctionDefinition, ToolDefinition, from_functions, from_tools
 from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
@@ -55,25 +57,28 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     messages: Annotated[list[ChatMessage] | None, mapped("messages")] = None
     stream: Annotated[bool | None, emulated("how the answer is sent; the native call always streams")] = None
     stream_options: Annotated[StreamOptions | None, emulated("``include_usage``: a last chunk with the usage")] = None
-    max_completion_tokens: Annotated[Integer, whole("options.num_predict", low=-1)] = None
+    max_completion_tokens: Annotated[Integer, mapped_integer("options.num_predict", low=-1)] = None
     max_tokens: Annotated[
-        Integer, whole("options.num_predict", "unless ``max_completion_tokens`` is given", low=-1)
+        Integer, mapped_integer("options.num_predict", "unless ``max_completion_tokens`` is given", low=-1)
     ] = None
     tools: Annotated[list[ToolDefinition] | None, mapped("tools")] = None
     tool_choice: Annotated[
-        str | forced.ToolChoice | None,
+        str | ToolChoice | None,
         emulated("a forced call is held by ``format``, and checked; best effort with gpt-oss", "format"),
     ] = None
     parallel_tool_calls: Annotated[bool | None, emulated("``false`` passes on the first call only")] = None
-    functions: Annotated[list[FunctionDefinition] | None, mapped("tools", "the old form, in and out")] = None
-    function_call: Annotated[
-        str | forced.NamedFunction | None, emulated("the old form of ``tool_choice``", "format")
+    functions: Annotated[
+        list[FunctionDefinition] | None,
+        mapped("tools", "``functions`` is the predecessor of ``tools``; calls leave as ``function_call``"),
     ] = None
-    n: Annotated[Integer, counted("so many native calls, with seeds ``seed`` + i", low=1)] = None
+    function_call: Annotated[str | NamedFunction | None, emulated("the predecessor of ``tool_choice``", "format")] = (
+        None
+    )
+    n: Annotated[Integer, emulated_integer("so many native calls, with seeds ``seed`` + i", low=1)] = None
     response_format: Annotated[ResponseFormat | None, mapped("format", "``strict`` is checked too")] = None
     format: Annotated[Raw | UnsetType, mapped("format")] = UNSET
     logprobs: Annotated[bool | None, mapped("logprobs")] = None
-    top_logprobs: Annotated[Integer, whole("top_logprobs", low=0, high=20)] = None
+    top_logprobs: Annotated[Integer, mapped_integer("top_logprobs", low=0, high=20)] = None
     modalities: Annotated[list[str] | None, accepted('``["text"]``; others by policy')] = None
     service_tier: Annotated[str | None, accepted("the answer says ``default``")] = None
     store: Annotated[bool | None, emulated("kept where a store is configured, else listed as ignored")] = None
@@ -96,83 +101,94 @@ decode = json.request_decoder(ChatCompletionRequest)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request asks for: the native request, and what its answer must become."""
+class ChatOutput:
+    """In which form the answer leaves, and whether it is stored."""
 
-    sent: native.ChatRequest
-    #: as they came
-    messages: list[ChatMessage]
-    #: the name that the client has for the model
-    model: str
-    #: the field that asked for thinking
-    think_field: str | None
-    n: int
-    forced: forced.Forced | None
-    #: the functions that may be called, where the choice leaves out some; None is no rule
-    allowed: frozenset[str] | None
-    #: at most one call
-    one_call: bool
-    #: calls leave as ``function_call``
-    is_old_form: bool
-    is_silent: bool
-    #: the answer must be JSON
-    is_json: bool
-    checker: Checker | None
     stream: bool
     include_usage: bool
-    #: kept with this metadata; None is not kept
-    keep: dict[str, str] | None
+    #: tool calls leave as ``function_call``
+    uses_functions: bool
+    #: stored with this metadata; None is not stored
+    metadata: dict[str, str] | None
 
 
-def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> Asked:
-    """Map a whole request.
+def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> tuple[ChatPlan, ChatOutput]:
+    """Map a whole request: what it asks of the native side, and the form of its answer.
 
     :raises APIError: 400, naming the field.
 
     Source: ``FromChatRequest``.
     """
-    settings = call.settings
     model = _check(request, call)
     _note(request, ignored)
+    max_tokens = _max_tokens(request)
+    sent, think_field = _native_request(request, model, max_tokens, call, ignored)
+    sent.format, strict_schema = _format(request)
+    uses_functions = bool(request.functions) and not request.tools
+    force = _set_tools(request, sent, call, ignored, uses_functions=uses_functions)
+    if force is not None:
+        strict_schema = None
+        _force(request, sent, force, think_field, ignored, uses_functions=uses_functions)
+    _set_logprobs(request, sent)
+    output = ChatOutput(
+        stream=bool(request.stream),
+        include_usage=includes_usage(request.stream_options, ignored),
+        uses_functions=uses_functions,
+        metadata=_stored_metadata(request, call, ignored),
+    )
+    single_tool_call = uses_functions or request.parallel_tool_calls is False
+    plan = ChatPlan(
+        native_request=sent,
+        model=model,
+        think_field=think_field,
+        n=int(request.n or 1),
+        forced=force,
+        allowed=_allowed(request, sent, uses_functions=uses_functions),
+        single_tool_call=single_tool_call,
+        closes_after_call=single_tool_call and output.stream and not output.include_usage and output.metadata is None,
+        max_tokens_is_zero=max_tokens_is_zero(request, max_tokens),
+        is_json=force is None and sent.format is not UNSET,
+        checker=_checker(strict_schema, ignored) if strict_schema is not None else None,
+    )
+    return plan, output
+
+
+def _native_request(
+    request: ChatCompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
+) -> tuple[native.ChatRequest, str | None]:
+    """The native request so far, without tools and format; and the field that turned thinking on."""
+    settings = call.settings
     defaults = models.defaults(model, settings)
     sent = native.ChatRequest(
         model=models.native_name(model, settings),
         messages=from_messages(request.messages or [], ignored, call.fetch),
-        options=from_sampling(request, _max_tokens(request), settings, ignored, defaults.options),
+        options=from_sampling(request, max_tokens, settings, ignored, defaults.options),
     )
     from_keep_alive(request, sent, settings, defaults.keep_alive)
     think, think_field = reasoning.think(request, ignored, defaults.think)
     if think is not None:
         sent.think = think
-    sent.format, wanted = _format(request)
-    force, is_old_form = _set_tools(request, sent, call, ignored)
-    if force is not None:
-        if sent.format is not UNSET:  # what is forced is a call, in its own form
-            ignored.add("format" if request.response_format is None else "response_format")
-            wanted = None
-        forced.force(sent, force, ignored, "function_call" if is_old_form else "tool_choice")
-        if think and think_field and sent.think is False:
-            ignored.add(think_field)
-        if request.logprobs:
-            ignored.add("logprobs")
-    _set_logprobs(request, sent)
-    return Asked(
-        sent=sent,
-        messages=request.messages or [],
-        model=model,
-        think_field=think_field,
-        n=int(request.n or 1),
-        forced=force,
-        allowed=_allowed(request, sent),
-        one_call=is_old_form or request.parallel_tool_calls is False,
-        is_old_form=is_old_form,
-        is_silent=is_silent(request, _max_tokens(request)),
-        is_json=force is None and sent.format is not UNSET,
-        checker=_checker(wanted, ignored) if wanted is not None else None,
-        stream=bool(request.stream),
-        include_usage=includes_usage(request.stream_options, ignored),
-        keep=_kept(request, call, ignored),
-    )
+    return sent, think_field
+
+
+def _force(
+    request: ChatCompletionRequest,
+    sent: native.ChatRequest,
+    force: ForcedChoice,
+    think_field: str | None,
+    ignored: Ignored,
+    *,
+    uses_functions: bool,
+) -> None:
+    """Make the native request admit the forced call only, and list what it switches off."""
+    if sent.format is not UNSET:  # the format of a forced call is the call's own
+        ignored.add("format" if request.response_format is None else "response_format")
+    wants_thinking = sent.think is not UNSET and sent.think is not False
+    force_call(sent, force, ignored, "function_call" if uses_functions else "tool_choice")
+    if wants_thinking and think_field and sent.think is False:
+        ignored.add(think_field)
+    if request.logprobs:
+        ignored.add("logprobs")
 
 
 def _check(request: ChatCompletionRequest, call: Call) -> str:
@@ -185,7 +201,7 @@ def _check(request: ChatCompletionRequest, call: Call) -> str:
         raise too_long("messages", call.settings.max_messages, len(request.messages))
     check_ranges(request)
     if request.n is not None:
-        check_number("n", request.n, counted("", high=call.settings.max_n))
+        check_integer("n", request.n, high=call.settings.max_n)
     return model
 
 
@@ -206,7 +222,7 @@ def _note(request: ChatCompletionRequest, ignored: Ignored) -> None:
         ignored.add("response_format.json_schema.description")
 
 
-def _kept(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> dict[str, str] | None:
+def _stored_metadata(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> dict[str, str] | None:
     if request.store and call.store is not None:
         return check_metadata(request.metadata or {})
     for name, value in (("store", request.store), ("metadata", request.metadata)):
@@ -219,18 +235,17 @@ def _kept(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> dict[
 
 
 def _set_tools(
-    request: ChatCompletionRequest, sent: native.ChatRequest, call: Call, ignored: Ignored
-) -> tuple[forced.Forced | None, bool]:
-    """Set the tools that may be called; the call that is forced; and whether the request is in the old form."""
+    request: ChatCompletionRequest, sent: native.ChatRequest, call: Call, ignored: Ignored, *, uses_functions: bool
+) -> ForcedChoice | None:
+    """Set the tools that may be called; the call that is forced, if one is."""
     choice, param = request.tool_choice, "tool_choice"
-    is_old_form = bool(request.functions) and not request.tools
-    if is_old_form:
+    if uses_functions:
         if choice not in (None, "none", "auto"):
             raise invalid(
                 "Invalid 'tool_choice': it needs 'tools'; 'function_call' goes with 'functions'.", "tool_choice"
             )
         tools = from_functions(request.functions or [], call.settings, ignored)
-        choice, param = "none" if choice == "none" else _old_choice(request.function_call), "function_call"
+        choice, param = "none" if choice == "none" else _function_choice(request.function_call), "function_call"
     else:
         if request.functions and "none" not in (choice, request.function_call):
             raise not_supported("functions", "It cannot be given together with 'tools'.")
@@ -240,23 +255,25 @@ def _set_tools(
             if getattr(request, name):
                 ignored.add(name)
         tools = from_tools(request.tools or [], call.settings, ignored)
-    tools, force = forced.choose(choice, tools, param)
+    tools, force = choose(choice, tools, param)
     if tools:
         sent.tools = tools
-    return force, is_old_form
+    return force
 
 
-def _allowed(request: ChatCompletionRequest, sent: native.ChatRequest) -> frozenset[str] | None:
+def _allowed(
+    request: ChatCompletionRequest, sent: native.ChatRequest, *, uses_functions: bool
+) -> frozenset[str] | None:
     """The functions that a choice leaves, where it leaves out some."""
-    choice = request.function_call if request.functions and not request.tools else request.tool_choice
-    if choice != "none" and not (isinstance(choice, forced.ToolChoice) and choice.type == "allowed_tools"):
+    choice = request.function_call if uses_functions else request.tool_choice
+    if choice != "none" and not (isinstance(choice, ToolChoice) and choice.type == "allowed_tools"):
         return None
     return frozenset(tool.function.name for tool in sent.tools or ())
 
 
-def _old_choice(choice: str | forced.NamedFunction | None) -> str | forced.ToolChoice | None:
-    if isinstance(choice, forced.NamedFunction):
-        return forced.ToolChoice("function", choice)
+def _function_choice(choice: str | NamedFunction | None) -> str | ToolChoice | None:
+    if isinstance(choice, NamedFunction):
+        return ToolChoice("function", choice)
     if choice not in (None, "none", "auto"):
         supported = "Supported values are: 'none' and 'auto'."
         raise invalid(f"Invalid value: '{str(choice)[:64]}'. {supported}", "function_call")

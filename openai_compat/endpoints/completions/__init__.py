@@ -5,20 +5,19 @@ Source: ollama ``middleware/openai.go`` ``CompletionsMiddleware`` (at fb3076099)
 
 from __future__ import annotations
 
-from contextlib import closing
-
-from openai_compat.endpoints.completions.answer import Choice, Completion, Form, Writing, joined, to_chunks
-from openai_compat.endpoints.completions.request import Asked, decode, from_completion_request
+from openai_compat.endpoints.completions.answer import ResponseEnvelope, to_chunks, to_completion
+from openai_compat.endpoints.completions.request import CompletionPlan, decode, from_completion_request
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply
-from openai_compat.errors import answer_too_long
-from openai_compat.native import messages as native
-from openai_compat.native.backend import Backend
-from openai_compat.native.together import Streams, streams
-from openai_compat.translate import reasoning
+from openai_compat.generation.choice import TextChoiceBuilder
+from openai_compat.generation.collected import CollectedChoice
+from openai_compat.generation.parallel import streams
+from openai_compat.generation.run import Run
+from openai_compat.generation.thinking import start_call
+from openai_compat.native import types as native
+from openai_compat.native.client import Backend
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.logprobs import mean_logprob
 from openai_compat.translate.sampling import seeded
-from openai_compat.translate.usage import to_usage
 
 
 def create(call: Call, backend: Backend) -> Reply:
@@ -28,66 +27,45 @@ def create(call: Call, backend: Backend) -> Reply:
     """
     request, unknown = decode(call.body)
     ignored = Ignored(call.settings, unknown)
-    asked = from_completion_request(request, call, ignored)
-    form = Form(call.new_id("cmpl-"), asked.model, call.now, asked.has_logprobs)
-    openers = [
-        reasoning.opener(backend.generate, seeded(sent, i), asked.model, asked.think_field, backend, ignored)
-        for sent in asked.sent
-        for i in range(asked.best_of)
-    ]
-    writings = [Writing(form, echo, is_silent=asked.is_silent) for echo in asked.echoes for _ in range(asked.best_of)]
-    source = streams(openers, threads=call.settings.max_n if backend.is_remote else 1)
-    if asked.stream:
-        chunks = to_chunks(form, source, writings, include_usage=asked.include_usage)
-        return EventStream(chunks, source, ignored.headers())
-    with closing(source):
-        completion = _collect(call, asked, form, source, writings, ignored)
-    return Answer(completion, ignored.headers())
-
-
-def _collect(
-    call: Call,
-    asked: Asked,
-    form: Form,
-    source: Streams[native.GenerateResponse],
-    writings: list[Writing],
-    ignored: Ignored,
-) -> Completion:
-    """All texts, prompt by prompt."""
-    parts: list[list[Choice]] = [[] for _ in writings]
-    ends: list[native.GenerateResponse] = []
-    created = None
-    for index, response in source:
-        if created is None:
-            created = native.unix_time(response.created_at, call.now)
-        choice = writings[index].feed(index, response)
-        if choice is not None:
-            parts[index].append(choice)
-        if source.size > call.settings.max_answer:
-            raise answer_too_long()
-        if response.done:
-            ends.append(response)
-            if len(ends) == len(writings):
-                break
+    plan = from_completion_request(request, call, ignored)
+    envelope = ResponseEnvelope(call.new_id("cmpl-"), plan.model, plan.has_logprobs)
+    run = _start(plan, call, backend, ignored)
+    if plan.stream:
+        chunks = to_chunks(envelope, run, include_usage=plan.include_usage)
+        return EventStream(chunks, run.streams, ignored.headers())
+    choices = run.finish()
     chosen = [
-        index for first in range(0, len(writings), asked.best_of) for index in _best(asked, writings, first, ignored)
+        choice
+        for first in range(0, len(choices), plan.best_of)
+        for choice in _best(plan, choices[first : first + plan.best_of], ignored)
     ]
-    return Completion(
-        id=form.id,
-        created=call.now if created is None else created,
-        model=form.model,
-        choices=[joined(parts[index], i) for i, index in enumerate(chosen)],
-        usage=to_usage(ends),
-    )
+    return Answer(to_completion(envelope, run, chosen), ignored.headers())
 
 
-def _best(asked: Asked, writings: list[Writing], first: int, ignored: Ignored) -> list[int]:
-    """The ``n`` texts of one prompt with the highest mean log-probability, the best one first."""
-    indexes = range(first, first + asked.best_of)
-    if asked.best_of == asked.n:
-        return list(indexes)
-    means = {index: mean_logprob(writings[index].logprobs) for index in indexes}
-    if all(mean is None for mean in means.values()):
+def _start(plan: CompletionPlan, call: Call, backend: Backend, ignored: Ignored) -> Run[native.GenerateResponse]:
+    """Start a native call for each prompt and choice, prompt by prompt."""
+    start_calls = [
+        start_call(backend.generate, seeded(request, index), plan.model, plan.think_field, backend.limits, ignored)
+        for request in plan.native_requests
+        for index in range(plan.best_of)
+    ]
+    builders = [
+        TextChoiceBuilder(echo, max_tokens_is_zero=plan.max_tokens_is_zero)
+        for echo in plan.echoes
+        for _ in range(plan.best_of)
+    ]
+    threads = call.settings.max_n if backend.is_remote else 1
+    source = streams(start_calls, threads=threads, cancel=backend.cancel)
+    return Run(source, builders, now=call.now, collect=not plan.stream, max_answer=call.settings.max_answer)
+
+
+def _best(plan: CompletionPlan, choices: list[CollectedChoice], ignored: Ignored) -> list[CollectedChoice]:
+    """The ``n`` choices of one prompt with the highest mean log-probability, the best one first."""
+    if plan.best_of == plan.n:
+        return choices
+    means = [mean_logprob(choice.logprobs) for choice in choices]
+    if all(mean is None for mean in means):
         ignored.add("best_of", "The backend gives no log-probabilities.")
-    known = {index: float("-inf") if mean is None else mean for index, mean in means.items()}
-    return sorted(indexes, key=lambda index: -known[index])[: asked.n]
+    known = [float("-inf") if mean is None else mean for mean in means]
+    order = sorted(range(len(choices)), key=lambda index: -known[index])
+    return [choices[index] for index in order[: plan.n]]

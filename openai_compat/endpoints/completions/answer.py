@@ -6,18 +6,18 @@ are there, thinking is not, usage is null until it is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from msgspec import UNSET, Struct, UnsetType
 
-from openai_compat.errors import broken
-from openai_compat.native import messages as native
-from openai_compat.translate.logprobs import ContentLogprobs, LegacyLogprobs, characters, to_legacy_logprobs
-from openai_compat.translate.sampling import silence
-from openai_compat.translate.usage import CompletionUsage, to_finish_reason, to_usage
-
-FINGERPRINT = "fp_ollama"
+from openai_compat.endpoints.contract import SYSTEM_FINGERPRINT
+from openai_compat.generation.collected import CollectedChoice
+from openai_compat.generation.run import Run
+from openai_compat.native import types as native
+from openai_compat.translate.choice_delta import ChoiceDelta
+from openai_compat.translate.logprobs import LegacyLogprobs, characters, to_legacy_logprobs
+from openai_compat.translate.usage import CompletionUsage, to_usage
 
 
 class Choice(Struct, kw_only=True):
@@ -35,74 +35,38 @@ class Completion(Struct, kw_only=True):
     #: Unix seconds
     created: int
     model: str
-    system_fingerprint: str = FINGERPRINT
+    system_fingerprint: str = SYSTEM_FINGERPRINT
     choices: list[Choice]
     #: null on all chunks but the last if usage was asked for, else absent
     usage: CompletionUsage | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True)
-class Form:
+class ResponseEnvelope:
     """What all chunks of an answer share."""
 
     id: str
-    #: the name that the client has for the model
+    #: the client's name for the model
     model: str
-    #: Unix seconds; used where the first message has no ``created_at``
-    now: int
     has_logprobs: bool
 
 
-class Writing:
-    """One text, as it grows: native messages in, what each adds out.
+def to_completion(
+    envelope: ResponseEnvelope, run: Run[native.GenerateResponse], choices: Sequence[CollectedChoice]
+) -> Completion:
+    """Make the completion of a run that has ended.
 
-    :param echo: what stands before it.
-    :param is_silent: nothing was asked for: pass on the end only.
+    :param choices: those of the run that were chosen, in order.
+
+    Source: ``ToCompletion``.
     """
-
-    def __init__(self, form: Form, echo: str, *, is_silent: bool) -> None:
-        self._form = form
-        self._echo = echo
-        self._is_silent = is_silent
-        self._kept = ContentLogprobs()
-        self._offset = 0
-        self._told = False
-        #: of every token of the text
-        self.logprobs: list[native.Logprob] = []
-
-    def feed(self, index: int, response: native.GenerateResponse) -> Choice | None:
-        """What a message adds; None for one that adds nothing.
-
-        :raises APIError: 502 for an end that says nothing at all.
-        """
-        self._told = self._told or bool(response.response or response.thinking or response.logprobs)
-        if response.is_bare_end and not self._told:
-            raise broken("The backend answered nothing, and gave no reason.")
-        if self._is_silent:
-            if not response.done:
-                return None
-            silence(response)
-            response.response = ""
-        text = response.response or ""
-        entries = self._kept.of(response, text, response.thinking or "")
-        self.logprobs += entries
-        text, self._echo = self._echo + text, ""
-        if not (text or entries or response.done):
-            return None
-        logprobs = None
-        if self._form.has_logprobs:
-            logprobs = to_legacy_logprobs(entries, self._offset)
-            self._offset += sum(map(characters, entries))
-        reason = to_finish_reason(response.done_reason, tool_calls=False) if response.done else None
-        return Choice(text=text, index=index, logprobs=logprobs, finish_reason=reason)
+    made = [_to_choice(envelope, index, choice, 0) for index, choice in enumerate(choices)]
+    usage = to_usage(run.final_messages)
+    return Completion(id=envelope.id, created=run.created, model=envelope.model, choices=made, usage=usage)
 
 
 def to_chunks(
-    form: Form,
-    messages: Iterable[tuple[int, native.GenerateResponse]],
-    writings: Sequence[Writing],
-    *,
-    include_usage: bool = False,
+    envelope: ResponseEnvelope, run: Run[native.GenerateResponse], *, include_usage: bool = False
 ) -> Iterator[list[Completion]]:
     """Translate native streams; each step gives the chunks of one native message.
 
@@ -110,37 +74,33 @@ def to_chunks(
 
     Source: ``ToCompleteChunk``; ``CompleteWriter``.
     """
-    created = None
-    ends: list[native.GenerateResponse] = []
     usage = None if include_usage else UNSET
-    for index, response in messages:
-        if created is None:
-            created = native.unix_time(response.created_at, form.now)
+    offsets = [0] * len(run.builders)
+    for index, _, delta in run:
         chunks = []
-        choice = writings[index].feed(index, response)
-        if choice is not None:
-            chunks = [Completion(id=form.id, created=created, model=form.model, choices=[choice], usage=usage)]
-        if response.done:
-            ends.append(response)
-        is_last = len(ends) == len(writings)
-        if is_last and include_usage:
-            total = to_usage(ends)
-            chunks.append(Completion(id=form.id, created=created, model=form.model, choices=[], usage=total))
+        if delta.content or delta.logprobs or delta.finish_reason is not None:
+            choices = [_to_choice(envelope, index, delta, offsets[index])]
+            offsets[index] += sum(map(characters, delta.logprobs))
+            chunks = [_chunk(envelope, run, choices, usage)]
+        if run.is_complete and include_usage:
+            chunks.append(_chunk(envelope, run, [], to_usage(run.final_messages)))
         yield chunks
-        if is_last:
-            return
 
 
-def joined(parts: Sequence[Choice], index: int) -> Choice:
-    """One choice of the parts of its text."""
-    told = [part.logprobs for part in parts if part.logprobs is not None]
-    logprobs = None
-    if told:
-        logprobs = LegacyLogprobs([], [], [], [])
-        for part in told:
-            logprobs.tokens += part.tokens
-            logprobs.token_logprobs += part.token_logprobs
-            logprobs.top_logprobs += part.top_logprobs
-            logprobs.text_offset += part.text_offset
-    text = "".join(part.text for part in parts)
-    return Choice(text=text, index=index, logprobs=logprobs, finish_reason=parts[-1].finish_reason)
+def _chunk(
+    envelope: ResponseEnvelope,
+    run: Run[native.GenerateResponse],
+    choices: list[Choice],
+    usage: CompletionUsage | UnsetType | None,
+) -> Completion:
+    return Completion(id=envelope.id, created=run.created, model=envelope.model, choices=choices, usage=usage)
+
+
+def _to_choice(envelope: ResponseEnvelope, index: int, part: CollectedChoice | ChoiceDelta, offset: int) -> Choice:
+    """A choice, or what a chunk adds to it.
+
+    :param offset: where its first token begins in the text, in characters.
+    """
+    text = part.text if isinstance(part, CollectedChoice) else part.content
+    logprobs = to_legacy_logprobs(part.logprobs, offset) if envelope.has_logprobs else None
+    return Choice(text=text, index=index, logprobs=logprobs, finish_reason=part.finish_reason)

@@ -13,21 +13,22 @@ from msgspec import UNSET, Raw, UnsetType, structs
 
 from openai_compat.endpoints.contract import Call
 from openai_compat.errors import invalid
-from openai_compat.native import messages as native
+from openai_compat.native import types as native
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
     Ignored,
     Integer,
     accepted,
-    check_number,
+    check_integer,
     check_ranges,
-    counted,
     emulated,
+    emulated_integer,
     mapped,
+    mapped_integer,
     note_effectless,
-    whole,
 )
-from openai_compat.translate.sampling import from_keep_alive, from_sampling, is_silent
+from openai_compat.translate.sampling import from_keep_alive, from_sampling, max_tokens_is_zero
+from openai_compat.translate.texts import check_texts
 from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
 
@@ -40,11 +41,11 @@ class CompletionRequest(reasoning.ThinkFields):
         str | list[Any] | None, mapped("prompt", "one native call for each of a list; token ids are refused")
     ] = None
     suffix: Annotated[str | None, mapped("suffix")] = None
-    max_tokens: Annotated[Integer, whole("options.num_predict", low=-1)] = None
-    n: Annotated[Integer, counted("so many native calls a prompt, with seeds ``seed`` + i", low=1)] = None
-    best_of: Annotated[Integer, counted("the best by mean log-probability; not with ``stream``", low=0)] = None
+    max_tokens: Annotated[Integer, mapped_integer("options.num_predict", low=-1)] = None
+    n: Annotated[Integer, emulated_integer("so many native calls a prompt, with seeds ``seed`` + i", low=1)] = None
+    best_of: Annotated[Integer, emulated_integer("the best by mean log-probability; not with ``stream``", low=0)] = None
     echo: Annotated[bool | None, emulated("the prompt before the text; not with ``logprobs``")] = None
-    logprobs: Annotated[Integer, whole("top_logprobs", "in the legacy form", low=0, high=5)] = None
+    logprobs: Annotated[Integer, mapped_integer("top_logprobs", "in the legacy form", low=0, high=5)] = None
     stream: Annotated[bool | None, emulated("how the answer is sent; the native call always streams")] = None
     stream_options: Annotated[StreamOptions | None, emulated("``include_usage``: a last chunk with the usage")] = None
     raw: Annotated[bool | None, mapped("raw", "skips the model's template")] = None
@@ -56,32 +57,32 @@ decode = json.request_decoder(CompletionRequest)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request asks for: a native request for each prompt, and what their answers must become."""
+class CompletionPlan:
+    """What a request asks of the native side, a call for each prompt and choice, and the form of its answer."""
 
-    sent: list[native.GenerateRequest]
-    #: the name that the client has for the model
+    native_requests: list[native.GenerateRequest]
+    #: the client's name for the model
     model: str
+    #: the request's field that turned thinking on
     think_field: str | None
     #: choices of each prompt, and how many are made to choose them from
     n: int
     best_of: int
-    #: what stands before each text
+    #: what stands before the text of each prompt
     echoes: list[str]
     has_logprobs: bool
-    is_silent: bool
+    max_tokens_is_zero: bool
     stream: bool
     include_usage: bool
 
 
-def from_completion_request(request: CompletionRequest, call: Call, ignored: Ignored) -> Asked:
+def from_completion_request(request: CompletionRequest, call: Call, ignored: Ignored) -> CompletionPlan:
     """Map a whole request.
 
     :raises APIError: 400, naming the field.
 
     Source: ``FromCompleteRequest``.
     """
-    settings = call.settings
     model = models.given(request.model)
     prompts = _prompts(request.prompt)
     check_ranges(request)
@@ -89,6 +90,30 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
     note_effectless(request, ignored)
     has_logprobs = _has_logprobs(request, ignored)
     max_tokens = None if request.max_tokens is None else int(request.max_tokens)
+    sent, think_field = _native_request(request, model, max_tokens, call, ignored)
+    if has_logprobs or best_of > n:
+        sent.logprobs = True
+    if has_logprobs and request.logprobs:
+        sent.top_logprobs = int(request.logprobs)
+    return CompletionPlan(
+        native_requests=[structs.replace(sent, prompt=prompt) for prompt in prompts],
+        model=model,
+        think_field=think_field,
+        n=n,
+        best_of=best_of,
+        echoes=prompts if request.echo else [""] * len(prompts),
+        has_logprobs=has_logprobs,
+        max_tokens_is_zero=max_tokens_is_zero(request, max_tokens),
+        stream=bool(request.stream),
+        include_usage=includes_usage(request.stream_options, ignored),
+    )
+
+
+def _native_request(
+    request: CompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
+) -> tuple[native.GenerateRequest, str | None]:
+    """The native request, still without a prompt; and the field that turned thinking on."""
+    settings = call.settings
     defaults = models.defaults(model, settings)
     think, think_field = reasoning.think(request, ignored, defaults.think)
     sent = native.GenerateRequest(
@@ -105,22 +130,7 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
         sent.raw = request.raw
     if json.text_of(request.format):
         sent.format = request.format
-    if has_logprobs or best_of > n:
-        sent.logprobs = True
-    if has_logprobs and request.logprobs:
-        sent.top_logprobs = int(request.logprobs)
-    return Asked(
-        sent=[structs.replace(sent, prompt=prompt) for prompt in prompts],
-        model=model,
-        think_field=think_field,
-        n=n,
-        best_of=best_of,
-        echoes=prompts if request.echo else [""] * len(prompts),
-        has_logprobs=has_logprobs,
-        is_silent=is_silent(request, max_tokens),
-        stream=bool(request.stream),
-        include_usage=includes_usage(request.stream_options, ignored),
-    )
+    return sent, think_field
 
 
 def _prompts(given: str | list[Any] | None) -> list[str]:
@@ -131,13 +141,8 @@ def _prompts(given: str | list[Any] | None) -> list[str]:
         raise invalid(
             "Invalid 'prompt': empty array. Expected an array with minimum length 1.", "prompt", "empty_array"
         )
-    for i, prompt in enumerate(given):
-        if isinstance(prompt, int | list) and not isinstance(prompt, bool):
-            text = "Token ids cannot be completed, since Ollama takes text only. Send the text itself."
-            raise invalid(f"Invalid 'prompt': {text}", "prompt", "invalid_type")
-        if not isinstance(prompt, str):
-            raise invalid(f"Invalid type for 'prompt[{i}]': expected a string.", f"prompt[{i}]", "invalid_type")
-    return given
+    text = "Token ids cannot be completed, since Ollama takes text only. Send the text itself."
+    return check_texts(given, "prompt", f"Invalid 'prompt': {text}", "Invalid type for '{path}': expected a string.")
 
 
 def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, int]:
@@ -148,7 +153,7 @@ def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, 
     n = int(request.n or 1)
     best_of = int(request.best_of or n)
     for name, value in (("n", n), ("best_of", best_of)):
-        check_number(name, value, counted("", high=call.settings.max_n))
+        check_integer(name, value, high=call.settings.max_n)
     if best_of < n:
         raise invalid(f"'best_of' must be at least 'n', but got {best_of} and {n}.", "best_of")
     if request.stream and best_of > 1 and request.best_of:

@@ -1,0 +1,161 @@
+"""One choice of an answer, as it grows: native messages in, a delta of each out.
+
+A builder keeps what must be known between two messages of one native stream.
+
+Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``ToCompleteChunk``;
+``middleware/openai.go`` ``ChatWriter``, ``CompleteWriter``, whose flags are attributes here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from openai_compat.errors import bad_gateway
+from openai_compat.native import types as native
+from openai_compat.structured.json_text import JSONUnwrapper
+from openai_compat.translate.choice_delta import ChoiceDelta
+from openai_compat.translate.logprobs import ContentLogprobs
+from openai_compat.translate.sampling import clear_final_message
+from openai_compat.translate.tools import ToolCallDelta, to_deltas
+from openai_compat.translate.usage import to_finish_reason
+
+log = logging.getLogger("openai_compat")
+
+
+class _EmptyAnswer:
+    """Refuses an answer without any output that ends without a reason and counts: servers that fail send such."""
+
+    def __init__(self) -> None:
+        self._has_output = False
+
+    def check(self, response: native.StreamLine, has_output: bool) -> None:
+        """Check the next message.
+
+        :raises APIError: 502 for an end that says nothing at all.
+        """
+        if self._has_output:
+            return
+        self._has_output = has_output
+        if response.is_bare_end and not has_output:
+            raise bad_gateway("The backend answered nothing, and gave no reason.")
+        self._has_output = has_output or response.logprobs is not None
+
+
+class ChoiceBuilder:
+    """Builds a choice of a chat that the model makes freely: thinking, text and tool calls.
+
+    :param new_id: gives ids of tool calls where the native side gave none.
+    :param single_tool_call: pass on the first tool call only.
+    :param closes_after_call: finish with the first tool call, before the native stream does.
+    :param allowed: the functions that may be called, where not all may: a template can find a call of another one.
+    :param max_tokens_is_zero: pass on the end only.
+    :param unwrapper: takes off what surrounds JSON.
+    """
+
+    def __init__(
+        self,
+        new_id: Callable[[str], str],
+        *,
+        single_tool_call: bool = False,
+        closes_after_call: bool = False,
+        max_tokens_is_zero: bool = False,
+        allowed: frozenset[str] | None = None,
+        unwrapper: JSONUnwrapper | None = None,
+    ) -> None:
+        self._new_id = new_id
+        self._single_tool_call = single_tool_call
+        self._closes_after_call = closes_after_call
+        self._max_tokens_is_zero = max_tokens_is_zero
+        self._allowed = allowed
+        self._unwrapper = unwrapper
+        self._logprobs = ContentLogprobs()
+        self._empty = _EmptyAnswer()
+        self._calls = 0
+
+    def feed(self, response: native.ChatResponse) -> ChoiceDelta:
+        """Take the next native message.
+
+        :raises APIError: 502 for an end that says nothing at all, or a tool call whose arguments are no object.
+        """
+        message = response.message
+        has_calls = message is not None and bool(message.tool_calls)
+        self._empty.check(
+            response, message is not None and (has_calls or bool(message.content) or bool(message.thinking))
+        )
+        if self._max_tokens_is_zero:
+            return _only_the_end(response)
+        delta = ChoiceDelta()
+        if message is not None:
+            delta.thinking, delta.content = message.thinking or "", message.content or ""
+            if message.tool_calls:
+                delta.calls = self._to_calls(message.tool_calls)
+        delta.logprobs = self._logprobs.of(response, delta.content, delta.thinking, calls=has_calls)
+        if self._unwrapper is not None:
+            _unwrap(self._unwrapper, delta, bool(response.done))
+        if response.done:
+            delta.finish_reason = to_finish_reason(response.done_reason, tool_calls=self._calls > 0)
+        elif delta.calls and self._closes_after_call:
+            delta.finish_reason = "tool_calls"
+        return delta
+
+    def _to_calls(self, calls: list[native.ToolCall]) -> list[ToolCallDelta]:
+        if self._allowed is not None:
+            kept = [call for call in calls if call.function.name in self._allowed]
+            if len(kept) < len(calls):
+                log.warning("dropped a tool call that tool_choice does not allow")
+            calls = kept
+        if self._single_tool_call:
+            calls = calls[: 1 - self._calls]
+        deltas = to_deltas(calls, self._new_id, start=self._calls)
+        self._calls += len(deltas)
+        return deltas
+
+
+def _only_the_end(response: native.ChatResponse) -> ChoiceDelta:
+    if not response.done:
+        return ChoiceDelta()
+    clear_final_message(response)
+    return ChoiceDelta(finish_reason="length")
+
+
+def _unwrap(unwrapper: JSONUnwrapper, delta: ChoiceDelta, is_last: bool) -> None:
+    if delta.content:
+        thinking, delta.content = unwrapper.feed(delta.content)
+        delta.thinking += thinking
+    if is_last:
+        thinking, content = unwrapper.end()
+        delta.thinking += thinking
+        delta.content += content
+
+
+class TextChoiceBuilder:
+    """Builds a choice of a text completion; thinking never leaks into the text.
+
+    :param echo: the prompt, where it is to stand before the text.
+    :param max_tokens_is_zero: pass on the echo and the end only.
+    """
+
+    def __init__(self, echo: str = "", *, max_tokens_is_zero: bool = False) -> None:
+        self._echo = echo
+        self._max_tokens_is_zero = max_tokens_is_zero
+        self._logprobs = ContentLogprobs()
+        self._empty = _EmptyAnswer()
+
+    def feed(self, response: native.GenerateResponse) -> ChoiceDelta:
+        """Take the next native message.
+
+        :raises APIError: 502 for an end that says nothing at all.
+        """
+        self._empty.check(response, bool(response.response or response.thinking or response.logprobs))
+        if self._max_tokens_is_zero:
+            if not response.done:
+                return ChoiceDelta()
+            clear_final_message(response)
+            response.response = ""
+        text = response.response or ""
+        delta = ChoiceDelta(logprobs=self._logprobs.of(response, text, response.thinking or ""))
+        delta.content, self._echo = self._echo + text, ""
+        if response.done:
+            delta.finish_reason = to_finish_reason(response.done_reason, tool_calls=False)
+        return delta

@@ -1,0 +1,35 @@
+"""What a chat request asks of the native side, whichever endpoint it came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openai_compat.native import types as native
+from openai_compat.structured.schema_checker import Checker
+from openai_compat.structured.tool_choice import ForcedChoice
+
+
+@dataclass(frozen=True)
+class ChatPlan:
+    """The native request of a chat, and what its answer must become."""
+
+    native_request: native.ChatRequest
+    #: the client's name for the model
+    model: str
+    #: the request's field that turned thinking on; None if a setting did, or nothing
+    think_field: str | None = None
+    #: choices, a native call each
+    n: int = 1
+    #: the call that the answer must be
+    forced: ForcedChoice | None = None
+    #: the functions that may be called, where the request leaves some of its own out
+    allowed: frozenset[str] | None = None
+    #: pass on the first tool call only
+    single_tool_call: bool = False
+    #: a native call may be closed after the one tool call: nobody reads its usage
+    closes_after_call: bool = False
+    max_tokens_is_zero: bool = False
+    #: the answer is JSON text: what a model writes around it is taken off
+    is_json: bool = False
+    #: checks the text of each choice that ended by itself
+    checker: Checker | None = None

@@ -1,0 +1,225 @@
+"""Running native calls: their messages become the deltas of choices, collected, checked and retried where wanted.
+
+Every endpoint that generates reads the same loop, :class:`Run`. A chat is run by :class:`ChatRun`, from its plan.
+Time, ids and limits are arguments: nothing here knows the client's HTTP request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import structs
+
+from openai_compat.errors import APIError, answer_too_long, bad_gateway, invalid_output
+from openai_compat.generation.choice import ChoiceBuilder
+from openai_compat.generation.collected import CollectedChoice
+from openai_compat.generation.parallel import Streams, streams
+from openai_compat.generation.plan import ChatPlan
+from openai_compat.generation.thinking import start_call
+from openai_compat.native import types as native
+from openai_compat.native.client import Backend
+from openai_compat.structured.forced_choice import ForcedChoiceBuilder
+from openai_compat.structured.json_text import JSONUnwrapper
+from openai_compat.structured.schema_checker import Uncheckable
+from openai_compat.translate.choice_delta import ChoiceDelta
+from openai_compat.translate.fields import Ignored
+from openai_compat.translate.sampling import seeded
+
+L = TypeVar("L", bound="native.StreamLine")
+L_contra = TypeVar("L_contra", bound="native.StreamLine", contravariant=True)
+
+
+class Builder(Protocol[L_contra]):
+    """Makes the deltas of one choice out of the native messages of one call."""
+
+    def feed(self, response: L_contra, /) -> ChoiceDelta: ...
+
+
+class Run(Generic[L]):
+    """Native calls that are running, and the choices that they make; iterate once.
+
+    Iterating gives ``(index of the choice, native message, delta)`` in the order of arrival, and ends when every choice
+    has its finish reason. Who makes a run closes its ``streams``.
+
+    :param builders: one for each stream.
+    :param now: Unix seconds, used where the first message has no ``created_at``.
+    :param collect: keep what the deltas add up to in ``choices``.
+    :param max_answer: bytes of native answers that are collected at most, all calls together.
+    :param check: is given each collected choice at its end, before the last delta is passed on.
+    """
+
+    def __init__(
+        self,
+        streams: Streams[L],
+        builders: Sequence[Builder[L]],
+        *,
+        now: int,
+        collect: bool,
+        max_answer: int,
+        check: Callable[[CollectedChoice], None] | None = None,
+    ) -> None:
+        self.streams = streams
+        self.builders = builders
+        #: when the answer began, in Unix seconds; known with the first message
+        self.created = now
+        self.choices = [CollectedChoice() for _ in builders] if collect or check else []
+        #: every choice has its finish reason
+        self.is_complete = False
+        #: the last message of each call that has ended, for the usage
+        self.final_messages: list[L] = []
+        self._max_answer = max_answer
+        self._check = check
+
+    def __iter__(self) -> Iterator[tuple[int, L, ChoiceDelta]]:
+        left, is_first = len(self.builders), True
+        builders, choices = self.builders, self.choices
+        for index, message in self.streams:
+            if is_first:
+                self.created = native.unix_time(message.created_at, self.created)
+                is_first = False
+            delta = builders[index].feed(message)
+            if choices:
+                self._collect(choices[index], delta)
+            if delta.finish_reason is not None:
+                left -= 1
+                if message.done:
+                    self.final_messages.append(message)
+                else:
+                    self.streams.stop(index)
+            self.is_complete = not left
+            yield index, message, delta
+            if self.is_complete:
+                return
+        raise bad_gateway("The request was cancelled.")  # a stream that ends too soon raises by itself
+
+    def _collect(self, choice: CollectedChoice, delta: ChoiceDelta) -> None:
+        choice.add(delta)
+        if self.streams.size > self._max_answer:
+            raise answer_too_long()
+        if self._check is not None and delta.finish_reason is not None:
+            self._check(choice)
+
+    def finish(self) -> list[CollectedChoice]:
+        """Read to the end and close; the choices, collected."""
+        with closing(self.streams):
+            for _ in self:
+                pass
+        return self.choices
+
+
+@dataclass(frozen=True)
+class ChatRun:
+    """How a plan is carried out.
+
+    :param new_id: makes ids of tool calls.
+    :param now: Unix seconds.
+    :param max_answer: bytes of native answers that are collected at most.
+    """
+
+    plan: ChatPlan
+    backend: Backend
+    ignored: Ignored
+    new_id: Callable[[str], str]
+    now: int
+    max_answer: int
+
+    def start(self, *, collect: bool = False) -> Run[native.ChatResponse]:
+        """Start the native calls for an answer that is streamed; a strict schema is checked as each choice ends.
+
+        :param collect: keep the choices too, as for a store.
+        :raises APIError: the native side's failures.
+        """
+        check = None if self.plan.checker is None else self._require_match
+        return self._start(self._requests(), collect=collect, check=check)
+
+    def finish(self, *, retry_strict: bool) -> Run[native.ChatResponse]:
+        """Make the whole answer: the run after its end, its choices collected and checked.
+
+        :param retry_strict: ask once more, with the reason, for a choice that does not match its strict schema.
+        :raises APIError: the native side's failures; 502 ``response_format_failed``.
+        """
+        run = self._start(self._requests(), collect=True)
+        run.finish()
+        if self.plan.checker is not None:
+            for index in range(self.plan.n):
+                self._check_choice(run, index, retry=retry_strict)
+        return run
+
+    def _requests(self) -> list[native.ChatRequest]:
+        return [seeded(self.plan.native_request, index) for index in range(self.plan.n)]
+
+    def _start(
+        self,
+        requests: Sequence[native.ChatRequest],
+        *,
+        collect: bool,
+        check: Callable[[CollectedChoice], None] | None = None,
+    ) -> Run[native.ChatResponse]:
+        plan, backend = self.plan, self.backend
+        start_calls = [
+            start_call(backend.chat, request, plan.model, plan.think_field, backend.limits, self.ignored)
+            for request in requests
+        ]
+        threads = len(requests) if backend.is_remote else 1
+        source = streams(start_calls, threads=threads, cancel=backend.cancel)
+        builders = [self._builder() for _ in requests]
+        return Run(source, builders, now=self.now, collect=collect, max_answer=self.max_answer, check=check)
+
+    def _builder(self) -> Builder[native.ChatResponse]:
+        plan = self.plan
+        if plan.forced is not None and not plan.max_tokens_is_zero:
+            return ForcedChoiceBuilder(plan.forced, self.new_id, single_tool_call=plan.single_tool_call)
+        return ChoiceBuilder(
+            self.new_id,
+            single_tool_call=plan.single_tool_call,
+            closes_after_call=plan.closes_after_call,
+            max_tokens_is_zero=plan.max_tokens_is_zero,
+            allowed=plan.allowed,
+            unwrapper=JSONUnwrapper() if plan.is_json else None,
+        )
+
+    # -- strict schemas -----------------------------------------------------------------------
+
+    def _check_choice(self, run: Run[native.ChatResponse], index: int, *, retry: bool) -> None:
+        """Check a choice of a whole answer, or what the model says when it is told why the first does not do."""
+        choice = run.choices[index]
+        mismatch = self._mismatch(choice)
+        if mismatch is not None and retry:
+            again = self._start([self._corrected(choice, mismatch, index)], collect=True)
+            [choice] = again.finish()
+            run.choices[index] = choice
+            run.final_messages += again.final_messages
+            mismatch = self._mismatch(choice)
+        if mismatch is not None:
+            raise _not_matching(mismatch)
+
+    def _corrected(self, choice: CollectedChoice, mismatch: str, index: int) -> native.ChatRequest:
+        request = self.plan.native_request
+        correction = (
+            f"This does not match the JSON Schema that was asked for. {mismatch} Answer once more, so that it does."
+        )
+        messages = [native.Message("assistant", choice.text), native.Message("user", correction)]
+        return structs.replace(seeded(request, index), messages=[*request.messages, *messages])
+
+    def _require_match(self, choice: CollectedChoice) -> None:
+        mismatch = self._mismatch(choice)
+        if mismatch is not None:
+            raise _not_matching(mismatch)
+
+    def _mismatch(self, choice: CollectedChoice) -> str | None:
+        """What is wrong with a choice that ended by itself; one that was cut by length is passed on as it is."""
+        if self.plan.checker is None or choice.finish_reason != "stop":
+            return None
+        try:
+            return self.plan.checker.mismatch(choice.text)
+        except Uncheckable as error:
+            self.ignored.add("response_format.json_schema.strict", str(error))
+            return None
+
+
+def _not_matching(mismatch: str) -> APIError:
+    message = f"The model's answer does not match the schema of response_format: {mismatch}"
+    return invalid_output(message, "response_format_failed")

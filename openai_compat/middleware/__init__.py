@@ -1,0 +1,1 @@
+"""The WSGI edge: routes, request bodies, responses."""

@@ -1,0 +1,44 @@
+"""What was found out about the native side, remembered for a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class ExpiringSet:
+    """A set of names, each of which is dropped some time after it was added. Threads may share one.
+
+    :param clock: seconds, monotonic.
+    """
+
+    #: seconds that a name stays: a model may be replaced, a server updated, and each gets another try then
+    LIFETIME = 600.0
+    #: names kept at most; they come from requests, so that they must not pile up
+    LIMIT = 1000
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str) -> None:
+        """Add a name, or keep it longer; a full set begins anew."""
+        with self._lock:
+            if len(self._until) >= self.LIMIT:
+                self._until.clear()
+            self._until[name] = self._clock() + self.LIFETIME
+
+    def __contains__(self, name: str) -> bool:
+        return self._until.get(name, 0.0) > self._clock()
+
+
+class KnownLimits:
+    """What a native side is known not to have. All requests of a middleware share one."""
+
+    def __init__(self) -> None:
+        #: models without thinking
+        self.cannot_think = ExpiringSet()
+        #: native paths that the server does not have
+        self.absent_paths = ExpiringSet()

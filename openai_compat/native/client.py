@@ -1,0 +1,259 @@
+"""The wrapped application as a client sees it: the one place that calls it.
+
+Every native call is a call of a WSGI application, in process or remote, with an environ of its own.
+Only the paths below are ever asked for. What comes back is decoded messages, or an :class:`APIError`.
+
+Source: ollama ``middleware/openai.go``, where ``c.Next()`` runs the native handler.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from openai_compat.errors import APIError, bad_gateway
+from openai_compat.native import errors
+from openai_compat.native import types as native
+from openai_compat.native.capabilities import KnownLimits
+from openai_compat.native.stream import NativeStream
+from openai_compat.native.usage import NativeUsage
+from openai_compat.settings import Settings
+from openai_compat.transport.cancel import Cancel
+from openai_compat.transport.headers import is_header
+from openai_compat.transport.side_channel import SIDE_CHANNEL, SideChannel, is_remote
+from openai_compat.transport.wsgi_call import WSGICall
+from openai_compat.wire import json
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+log = logging.getLogger("openai_compat")
+
+T = TypeVar("T")
+L = TypeVar("L", bound=native.StreamLine)
+
+#: makes one native call and reads its first message; the cancel is the call's own
+StartCall = Callable[[Cancel], NativeStream[L]]
+
+#: bytes of a native error that are read: Ollama's are a line, and only 500 characters are shown
+_MAX_ERROR = 1024 * 1024
+
+_decode_chat = json.native_decoder(native.ChatResponse)
+_decode_generate = json.native_decoder(native.GenerateResponse)
+_decode_embed = json.native_decoder(native.EmbedResponse)
+_decode_list = json.native_decoder(native.ListResponse)
+_decode_version = json.native_decoder(native.VersionResponse)
+_decode_show = json.native_decoder(native.ShowResponse)
+
+# What belongs to the client's own body and connection, not to the call that is made of it.
+_CLIENTS_OWN = frozenset(
+    (
+        "CONTENT_LENGTH",
+        "CONTENT_TYPE",
+        "HTTP_ACCEPT",
+        "HTTP_ACCEPT_ENCODING",
+        "HTTP_CONTENT_ENCODING",
+        "HTTP_CONTENT_LENGTH",
+        "HTTP_CONTENT_TYPE",
+        "HTTP_EXPECT",
+        "HTTP_IF_MATCH",
+        "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_IF_NONE_MATCH",
+        "HTTP_IF_UNMODIFIED_SINCE",
+        "HTTP_RANGE",
+        "HTTP_TRANSFER_ENCODING",
+        "RAW_URI",
+        "REQUEST_URI",
+        "werkzeug.request",
+    )
+)
+
+
+class Backend:
+    """The native API as methods, for one request of a client.
+
+    :param app: the WSGI application that speaks ``/api/*``.
+    :param environ: the client's environ; it is copied for every call and never changed.
+    :param limits: what was found out about this native side.
+    :param cancel: ends every call; a new one if not given.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        environ: WSGIEnvironment,
+        settings: Settings,
+        limits: KnownLimits,
+        cancel: Cancel | None = None,
+    ) -> None:
+        self._app = app
+        self._environ = environ
+        self._settings = settings
+        self.limits = limits
+        self.cancel = cancel or Cancel()
+        #: of all calls that were made so far
+        self.usage = NativeUsage()
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether several calls can run at once, in threads; an application in process may not stand that."""
+        return is_remote(self._app)
+
+    def chat(
+        self, request: native.ChatRequest, *, model: str | None = None, cancel: Cancel | None = None
+    ) -> NativeStream[native.ChatResponse]:
+        """Call ``POST /api/chat``, streamed, and read the first message.
+
+        :param model: the client's name for the model, if another than the request's.
+        :param cancel: ends this call alone; the one of all calls ends it too.
+        :raises APIError: the native failure, or 502 and 504 for none or no sound answer.
+        """
+        return self._stream("/api/chat", _decode_chat, request, model or request.model, cancel)
+
+    def generate(
+        self, request: native.GenerateRequest, *, model: str | None = None, cancel: Cancel | None = None
+    ) -> NativeStream[native.GenerateResponse]:
+        """Call ``POST /api/generate``, streamed; as :meth:`chat`."""
+        return self._stream("/api/generate", _decode_generate, request, model or request.model, cancel)
+
+    def embed(self, request: native.EmbedRequest, *, model: str | None = None) -> native.EmbedResponse:
+        """Call ``POST /api/embed``."""
+        response = self._collect(_decode_embed, "POST", "/api/embed", request, model or request.model)
+        self.usage.add(response)
+        return response
+
+    def delete(self, model: str) -> None:
+        """Call ``DELETE /api/delete``: delete a model."""
+        self._call("DELETE", "/api/delete", native.DeleteRequest(model, model), model=model).finish()
+
+    def version(self) -> native.VersionResponse:
+        """Call ``GET /api/version``."""
+        return self._collect(_decode_version, "GET", "/api/version")
+
+    def loaded(self) -> native.ListResponse:
+        """Call ``GET /api/ps``: list the models that are in memory."""
+        return self._collect(_decode_list, "GET", "/api/ps")
+
+    def context_lengths(self) -> dict[str, int]:
+        """Return the context length in force of each model in memory, in tokens; nothing where it is not known.
+
+        The answer that it goes into stands without it, so a failure is logged and not raised; a server that has no
+        such path is not called for it again for a while.
+        """
+        if "/api/ps" in self.limits.absent_paths:
+            return {}
+        try:
+            found = self.loaded().models or []
+        except APIError as error:
+            log.info("which models are loaded is not known: %s", error.message)
+            if error.code == "backend_not_ollama" or error.status == 404:  # no model was named: it is the path
+                self.limits.absent_paths.add("/api/ps")
+            return {}
+        return {model.called: int(model.context_length) for model in found if model.context_length}
+
+    def tags(self) -> native.ListResponse:
+        """Call ``GET /api/tags``: list the models that are installed."""
+        return self._collect(_decode_list, "GET", "/api/tags")
+
+    def show(self, name: str, *, model: str | None = None) -> native.ShowResponse:
+        """Call ``POST /api/show``: describe one model.
+
+        The request has ``name``, as that of Ollama's own middleware; where a server answers 400, it is sent once more
+        with ``model``.
+
+        :param model: the client's name for the model, if another.
+        """
+        model = model or name
+        try:
+            return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(name=name), model)
+        except APIError as error:
+            if error.status != 400:
+                raise
+        return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(model=name), model)
+
+    def _stream(
+        self, path: str, decode: Callable[[bytes], L], request: object, model: str, cancel: Cancel | None
+    ) -> NativeStream[L]:
+        call = self._call("POST", path, request, model=model, cancel=cancel)
+        max_line, operation = self._settings.max_line, f"POST {path}"
+        stream = NativeStream(call, decode, max_line=max_line, model=model, operation=operation, on_end=self.usage.add)
+        return stream.open()
+
+    def _collect(
+        self, decode: Callable[[bytes], T], method: str, path: str, request: object = None, model: str | None = None
+    ) -> T:
+        call = self._call(method, path, request, model=model)
+        try:
+            body = call.read(self._settings.max_answer)
+        finally:
+            call.close()
+        try:
+            return decode(body)
+        except json.Malformed as error:
+            raise errors.unreadable(body, operation=f"{method} {path}") from error
+
+    def _call(
+        self, method: str, path: str, request: object, *, model: str | None, cancel: Cancel | None = None
+    ) -> WSGICall:
+        cancel = cancel or self.cancel.child()
+        if cancel.is_set:
+            raise bad_gateway("The request was cancelled.")
+        self.usage.begin(model)
+        environ = self._native_environ(method, path, request)
+        environ[SIDE_CHANNEL] = SideChannel(cancel)
+        call = WSGICall(self._app, environ)
+        if call.status == 200:
+            return call
+        try:
+            raise call.take_failure() or self._failure(call, model, f"{method} {path}")
+        finally:
+            call.close()
+
+    def _failure(self, call: WSGICall, model: str | None, operation: str) -> APIError:
+        status = call.status
+        if status in (401, 403, *_REDIRECTS):
+            return _login_required(call)
+        if status < 400:
+            log.error("the backend answered %s with %d", operation, status)
+            return bad_gateway()
+        return errors.from_status(status, call.read(_MAX_ERROR), model, operation=operation)
+
+    def _native_environ(self, method: str, path: str, request: object) -> dict[str, Any]:
+        body = b"" if request is None else json.encode(request)
+        environ = {
+            key: value
+            for key, value in self._environ.items()
+            if key not in _CLIENTS_OWN and not key.startswith("webob.")
+        }
+        environ.update(
+            {
+                "REQUEST_METHOD": method,
+                "PATH_INFO": path,
+                "QUERY_STRING": "",
+                "HTTP_ACCEPT": "application/x-ndjson, application/json",
+                "wsgi.input": io.BytesIO(body),
+                "wsgi.input_terminated": True,
+            }
+        )
+        if request is not None:
+            environ["CONTENT_TYPE"] = "application/json"
+            environ["CONTENT_LENGTH"] = str(len(body))
+        return environ
+
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+def _login_required(call: WSGICall) -> APIError:
+    """Make the error of an application in process that wants a login: its 401 or 403, or 401 for a login page."""
+    status = call.status if call.status in (401, 403) else 401
+    challenge = call.header("www-authenticate")
+    text = "You must be signed in." if status == 401 else "You are not allowed to do this."
+    return APIError(
+        status,
+        text,
+        code="invalid_api_key" if status == 401 else None,
+        headers=(("WWW-Authenticate", challenge),) if challenge and is_header("WWW-Authenticate", challenge) else (),
+    )

@@ -1,0 +1,208 @@
+"""Native failures, as the client will see them.
+
+Ollama says what went wrong in one string, which may itself be JSON of the runner. What the string
+means is looked up here, in tables; its text is shown to the client where it was JSON and at most
+500 characters of it, and never from anything that was no JSON.
+
+Source: ollama ``middleware/openai.go`` ``BaseWriter.writeError``, ``openai/openai.go`` ``NewError``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from http.client import responses
+from typing import Any
+
+from msgspec import UNSET, Struct
+
+from openai_compat.errors import MAX_TEXT, APIError, bad_gateway
+from openai_compat.transport.side_channel import refused_credentials
+from openai_compat.wire import json
+
+log = logging.getLogger("openai_compat")
+
+RETRY_AFTER = ("Retry-After", "2")
+
+#: characters of a body that is no JSON that go to the log (F15)
+_LOGGED = 200
+
+
+class _Failure(Struct):
+    error: Any = UNSET
+    #: proxies to remote models add it
+    Status: Any = None
+    message: Any = None
+    code: Any = None
+    n_prompt_tokens: Any = None
+    n_ctx: Any = None
+
+
+_decode = json.native_decoder(_Failure)
+
+#: what a native 4xx says → the request's field at fault
+_FAULTS = (
+    ("invalid model name", "model"),
+    ("model is required", "model"),
+    ("does not support tools", "tools"),
+    ("does not support thinking", "reasoning_effort"),
+    ("invalid think value", "think"),
+    ("does not support chat", "model"),
+    ("does not support generate", "model"),
+    ("does not support embeddings", "model"),
+    ("does not support insert", "suffix"),
+    ("json schema", "response_format"),
+    ("invalid format:", "response_format"),
+    ("invalid duration", "keep_alive"),
+    ("multimodal", "messages"),
+    ("image", "messages"),
+)
+
+#: native 5xx that are the client's mistake
+_CLIENTS_MISTAKE = re.compile(r"option \"([^\"]*)\" must be of type|does not support embeddings", re.I)
+_OVERFLOW = re.compile(r"exceeds the (available )?context|longer than the context length", re.I)
+
+#: the field of OpenAI's request that holds the prompt of a native call
+_PROMPTS = {"POST /api/generate": "prompt", "POST /api/embed": "input"}
+
+
+def from_status(status: int, body: bytes, model: str | None = None, *, operation: str = "") -> APIError:
+    """Translate an answer of the native side that is not 200.
+
+    :param model: the model that the client named, for the text of a 404.
+    :param operation: method and path, for the log and for the name of the field at fault.
+    """
+    failure = _read(body)
+    if failure is None or (status == 404 and failure.error is UNSET):  # Ollama's 404 has an error
+        log.warning("the backend answered %s with %d and no JSON: %r", operation, status, body[:_LOGGED])
+        return _not_json(status)
+    return _named(_translate(status, failure, model), operation)
+
+
+def from_line(error: Any, *, model: str | None = None, operation: str = "") -> APIError:
+    """Translate a native error line, which comes after a 200: as a native 500."""
+    return _named(_translate(500, _Failure(error=error), model), operation)
+
+
+def unreadable(body: bytes, *, operation: str = "") -> APIError:
+    """Translate a 200 whose body is not the expected answer."""
+    failure = _read(body)
+    if failure is not None and failure.error is not UNSET:
+        return _named(_translate(500, failure, None), operation)
+    log.error("the backend answered 200 with no native answer: %r", body[:_LOGGED])
+    return bad_gateway()
+
+
+def _named(error: APIError, operation: str) -> APIError:
+    if error.param == "messages":
+        error.param = _PROMPTS.get(operation, error.param)
+    return error
+
+
+def _read(body: bytes) -> _Failure | None:
+    try:
+        failure = _decode(body)
+    except json.Malformed:
+        return None
+    return failure if failure.error is not UNSET or isinstance(failure.message, str) else None
+
+
+def _not_json(status: int) -> APIError:
+    if status == 503:
+        return _busy("The backend is busy.")
+    if status == 429:
+        return APIError(429, "The backend has too many requests.", code="rate_limit_exceeded")
+    if status in (404, 405):
+        return not_ollama()
+    if status == 504:
+        return APIError(504, "The backend took too long.", code="upstream_timeout", retry=False)
+    retry = False if status == 500 else None
+    return APIError(502, f"The backend failed with status {status}.", code="upstream_error", retry=retry)
+
+
+def not_ollama() -> APIError:
+    """Whatever answers there, it does not speak Ollama's native API, or not this part of it."""
+    log.error("does the backend speak Ollama's native API? A site of its own is wrapped with `upstream=`")
+    return APIError(502, "The backend is not an Ollama.", code="backend_not_ollama", retry=False)
+
+
+def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
+    inner = _unwrap(failure)
+    text, code = _text(inner), inner.code
+    if isinstance(failure.Status, str) and failure.Status:
+        text = f"{failure.Status}: {text}"[:MAX_TEXT]
+    if status >= 500 and isinstance(code, int) and 400 <= code < 500:
+        status = code
+    if status in (401, 403, 407):
+        return refused_credentials()
+    if status == 499 or (status not in responses and status < 500):
+        status = 502 if status == 499 else 400
+    if _OVERFLOW.search(text):
+        return _overflow(inner)
+    mistake = _CLIENTS_MISTAKE.search(text)
+    if mistake and status >= 500:
+        return APIError(400, text, param=f"options.{mistake[1]}" if mistake[1] else "model", code="invalid_value")
+    if status == 404 and "not found" in text.lower():
+        return model_not_found(model, text) if model else not_ollama()
+    if status == 503:
+        return _busy(text)
+    if status == 429:
+        return APIError(429, text, code="rate_limit_exceeded")
+    if 400 <= status < 500:
+        return APIError(status, text, param=_param(text))
+    if status == 504:
+        return APIError(504, text, code="upstream_timeout", retry=False)
+    return APIError(502, text, code="upstream_error", retry=False if status == 500 else None)
+
+
+def model_not_found(model: str | None, text: str = "") -> APIError:
+    """OpenAI's 404 of a model, and Ollama's own text after it."""
+    message = f"The model `{(model or '')[:MAX_TEXT]}` does not exist or you do not have access to it."
+    return APIError(404, f"{message} {text}".strip(), code="model_not_found")
+
+
+def _unwrap(failure: _Failure) -> _Failure:
+    """Follow ``error`` through objects and JSON inside strings to the innermost failure."""
+    for _ in range(4):
+        error = failure.error
+        if isinstance(error, dict):
+            error = json.encode(error).decode()
+        if not isinstance(error, str) or not error.lstrip().startswith("{"):
+            break
+        try:
+            inner = _decode(error.encode())
+        except json.Malformed:
+            break
+        if inner.error is UNSET and not isinstance(inner.message, str):
+            break
+        failure = inner
+    return failure
+
+
+def _text(failure: _Failure) -> str:
+    text = failure.error if isinstance(failure.error, str) else failure.message
+    if not isinstance(text, str) or not text.strip():
+        text = "The backend failed and did not say why."
+    return text[:MAX_TEXT]
+
+
+def _busy(text: str) -> APIError:
+    return APIError(503, text, code="overloaded", headers=(RETRY_AFTER,))
+
+
+def _overflow(failure: _Failure) -> APIError:
+    # Word for word OpenAI's: Codex, Cline and LangChain look for it.
+    context, prompt = failure.n_ctx, failure.n_prompt_tokens
+    if isinstance(context, int) and isinstance(prompt, int):
+        message = (
+            f"This model's maximum context length is {context} tokens. However, your messages resulted in "
+            f"{prompt} tokens. Please reduce the length of the messages."
+        )
+    else:
+        message = "Your messages exceed this model's maximum context length. Please reduce the length of the messages."
+    return APIError(400, message, param="messages", code="context_length_exceeded")
+
+
+def _param(text: str) -> str | None:
+    lowered = text.lower()
+    return next((param for words, param in _FAULTS if words in lowered), None)

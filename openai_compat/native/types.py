@@ -1,0 +1,285 @@
+"""Ollama's own requests and answers. Used qualified, as ``native.ChatRequest``.
+
+Names are Ollama's. ``UNSET`` is Go's ``omitempty``: the key is left out. What an answer may lack or
+spell oddly has a default here, so that a line of an older server, or of another one, is still a line.
+
+Source: ollama ``api/types.go`` (at fb3076099).
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+# -- requests ---------------------------------------------------------------------------------
+
+
+class ToolCallFunction(Struct):
+    """Source: ``ToolCallFunction``."""
+
+    name: str = ""
+    #: a JSON object, key order kept
+    arguments: Raw | UnsetType = UNSET
+    index: int | None = 0
+
+
+class ToolCall(Struct):
+    """Source: ``ToolCall``. Servers before v0.12.10 give no id."""
+
+    function: ToolCallFunction
+    id: str | UnsetType | None = UNSET
+
+
+class Message(Struct):
+    """Source: ``Message``."""
+
+    role: str
+    content: str = ""
+    thinking: str | UnsetType = UNSET
+    #: base64 without a data-URI prefix; audio clips travel here too
+    images: list[str] | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_name: str | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+
+
+class ToolFunction(Struct):
+    """Source: ``ToolFunction``. ``parameters`` goes verbatim; Ollama drops what it does not know."""
+
+    name: str
+    description: str | UnsetType = UNSET
+    parameters: Raw | UnsetType = UNSET
+
+
+class Tool(Struct):
+    """Source: ``Tool``."""
+
+    function: ToolFunction
+    type: str = "function"
+
+
+class ChatRequest(Struct):
+    """``POST /api/chat``. Source: ``ChatRequest``."""
+
+    model: str
+    messages: list[Message]
+    options: dict[str, Any]
+    #: always true: so an answer can be bounded and cancelled, whatever the client asked for
+    stream: bool = True
+    #: ``"json"`` or a schema
+    format: str | Raw | UnsetType = UNSET
+    #: seconds, or a Go duration
+    keep_alive: str | float | UnsetType = UNSET
+    tools: list[Tool] | UnsetType = UNSET
+    #: on, off, or one of low, medium, high, max
+    think: bool | str | UnsetType = UNSET
+    truncate: bool | UnsetType = UNSET
+    shift: bool | UnsetType = UNSET
+    logprobs: bool | UnsetType = UNSET
+    #: 0..20
+    top_logprobs: int | UnsetType = UNSET
+
+
+class GenerateRequest(Struct):
+    """``POST /api/generate``. Source: ``GenerateRequest``."""
+
+    model: str
+    prompt: str
+    options: dict[str, Any]
+    suffix: str | UnsetType = UNSET
+    #: always true, as in chat
+    stream: bool = True
+    #: send the prompt without the model's template
+    raw: bool | UnsetType = UNSET
+    format: str | Raw | UnsetType = UNSET
+    keep_alive: str | float | UnsetType = UNSET
+    think: bool | str | UnsetType = UNSET
+    truncate: bool | UnsetType = UNSET
+    shift: bool | UnsetType = UNSET
+    logprobs: bool | UnsetType = UNSET
+    #: 0..20
+    top_logprobs: int | UnsetType = UNSET
+
+
+class EmbedRequest(Struct):
+    """``POST /api/embed``. Source: ``EmbedRequest``."""
+
+    model: str
+    input: str | list[str]
+    options: dict[str, Any] | UnsetType = UNSET
+    keep_alive: str | float | UnsetType = UNSET
+    truncate: bool | UnsetType = UNSET
+    dimensions: int | UnsetType = UNSET
+
+
+class DeleteRequest(Struct):
+    """``DELETE /api/delete``. Source: ``DeleteRequest``; older servers know ``name`` only."""
+
+    model: str
+    name: str
+
+
+class ShowRequest(Struct):
+    """``POST /api/show``. Source: ``ShowRequest``; either key names the model, older servers know ``name`` only."""
+
+    name: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+
+
+# -- answers ----------------------------------------------------------------------------------
+
+
+class TokenLogprob(Struct):
+    """Source: ``TokenLogprob``."""
+
+    token: str
+    logprob: float | None = None
+    #: the token's UTF-8 bytes; absent before v0.12.12
+    bytes: list[int] | None = None
+
+
+class Logprob(TokenLogprob):
+    """Source: ``Logprob``."""
+
+    top_logprobs: list[TokenLogprob] | None = None
+
+
+class AnswerMessage(Struct):
+    """The message of a chat answer. Source: ``Message``."""
+
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Metrics(Struct):
+    """What a native call used: counts are tokens, durations nanoseconds. Source: ``Metrics``."""
+
+    prompt_eval_count: int | float | None = None
+    #: how much of prompt_eval_count came from the cache; newer servers only
+    prompt_eval_cached_count: int | float | None = None
+    eval_count: int | float | None = None
+    total_duration: int | float | None = None
+    load_duration: int | float | None = None
+    prompt_eval_duration: int | float | None = None
+    eval_duration: int | float | None = None
+
+
+class StreamLine(Metrics):
+    """What every line of a native stream may have: an end, what it used, or a failure."""
+
+    done: bool | None = None
+    created_at: str | None = None
+    done_reason: str | None = None
+    logprobs: list[Logprob] | None = None
+    #: a string; a JSON text in a string; with proxies also an object
+    error: Any = UNSET
+
+    def is_answer(self) -> bool:
+        """Whether this is an answer at all, and not JSON of something else."""
+        return self.done is not None
+
+    @property
+    def is_bare_end(self) -> bool:
+        """Whether it is an end that gives no reason and no counts."""
+        return bool(self.done) and not self.done_reason and self.eval_count is None and self.prompt_eval_count is None
+
+
+class ChatResponse(StreamLine):
+    """One line of a chat answer, or the whole of one. Source: ``ChatResponse``."""
+
+    message: AnswerMessage | None = None
+
+    def is_answer(self) -> bool:
+        return self.message is not None or self.done is not None
+
+
+class GenerateResponse(StreamLine):
+    """One line of a generated text, or the whole of one. Source: ``GenerateResponse``."""
+
+    response: str | None = None
+    thinking: str | None = None
+
+    def is_answer(self) -> bool:
+        return self.response is not None or self.done is not None
+
+
+class EmbedResponse(Metrics, kw_only=True):
+    """``POST /api/embed``. Source: ``EmbedResponse``."""
+
+    #: each an array of float32, kept as bytes until it is known in which form it leaves
+    embeddings: list[Raw] | None
+
+
+class ListedModel(Struct):
+    """Source: ``ListModelResponse``."""
+
+    name: str = ""
+    model: str = ""
+    modified_at: str | None = None
+    #: newer servers only
+    capabilities: list[str] | None = None
+    #: of loaded models only: the one in force
+    context_length: int | float | None = None
+
+    @property
+    def called(self) -> str:
+        """What to call it in a request."""
+        return self.model or self.name
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether it can chat; trusted to where the server does not tell."""
+        return self.capabilities is None or "completion" in self.capabilities
+
+
+class ListResponse(Struct):
+    """``GET /api/tags``, ``GET /api/ps``. Source: ``ListResponse``; Go writes an empty list as null."""
+
+    models: list[ListedModel] | None
+
+
+class ShowResponse(Struct):
+    """``POST /api/show``. Source: ``ShowResponse``."""
+
+    modified_at: str | None = None
+    #: the Modelfile's, a line each: a name, blanks, a value
+    parameters: str | None = None
+    capabilities: list[str] | None = None
+
+    @property
+    def num_ctx(self) -> int | None:
+        """The context length that the Modelfile sets."""
+        found = re.search(r"^num_ctx\s+(\d{1,9})\s*$", self.parameters or "", re.M | re.A)
+        return int(found[1]) if found else None
+
+
+class VersionResponse(Struct):
+    """``GET /api/version``."""
+
+    version: str = ""
+
+
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))?", re.ASCII
+)
+
+
+def unix_time(timestamp: str | None, default: int) -> int:
+    """Unix seconds of an RFC 3339 timestamp with any number of digits and any offset.
+
+    Go's zero time, an absent or an unreadable timestamp give *default*.
+    """
+    match = _RFC3339.fullmatch(timestamp or "")
+    if not match:
+        return default
+    sign, hours, minutes = match[7], int(match[8] or 0), int(match[9] or 0)
+    try:
+        seconds = timegm(tuple(map(int, match.group(1, 2, 3, 4, 5, 6))))
+    except ValueError:
+        return default
+    seconds -= (hours * 3600 + minutes * 60) * (-1 if sign == "-" else 1)
+    return seconds if seconds > 0 else default

@@ -1,0 +1,1 @@
+"""What is stored between requests: objects with an owner and items, in SQLite or PostgreSQL."""

@@ -1,0 +1,133 @@
+"""Text that should be JSON and nothing else: what some models write around it is taken off.
+
+Where the native side applies ``format`` there is nothing to take off. Remote models, and some that think, put a
+fence of back-quotes or ``<think>…</think>`` around the JSON, and then OpenAI's ``.parse()`` fails. A fence around
+something that is no JSON stays; a bounded number of characters is held, and never longer than needed.
+"""
+
+from __future__ import annotations
+
+import re
+
+_THINK, _END_OF_THINK = "<think>", "</think>"
+_QUOTES = "```"
+_FENCE = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*\s*(?=[{\[])")
+_FENCE_SO_FAR = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*\s*")
+_CLOSING_FENCE = re.compile(r"\s*(```)?\s*")
+
+#: how JSON begins that is worth asking for, and how a fence does
+_BEGINNINGS = ("{", "[", '"', "`")
+
+#: characters that may wait until it is clear what the text is: only thinking without a beginning is as long
+_MAX_HELD = 32 * 1024
+
+
+class JSONUnwrapper:
+    """Takes a text in pieces, and gives of each ``(thinking, text)``, as far as it is certain."""
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._is_thinking = False
+        self._is_open = False
+        self._fenced: Brackets | None = None
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """The next piece."""
+        if self._is_open:
+            return "", text if self._fenced is None else self._until_end(self._fenced, text)
+        self._held += text
+        thinking = ""
+        while True:
+            if self._is_thinking:
+                thinking += self._thought()
+                if self._is_thinking:
+                    return thinking, ""
+            self._held = self._held.lstrip()
+            if self._held.startswith(_THINK):
+                self._held = self._held[len(_THINK) :]
+            elif (
+                self._held.startswith(_BEGINNINGS) or _END_OF_THINK not in self._held[-len(text) - len(_END_OF_THINK) :]
+            ):
+                return thinking, "" if self._is_undecided() else self._opened()
+            # Else it is thinking whose beginning stands in the prompt, as some templates have it.
+            self._is_thinking = True
+
+    def end(self) -> tuple[str, str]:
+        """What was held, without the fence at its end."""
+        held, self._held = self._held, ""
+        if self._is_thinking:
+            return held, ""
+        return "", "" if self._fenced is not None and _CLOSING_FENCE.fullmatch(held) else held
+
+    def _thought(self) -> str:
+        """The thinking in hand; what may be the beginning of its end waits."""
+        end = self._held.find(_END_OF_THINK)
+        self._is_thinking = end < 0
+        if end >= 0:
+            thought, self._held = self._held[:end], self._held[end + len(_END_OF_THINK) :]
+            return thought
+        keep = len(_END_OF_THINK) - 1
+        thought, self._held = self._held[:-keep], self._held[-keep:]
+        return thought
+
+    def _is_undecided(self) -> bool:
+        if len(self._held) > _MAX_HELD:
+            return False
+        is_fence = _QUOTES.startswith(self._held) or bool(_FENCE_SO_FAR.fullmatch(self._held))
+        return is_fence or not self._held.startswith(_BEGINNINGS)
+
+    def _opened(self) -> str:
+        self._is_open = True
+        fence = _FENCE.match(self._held)
+        held, self._held = self._held, ""
+        if fence is None:
+            return held
+        self._fenced = Brackets()
+        return self._until_end(self._fenced, held[fence.end() :])
+
+    def _until_end(self, brackets: Brackets, text: str) -> str:
+        """Give fenced JSON up to its last bracket, hold what follows."""
+        end = brackets.feed(text)
+        self._held += text[end:]
+        return text[:end]
+
+
+_MARK = re.compile(r'["\\\[\]{}]')
+
+
+class Brackets:
+    """Follows the brackets of a JSON text, in pieces."""
+
+    def __init__(self) -> None:
+        #: the value is complete
+        self.closed = False
+        self._depth = 0
+        self._in_string = False
+        self._is_escaped = False
+
+    def feed(self, text: str) -> int:
+        """How much of *text* belongs to the value: all of it, up to its last bracket, or nothing after that."""
+        position = 0
+        while position < len(text) and not self.closed:
+            if self._is_escaped:
+                self._is_escaped = False
+                position += 1
+                continue
+            mark = _MARK.search(text, position)
+            if mark is None:
+                return len(text)
+            position = mark.end()
+            self._step(mark[0])
+        return position
+
+    def _step(self, mark: str) -> None:
+        if self._in_string:
+            self._in_string = mark != '"'
+            self._is_escaped = mark == "\\"
+        elif mark == '"':
+            self._in_string = True
+        elif mark in "[{":
+            self._depth += 1
+        elif mark in "]}":
+            self._depth -= 1
+            self.closed = self._depth <= 0

@@ -1,0 +1,247 @@
+"""Whether a finished answer is what the client's JSON Schema asks for.
+
+A client's schema is data of a stranger, and the library that evaluates schemas trusts them: it fetches, compiles
+regular expressions, recurses, and puts whole answers into its messages. So the rule: nothing of a schema reaches the
+library as it came. What can be reached of it is copied, keyword by keyword as the tables say, without names and
+dialects and with references resolved, and the text of every value is short. How a copy is evaluated, and what that
+may cost, stands in ``evaluation.py``. A mismatch is certain, and all else that can happen is :class:`Uncheckable`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from openai_compat.structured.schema_evaluation import (
+    MAX_NESTING,
+    MAX_QUOTE,
+    MAX_STEPS,
+    MAX_TEXT,
+    NEVER,
+    UNSEEN,
+    Uncheckable,
+    canonical,
+    is_number,
+    library,
+    line,
+    verdict,
+)
+from openai_compat.wire import json_pointer
+from openai_compat.wire.json import MAX_DEPTH, MAX_VALUES, too_deep
+
+__all__ = ["MAX_NESTING", "MAX_SIZE", "MAX_STEPS", "MAX_TEXT", "Checker", "Uncheckable", "checker"]
+
+#: the largest schema, in bytes
+MAX_SIZE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Checker:
+    """A schema that answers are checked against, by any number of threads."""
+
+    #: keywords of the schema that are not looked at, sorted
+    unevaluated: tuple[str, ...]
+    _validator: Any = field(repr=False, compare=False)
+
+    def mismatch(self, text: str) -> str | None:
+        """``None`` if *text* is one JSON document that the schema allows, else one line that says where and why.
+
+        The line has at most :data:`MAX_TEXT` characters, a JSON path and a reason; it may quote short excerpts of
+        the answer and of the schema.
+
+        :raises Uncheckable: the answer is too large, or the check takes too long.
+        """
+        if too_deep(text.encode("utf-8", "replace")):
+            return f"$: the answer is not one JSON document of at most {MAX_DEPTH} levels"
+        if text.count("[") + text.count("{") > MAX_VALUES or text.count(",") + text.count(":") > 4 * MAX_VALUES:
+            raise Uncheckable("the answer holds too many values")
+        try:
+            answer = _load(text)
+        except json.JSONDecodeError as error:
+            return line("$", f"the answer is not one JSON document: {error.msg} (character {error.pos})")
+        except ValueError:
+            return "$: the answer holds a number that is none, or out of range"
+        return verdict(self._validator, answer)
+
+
+def checker(schema: bytes) -> Checker:
+    """Make a checker of a JSON Schema of the dialect 2020-12, whatever ``$schema`` says.
+
+    :param schema: its JSON, as the client sent it.
+    :raises Uncheckable: the extra ``schema`` is not installed, or the schema is too large, too deep, no schema, or
+        not whole.
+    """
+    text = bytes(schema)
+    if len(text) > MAX_SIZE:
+        raise Uncheckable("the schema is too large")
+    if too_deep(text):
+        raise Uncheckable("the schema is nested too deep")
+    try:
+        root = _load(text.decode())
+    except ValueError as error:
+        raise Uncheckable("the schema is not JSON") from error
+    try:
+        validator, registry = library()
+    except ImportError as error:
+        raise Uncheckable("the extra 'schema' is not installed") from error
+    copy = _Copy(root)
+    return Checker(tuple(sorted(copy.unevaluated)), validator(copy.schema, registry=registry))
+
+
+# -- values, and texts of them that are short -------------------------------------------------
+
+
+class _Text(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(self[:MAX_QUOTE] + "...")
+
+
+class _Array(list[Any]):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "an array"
+
+
+class _Object(dict[str, Any]):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "an object"
+
+
+def _load(text: str) -> Any:
+    try:
+        return _quiet(json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number))
+    except RecursionError as error:
+        raise Uncheckable("the stack is full") from error
+
+
+def _number(text: str) -> int | float:
+    """A finite number; an integer however it is written, as JSON Schema has it."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("out of range")
+    if text.lstrip("-").isdigit():
+        return int(text)
+    return int(value) if value.is_integer() else value
+
+
+def _quiet(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= MAX_QUOTE else _Text(value)
+    if isinstance(value, list):
+        return _Array([_quiet(item) for item in value])
+    if isinstance(value, dict):
+        return _Object([(_quiet(name), _quiet(item)) for name, item in value.items()])
+    return value
+
+
+# -- the copy of a schema ---------------------------------------------------------------------
+
+_TYPES = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_type(value: Any) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return _is_names(names) and 0 < len(names) <= len(_TYPES) and _TYPES.issuperset(names)
+
+
+#: keywords whose value is data, and what it must be
+_DATA: dict[str, Callable[[Any], bool]] = {
+    "type": _is_type,
+    "enum": lambda value: isinstance(value, list),
+    "const": lambda value: True,
+    "multipleOf": lambda value: is_number(value) and value > 0,
+    "uniqueItems": lambda value: isinstance(value, bool),
+    "required": _is_names,
+    "dependentRequired": lambda value: isinstance(value, dict) and all(map(_is_names, value.values())),
+    **dict.fromkeys(("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"), is_number),
+    **dict.fromkeys(("maxLength", "minLength", "maxItems", "minItems", "maxContains", "minContains"), _is_count),
+    **dict.fromkeys(("maxProperties", "minProperties"), _is_count),
+}
+_SCHEMA = frozenset(("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"))
+_SCHEMAS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
+_SCHEMAS_BY_NAME = frozenset(("dependentSchemas", "properties"))
+#: keywords by which parts are found otherwise than by their place
+_NAMING = frozenset(("$id", "$dynamicRef", "$recursiveRef"))
+_KEYWORDS = frozenset((*_DATA, *_SCHEMA, *_SCHEMAS, *_SCHEMAS_BY_NAME, *UNSEEN, *_NAMING, "$ref"))
+#: those that are evaluated, or refused: a schema without any allows everything, at no cost
+_ACTIVE = _KEYWORDS - {"then", "else", "minContains", "maxContains"}
+
+
+class _Copy:
+    """What can be reached of a schema: nothing but known keywords, with values that they can have.
+
+    It is made without recursion, since a chain of references may be long. A reference becomes the very copy that it
+    refers to, so a copy may contain itself.
+    """
+
+    def __init__(self, root: Any) -> None:
+        self.unevaluated: set[str] = set()
+        self._root = root
+        self._copies: dict[int, _Object] = {}
+        self._pending: list[tuple[dict[str, Any], _Object]] = []
+        self.schema = self._of(root)
+        while self._pending:
+            self._fill(*self._pending.pop())
+
+    def _of(self, original: Any) -> dict[str, Any] | bool:
+        if isinstance(original, bool):
+            return original or NEVER
+        if not isinstance(original, dict):
+            raise Uncheckable("a part of the schema is neither an object nor a boolean")
+        if _ACTIVE.isdisjoint(original):
+            return True
+        if id(original) not in self._copies:
+            self._copies[id(original)] = _Object()
+            self._pending.append((original, self._copies[id(original)]))
+        return self._copies[id(original)]
+
+    def _fill(self, original: dict[str, Any], copy: _Object) -> None:
+        for keyword, value in original.items():
+            if keyword in _SCHEMA:
+                copy[keyword] = self._of(value)
+            elif keyword in _SCHEMAS and isinstance(value, list) and value:
+                copy[keyword] = _Array(map(self._of, value))
+            elif keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
+                copy[keyword] = _Object((name, self._of(part)) for name, part in value.items())
+            elif keyword in _DATA and _DATA[keyword](value):
+                copy[keyword] = value
+            elif keyword in UNSEEN:
+                copy[keyword] = UNSEEN[keyword]
+                self.unevaluated.add(keyword)
+            elif keyword == "$ref":
+                copy[keyword] = self._of(self._target(value))
+            elif keyword in _NAMING:
+                if keyword != "$id" or original is not self._root:
+                    raise Uncheckable("the schema names its parts")
+            elif keyword in _KEYWORDS:
+                raise Uncheckable(f"'{keyword}' has a value in the schema that it cannot have")
+        for keyword in copy.keys() & {"enum", "const"}:
+            values = copy[keyword] if keyword == "enum" else [copy[keyword]]
+            copy[keyword] = dict.fromkeys(map(canonical, values)).keys()
+        if "patternProperties" in copy and copy.pop("additionalProperties", True) is not True:
+            self.unevaluated.add("additionalProperties")  # it is for those that match no pattern
+
+    def _target(self, reference: Any) -> Any:
+        """What a reference refers to, which must be a JSON pointer into the schema."""
+        try:
+            return json_pointer.resolve(self._root, reference)
+        except ValueError:
+            raise Uncheckable("the schema has a $ref that is no JSON pointer into it") from None
+        except LookupError:
+            raise Uncheckable("the schema has a $ref that leads nowhere") from None

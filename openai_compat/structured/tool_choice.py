@@ -1,0 +1,162 @@
+"""``tool_choice``: which tools may be called, and whether one must be.
+
+Ollama has no such switch, so a call that must be made is emulated: only the allowed tools go up; with them a ``format``
+that admits one call of one of them and nothing else, thinking off (with it, Ollama does not apply the format), and a
+line that says so to the model. What comes back is read by ``forced_choice.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from msgspec import UNSET, Raw, Struct
+
+from openai_compat.errors import invalid, missing
+from openai_compat.native import types as native
+from openai_compat.structured.call_schema import calls_schema
+from openai_compat.translate.fields import Ignored
+from openai_compat.wire import json
+
+# -- the request ------------------------------------------------------------------------------
+
+
+class NamedFunction(Struct):
+    name: str | None = None
+
+
+class AllowedTool(Struct):
+    type: str | None = None
+    function: NamedFunction | None = None
+
+
+class AllowedTools(Struct):
+    #: ``auto`` or ``required``
+    mode: str | None = None
+    tools: list[AllowedTool] | None = None
+
+
+class ToolChoice(Struct):
+    """Source: OpenAI's ``ChatCompletionToolChoiceOption``, its objects in one."""
+
+    type: str | None = None
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
+
+
+@dataclass(frozen=True)
+class ForcedChoice:
+    """A call that the answer must be."""
+
+    names: frozenset[str]
+    #: one function, by its name: OpenAI's ``finish_reason`` is then ``stop``
+    is_named: bool
+
+
+def choose(
+    choice: str | ToolChoice | None, tools: list[native.Tool], param: str = "tool_choice"
+) -> tuple[list[native.Tool], ForcedChoice | None]:
+    """The tools that a choice leaves, and the call that it forces, if it does.
+
+    :raises APIError: 400 for a choice that is none, or of a tool that is not there.
+    """
+    if choice is None or choice == "auto":
+        return tools, None
+    if choice == "none":
+        return [], None
+    if isinstance(choice, str):
+        if choice != "required":
+            supported = "'none', 'auto', and 'required'"
+            raise invalid(f"Invalid value: '{choice[:64]}'. Supported values are: {supported}.", param)
+        return tools, _forced(tools, param)
+    if choice.type == "function":
+        name = _name(choice.function, f"{param}.function.name", tools, param)
+        return _only({name}, tools), ForcedChoice(frozenset([name]), is_named=True)
+    if choice.type == "allowed_tools":
+        return _allowed(choice.allowed_tools, tools, param)
+    if choice.type is None:
+        raise missing(f"{param}.type")
+    supported = "'function' and 'allowed_tools'"
+    raise invalid(f"Invalid value: '{choice.type[:64]}'. Supported values are: {supported}.", f"{param}.type")
+
+
+def _allowed(
+    allowed: AllowedTools | None, tools: list[native.Tool], param: str
+) -> tuple[list[native.Tool], ForcedChoice | None]:
+    path = f"{param}.allowed_tools"
+    if allowed is None:
+        raise missing(path)
+    if allowed.mode not in ("auto", "required"):
+        if allowed.mode is None:
+            raise missing(f"{path}.mode")
+        text = f"Invalid value: '{allowed.mode[:64]}'. Supported values are: 'auto' and 'required'."
+        raise invalid(text, f"{path}.mode")
+    if not allowed.tools:
+        raise missing(f"{path}.tools")
+    names = set()
+    for i, tool in enumerate(allowed.tools):
+        if tool.type not in ("function", None):
+            raise invalid(
+                f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.tools[{i}].type"
+            )
+        names.add(_name(tool.function, f"{path}.tools[{i}].function.name", tools, param))
+    left = _only(names, tools)
+    return left, _forced(left, param) if allowed.mode == "required" else None
+
+
+def _name(function: NamedFunction | None, path: str, tools: list[native.Tool], param: str) -> str:
+    name = function.name if function is not None else None
+    if not name:
+        raise missing(path)
+    if name not in {tool.function.name for tool in tools}:
+        raise invalid(f"Invalid value for '{param}': there is no tool '{name[:64]}' among the tools.", path)
+    return name
+
+
+def _only(names: set[str], tools: list[native.Tool]) -> list[native.Tool]:
+    return [tool for tool in tools if tool.function.name in names]
+
+
+def _forced(tools: list[native.Tool], param: str) -> ForcedChoice:
+    if not tools:
+        raise invalid(f"Invalid value for '{param}': a call needs tools, and there are none.", param)
+    return ForcedChoice(frozenset(tool.function.name for tool in tools), is_named=False)
+
+
+# -- OpenAI → native --------------------------------------------------------------------------
+
+_GPT_OSS = re.compile(r"(^|/)gpt-oss([:.-]|$)", re.I)
+
+
+def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored, param: str = "tool_choice") -> None:
+    """Make the native request, which has its tools already, admit nothing but a call."""
+    tools = sent.tools or []
+    if _GPT_OSS.search(sent.model):
+        # It cannot be held to a format beside tools (it then answers nothing), nor be kept from thinking.
+        ignored.add(param)
+        sent.format = UNSET
+    else:
+        schema = calls_schema([(tool.function.name, json.text_of(tool.function.parameters)) for tool in tools])
+        sent.format = Raw(json.encode(schema))
+        sent.think = False
+    _add_to_system_message(sent, _instruction(forced, is_held=sent.format is not UNSET))
+
+
+def _instruction(forced: ForcedChoice, *, is_held: bool) -> str:
+    names = sorted(forced.names)
+    which = (
+        f'the function "{names[0]}"'
+        if len(names) == 1
+        else "one of the functions " + ", ".join(f'"{name}"' for name in names)
+    )
+    form = ' Answer with the call alone, as JSON: {"name": …, "parameters": {…}}.' if is_held else ""
+    return f"You must call {which} now.{form}"
+
+
+def _add_to_system_message(sent: native.ChatRequest, line: str) -> None:
+    """Say it in the system message: many templates know only one, at the beginning."""
+    first = sent.messages[0]
+    if first.role == "system":
+        sent.messages = [native.Message("system", f"{first.content}\n\n{line}"), *sent.messages[1:]]
+    else:
+        sent.messages = [native.Message("system", line), *sent.messages]

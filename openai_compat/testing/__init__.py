@@ -1,0 +1,8 @@
+"""For tests, and for trying things without an Ollama: a scriptable fake, and the demo backend.
+
+The names here are public; :mod:`openai_compat.testing.fake` has the fake, :mod:`openai_compat.testing.demo` the demo.
+"""
+
+from openai_compat.testing.fake import FakeOllama, Gate, Recorded, Step, done, say
+
+__all__ = ["FakeOllama", "Gate", "Recorded", "Step", "done", "say"]

@@ -1,0 +1,22 @@
+"""What one native message adds to a choice, in OpenAI's terms and in no endpoint's shape.
+
+A whole answer collects deltas, a stream sends them on.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from openai_compat.native import types as native
+from openai_compat.translate.tools import ToolCallDelta
+
+
+class ChoiceDelta(Struct):
+    """What one native message adds to a choice."""
+
+    thinking: str = ""
+    content: str = ""
+    logprobs: list[native.Logprob] = []
+    calls: list[ToolCallDelta] = []
+    #: of the last piece only
+    finish_reason: str | None = None

@@ -1,0 +1,189 @@
+"""Native failures → what the client sees."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from openai_compat.errors import APIError
+from openai_compat.native.errors import from_line, from_status, unreadable
+
+
+def shown(error: APIError) -> tuple[int, str, str | None, str | None]:
+    return error.status, error.type, error.param, error.code
+
+
+def of(status: int, text: Any, **more: Any) -> APIError:
+    return from_status(status, json.dumps({"error": text, **more}).encode(), "m")
+
+
+INVALID, SERVER = "invalid_request_error", "server_error"
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "expected"),
+    [
+        (400, "anything", (400, INVALID, None, None)),
+        (400, "invalid model name", (400, INVALID, "model", None)),
+        (400, "registry.ollama.ai/library/m:latest does not support tools", (400, INVALID, "tools", None)),
+        (400, '"m" does not support chat', (400, INVALID, "model", None)),
+        (400, "m does not support insert", (400, INVALID, "suffix", None)),
+        (404, "model 'm' not found", (404, INVALID, None, "model_not_found")),
+        (404, 'model "m" not found, try pulling it first', (404, INVALID, None, "model_not_found")),
+        (404, "something else", (404, INVALID, None, None)),
+        (403, "ollama cloud is disabled", (502, SERVER, None, "upstream_auth")),
+        (407, "proxy", (502, SERVER, None, "upstream_auth")),
+        (500, json.dumps({"error": {"code": 401, "message": "bad"}}), (502, SERVER, None, "upstream_auth")),
+        (452, "odd", (400, INVALID, None, None)),
+        (413, "large", (413, INVALID, None, None)),
+        (429, "slow down", (429, "rate_limit_error", None, "rate_limit_exceeded")),
+        (499, "request canceled", (502, SERVER, None, "upstream_error")),
+        (500, "boom", (502, SERVER, None, "upstream_error")),
+        (501, "not built", (502, SERVER, None, "upstream_error")),
+        (502, "cloud unreachable", (502, SERVER, None, "upstream_error")),
+        (503, "server busy", (503, SERVER, None, "overloaded")),
+        (504, "slow", (504, SERVER, None, "upstream_timeout")),
+        (500, 'option "num_ctx" must be of type int', (400, INVALID, "options.num_ctx", "invalid_value")),
+        (501, "This server does not support embeddings. Start it", (400, INVALID, "model", "invalid_value")),
+        (400, "the input length exceeds the context length", (400, INVALID, "messages", "context_length_exceeded")),
+        (500, json.dumps({"error": {"code": 400, "message": "bad"}}), (400, INVALID, None, None)),
+        (500, json.dumps({"error": {"code": 500, "message": "bad"}}), (502, SERVER, None, "upstream_error")),
+    ],
+)
+def test_f12_f13_status_type_param_and_code(status: int, text: str, expected: tuple[Any, ...]) -> None:
+    assert shown(of(status, text)) == expected
+
+
+def test_busy_says_when_to_come_back() -> None:
+    assert of(503, "busy").headers == (("Retry-After", "2"),)
+
+
+@pytest.mark.parametrize(("status", "retry"), [(500, False), (502, None), (503, None), (504, False), (400, None)])
+def test_which_failures_are_worth_repeating(status: int, retry: bool | None) -> None:
+    assert of(status, "x").retry is retry
+
+
+def test_a_404_says_openai_s_words_and_ollama_s() -> None:
+    assert of(404, "model 'm' not found").message == (
+        "The model `m` does not exist or you do not have access to it. model 'm' not found"
+    )
+
+
+def test_the_status_of_a_remote_model_stands_before_its_text() -> None:
+    assert of(410, "moved", StatusCode=410, Status="410 Gone").message == "410 Gone: moved"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ({"message": "m", "type": "t"}, "m"),
+        (json.dumps({"error": json.dumps({"error": {"message": "deep"}})}), "deep"),
+        ("{not json", "{not json"),
+        ('{"other": 1}', '{"other": 1}'),
+        ([1], "The backend failed and did not say why."),
+        ("x" * 501, "x" * 500),
+    ],
+)
+def test_f33_f34_the_innermost_text_is_shown(error: Any, text: str) -> None:
+    assert of(500, error).message == text
+    assert from_line(error).message == text
+
+
+def test_an_error_in_openai_s_shape_is_read_too() -> None:
+    assert from_status(400, b'{"message":"m","code":"c"}').message == "m"
+
+
+def test_overflow_with_and_without_counts() -> None:
+    inner = {"type": "exceed_context_size_error", "message": "request exceeds the available context size"}
+    counted = of(400, json.dumps({"error": {**inner, "n_prompt_tokens": 9, "n_ctx": 5}}))
+    assert counted.message == (
+        "This model's maximum context length is 5 tokens. However, your messages resulted in 9 tokens. "
+        "Please reduce the length of the messages."
+    )
+    assert "maximum context length" in of(400, json.dumps({"error": inner})).message
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, (502, "upstream_error")),
+        (404, (502, "backend_not_ollama")),
+        (405, (502, "backend_not_ollama")),
+        (429, (429, "rate_limit_exceeded")),
+        (500, (502, "upstream_error")),
+        (502, (502, "upstream_error")),
+        (503, (503, "overloaded")),
+        (504, (504, "upstream_timeout")),
+    ],
+)
+@pytest.mark.parametrize("body", [b"<html>secret</html>" + b"x" * 1000, b"", b"secret", b"[1]", b'{"secret":1}'])
+def test_f15_what_is_no_native_error_is_not_shown(
+    status: int, body: bytes, expected: tuple[int, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    error = from_status(status, body, "m")
+    assert (error.status, error.code) == expected
+    assert "secret" not in error.message
+    assert caplog.records
+    assert all(len(message) < 300 for message in caplog.messages)
+
+
+def test_a_200_that_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    assert unreadable(b"<html>").message == "The backend sent an answer that could not be understood."
+    assert unreadable(b'{"error":"said"}').message == "said"
+    assert caplog.records
+
+
+def test_f33_a_text_is_cut_last() -> None:
+    assert len(of(410, "x", Status="S" * 2000).message) == 500
+    assert len(from_status(404, b'{"error":"not found"}', "m" * 2000).message) < 1000
+
+
+def test_a_404_without_an_error_is_no_ollama_s() -> None:
+    error = from_status(404, b'{"message":"The requested URL was not found on the server."}', "m")
+    assert (error.status, error.code) == (502, "backend_not_ollama")
+
+
+@pytest.mark.parametrize(("status", "retry"), [(500, False), (502, None), (521, None)])
+def test_only_a_failure_of_the_server_itself_is_not_worth_repeating(status: int, retry: bool | None) -> None:
+    assert from_status(status, b"<html>").retry is retry
+
+
+OVERFLOW = [
+    b'{"error":"the input length exceeds the context length"}',
+    b'{"error":"the prompt is longer than the context length"}',
+    b'{"error":{"message":"request exceeds the available context size","n_prompt_tokens":9,"n_ctx":5}}',
+]
+
+
+@pytest.mark.parametrize("body", OVERFLOW)
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ("POST /api/chat", "messages"),
+        ("POST /api/generate", "prompt"),
+        ("POST /api/embed", "input"),
+        ("", "messages"),
+    ],
+)
+def test_overflow_names_the_field_that_holds_the_prompt(status: int, body: bytes, asked: str, param: str) -> None:
+    error = from_status(status, body, "m", operation=asked)
+    assert shown(error) == (400, INVALID, param, "context_length_exceeded")
+
+
+@pytest.mark.parametrize("text", ["this model is missing multimodal support", "invalid image input"])
+@pytest.mark.parametrize(
+    ("asked", "param"), [("POST /api/chat", "messages"), ("POST /api/generate", "prompt"), ("POST /api/embed", "input")]
+)
+def test_so_does_an_image_at_fault(text: str, asked: str, param: str) -> None:
+    assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=asked).param == param
+
+
+@pytest.mark.parametrize("asked", ["POST /api/chat", "POST /api/generate", "POST /api/embed"])
+@pytest.mark.parametrize(
+    ("text", "param"), [("invalid model name", "model"), ("m does not support insert", "suffix"), ("anything", None)]
+)
+def test_another_field_at_fault_is_the_same_for_each(asked: str, text: str, param: str | None) -> None:
+    assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=asked).param == param

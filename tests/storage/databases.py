@@ -1,0 +1,267 @@
+"""Databases for tests, and stores in them: SQLite in a file and in memory, and a PostgreSQL that is started here.
+
+The server listens on a Unix socket in a directory of its own only. Where it, or its driver, is not
+installed, the tests that want it are skipped and say so. The fixtures are used by the tests that name them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from openai_compat.storage.database import encode, tables
+from openai_compat.storage.store import Item, Page, Store, StoredObject
+
+Make = Callable[..., Store]
+
+#: seconds that anything here may take
+TIMEOUT = 20
+
+#: all that a test is run against
+KINDS = ["file", "memory", "postgresql"]
+
+
+def sqlite_file(directory: Path) -> str:
+    """The URL of a file that is not there yet."""
+    return f"sqlite:///{directory / 'store.db'}"
+
+
+class Postgres:
+    """A running PostgreSQL, where every test gets a schema of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._numbers = itertools.count()
+
+    def url(self, schema: str) -> str:
+        options = quote(f"-csearch_path={schema}")
+        return f"postgresql+psycopg://tester@/postgres?host={quote(str(self._directory))}&options={options}"
+
+    @contextmanager
+    def schema(self) -> Iterator[str]:
+        """The URL of an empty schema, which is dropped at the end."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE SCHEMA {name}")
+        try:
+            yield self.url(name)
+        finally:
+            self.execute(f"DROP SCHEMA {name} CASCADE")
+
+    def execute(self, statement: str) -> None:
+        import psycopg
+
+        conninfo = f"host={self._directory} user=tester dbname=postgres connect_timeout={TIMEOUT}"
+        with psycopg.connect(conninfo, autocommit=True, options=f"-clock_timeout={TIMEOUT}s") as connection:
+            connection.execute(statement.encode())
+
+    def hang_up(self) -> None:
+        """End every other connection, as a restart of the server would."""
+        self.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+
+@contextmanager
+def postgresql() -> Iterator[Postgres]:
+    """Start a PostgreSQL; the test is skipped where there is none."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed", exc_type=ImportError)
+    binaries, user = _binaries(), _user()
+    # not below pytest's directory: the server's user could not enter that
+    with tempfile.TemporaryDirectory(prefix="openai-compat-") as name:
+        directory = Path(name)
+        if user:
+            shutil.chown(directory, user["user"], user["group"])
+        data, log = directory / "data", directory / "log"
+        _run(user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "tester", "-E", "UTF8", "--locale=C", "-N")
+        options = f"-c listen_addresses= -c unix_socket_directories='{directory}' -c fsync=off"
+        control = (binaries / "pg_ctl", "-D", data, "-w", "-t", TIMEOUT)
+        try:
+            _run(user, *control, "-l", log, "-o", options, "start")
+            yield Postgres(directory)
+        finally:
+            if (data / "postmaster.pid").exists():
+                _run(user, *control, "-m", "immediate", "stop")
+
+
+def _binaries() -> Path:
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for place in places:
+        if all((place / name).exists() for name in ("initdb", "pg_ctl", "postgres")):
+            return place
+    pytest.skip("PostgreSQL is not installed")
+
+
+def _user() -> dict[str, Any]:
+    """Who runs the server: it refuses to be root."""
+    if os.geteuid() != 0:
+        return {}
+    names = {entry.pw_name: entry for entry in pwd.getpwall()}
+    entry = names.get("postgres") or names.get("nobody")
+    if entry is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no user for it")
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _run(user: dict[str, Any], *command: Any) -> None:
+    with tempfile.TemporaryFile() as output:  # a pipe would be held open by the server
+        done = subprocess.run(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=2 * TIMEOUT,
+            cwd="/",
+            check=False,
+            **user,
+        )
+        output.seek(0)
+        assert done.returncode == 0, output.read().decode(errors="replace")
+
+
+# -- stores -----------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgresql() as running:
+        yield running
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "postgresql":
+        with request.getfixturevalue("server").schema() as url:
+            yield url
+    else:
+        yield "sqlite://" if request.param == "memory" else sqlite_file(tmp_path)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(url: str, clock: Clock) -> Iterator[Make]:
+    """Open a store; at the end its books are checked, and it is closed."""
+    made = []
+
+    def open(**options: Any) -> Store:
+        store = Store(url, **{"ttl": 100.0, "max_objects": 10_000, "max_bytes": 10**9, "clock": clock, **options})
+        made.append(store)
+        return store
+
+    yield open
+    for store in made:
+        try:
+            audit(store)
+        finally:
+            store.close()
+
+
+@pytest.fixture
+def store(make: Make) -> Store:
+    return make()
+
+
+def not_memory(url: str) -> None:
+    if url == "sqlite://":
+        pytest.skip("memory is no other's")
+
+
+def new(url: str, **options: Any) -> Any:
+    """A store that is closed at the end; its books are not looked at."""
+    return contextlib.closing(Store(url, **{"ttl": 100.0, "max_objects": 10, "max_bytes": 10**9, **options}))
+
+
+# -- what is put in, and what is there --------------------------------------------------------
+
+
+def kept(id: str = "x", **values: Any) -> StoredObject:
+    return StoredObject(**{"id": id, "created": 7, "model": "m", "metadata": {}, "body": b"{}", **values})
+
+
+def items(*ids: str) -> list[Item]:
+    return [Item(id, b'"%d"' % i) for i, id in enumerate(ids)]
+
+
+def fill(store: Store, owner: str, names: Iterable[str]) -> Store:
+    for name in names:
+        store.add("chat", owner, kept(name))
+    return store
+
+
+def rows(store: Store, table: str) -> list[Any]:
+    """All that a table holds, whoever owns it."""
+    with store._begin() as tx:
+        return list(tx.execute(getattr(tables(), table).select()))
+
+
+def audit(store: Store) -> None:
+    """What is counted is what there is."""
+    objects, items, labels = rows(store, "objects"), rows(store, "items"), rows(store, "labels")
+    sizes = {row.seq: len(encode(row.id)) + len(row.body) for row in objects}
+    for item in items:
+        sizes[item.object] += len(encode(item.id)) + len(item.body)
+    assert {row.seq: row.bytes for row in objects} == sizes
+    counted: dict[str, list[int]] = {}
+    for row in objects:
+        counted.setdefault(row.owner, []).append(row.bytes)
+    assert {row.owner: (row.objects, row.bytes) for row in rows(store, "owners")} == {
+        owner: (len(all), sum(all)) for owner, all in counted.items()
+    }
+    for row in objects:
+        pairs = [(label.position, label.key, label.value) for label in labels if label.object == row.seq]
+        assert [pair[1:] for pair in sorted(pairs)] == list(json.loads(row.metadata).items())
+    assert {label.object for label in labels} <= set(sizes)
+
+
+def ids(page: Page[Any] | None) -> list[str]:
+    assert page is not None
+    return [row.id for row in page.rows]
+
+
+def walked(turn: Callable[..., Page[Any] | None], **arguments: Any) -> list[str]:
+    """All ids, page by page."""
+    found: list[str] = []
+    while True:
+        page = turn(after=found[-1] if found else None, **arguments)
+        assert page is not None
+        found += ids(page)
+        if not page.has_more:
+            return found
+
+
+def together(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """Do it in so many threads that start at once."""
+    barrier = threading.Barrier(count)
+
+    def run(i: int) -> Any:
+        barrier.wait(TIMEOUT)
+        return work(i)
+
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result(TIMEOUT) for future in [pool.submit(run, i) for i in range(count)]]

@@ -1,0 +1,373 @@
+"""Where it is kept: many at once, failures, and files and servers as they are found."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import stat
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from openai_compat.storage import database as module
+from openai_compat.storage.database import StoreFailed
+from openai_compat.storage.store import Item, Store
+from tests.servers import command, refusing
+from tests.storage import databases
+from tests.storage.databases import (
+    TIMEOUT,
+    Make,
+    Postgres,
+    fill,
+    ids,
+    items,
+    kept,
+    new,
+    not_memory,
+    rows,
+    sqlite_file,
+    together,
+    walked,
+)
+
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
+
+# the fixtures, which pytest finds by these names
+server, url, clock, make, store = databases.server, databases.url, databases.clock, databases.make, databases.store
+
+
+# -- threads and processes --------------------------------------------------------------------
+
+
+def test_many_add(store: Store) -> None:
+    together(16, lambda i: fill(store, f"owner{i % 3}", [f"{i}-{n}" for n in range(4)]))
+    for owner in range(3):
+        found = walked(lambda owner=owner, **arguments: store.page("chat", f"owner{owner}", **arguments), limit=7)
+        assert sorted(found) == sorted(f"{i}-{n}" for i in range(owner, 16, 3) for n in range(4))
+
+
+def test_64_threads_do_everything_at_once(store: Store) -> None:
+    def work(i: int) -> None:
+        owner = f"owner{i % 2}"
+        store.add("chat", owner, kept(f"{i}", metadata={"k": "v"}), items("i"))
+        assert store.get("chat", owner, f"{i}")
+        assert store.append("chat", owner, f"{i}", items("j"))
+        assert store.set_metadata("chat", owner, f"{i}", {"k": f"{i}"})
+        assert ids(store.page("chat", owner, metadata={"k": f"{i}"})) == [f"{i}"]
+        assert store.delete_item("chat", owner, f"{i}", "i")
+        assert ids(store.items("chat", owner, f"{i}")) == ["j"]
+        if i % 4 > 1:
+            assert store.delete("chat", owner, f"{i}")
+
+    together(64, work)
+    assert len(rows(store, "objects")) == 32
+
+
+#: children are forked from a process that has used its store, or has not; each appends, and adds an object
+FORKS = """
+import os, sys
+from openai_compat.storage.store import Item, StoredObject, Store
+
+def new(name):
+    return StoredObject(name, 1, "m", {"k": name}, b"{}")
+
+url, used, children, count = sys.argv[1], sys.argv[2] == "used", int(sys.argv[3]), int(sys.argv[4])
+store = Store(url, ttl=600, max_objects=1000, max_bytes=10**9)
+if used:
+    store.add("chat", "me", new("shared"))
+pids, (ready, go) = [], os.pipe()
+for child in range(children):
+    pids.append(os.fork())
+    if not pids[-1]:
+        os.close(go)
+        os.read(ready, 1)
+        store.add("chat", "me", new(f"own{child}"))
+        for i in range(count):
+            assert store.append("chat", "me", "shared", [Item(f"{child}-{i}", b"1")])
+        store.close()
+        sys.exit(0)
+os.close(go)
+assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0] * children
+if used:
+    assert store.append("chat", "me", "shared", [Item("parent", b"1")])
+page = store.page("chat", "me", limit=100)
+assert len(page.rows) == children + used, page
+store.close()
+print("done")
+"""
+
+
+#: a child that ends lets go of its parent's connections, which are not its to close
+STRICT = ("-W", "error", "-W", "ignore::ResourceWarning", "-c")
+
+
+def test_8_processes_append_800_items(url: str, make: Make) -> None:
+    not_memory(url)
+    ended = command(url, "used", "8", "100", python=(*STRICT, FORKS))
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
+    store = make(clock=lambda: 0.0)
+    found = walked(lambda **arguments: store.items("chat", "me", "shared", **arguments), limit=300)
+    assert found.pop() == "parent"
+    assert len(set(found)) == len(found) == 800
+    for child in range(8):
+        assert [name for name in found if name.startswith(f"{child}-")] == [f"{child}-{i}" for i in range(100)]
+    assert sorted(row.position for row in rows(store, "items")) == list(range(801))
+
+
+def test_processes_that_all_make_the_schema(url: str) -> None:
+    not_memory(url)
+    ended = command(url, "unused", "4", "0", python=(*STRICT, FORKS))
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys
+import gevent
+from openai_compat.storage.store import Item, StoredObject, Store
+
+store = Store(sys.argv[1], ttl=600, max_objects=1000, max_bytes=10**9)
+store.add("chat", None, StoredObject("shared", 1, "m", {}, b"{}"))
+
+def work(i):
+    for n in range(4):
+        store.add("chat", f"owner{i % 3}", StoredObject(f"{i}-{n}", 1, "m", {}, b"{}"))
+        assert store.append("chat", None, "shared", [Item(f"{i}-{n}", b"1")])
+        assert store.get("chat", f"owner{i % 3}", f"{i}-{n}")
+
+done = gevent.joinall([gevent.spawn(work, i) for i in range(24)], timeout=15, raise_error=True)
+assert len(done) == 24
+assert len(store.items("chat", None, "shared", limit=100).rows) == 96
+store.close()
+print("done")
+"""
+
+
+@pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
+def test_greenlets(url: str) -> None:
+    ended = command(url, python=("-c", GREENLETS))
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
+
+
+# -- failures ---------------------------------------------------------------------------------
+
+
+SECRETS = ["hunter2", "s3cr3t-owner", "s3cr3t-body", "s3cr3t-id", "s3cr3t-value", "s3cr3t-model"]
+
+
+def try_all(store: Store) -> None:
+    """Every method fails in the one way, and tells no secret."""
+    whole = kept(SECRETS[3], model=SECRETS[5], metadata={"k": SECRETS[4]}, body=SECRETS[2].encode())
+    more = [Item(SECRETS[3], SECRETS[2].encode())]
+    place = ("chat", SECRETS[1])
+    for work in (
+        lambda: store.add(*place, whole, more),
+        lambda: store.get(*place, SECRETS[3]),
+        lambda: store.page(*place, model=SECRETS[5], metadata=whole.metadata),
+        lambda: store.items(*place, SECRETS[3]),
+        lambda: store.append(*place, SECRETS[3], more),
+        lambda: store.set_metadata(*place, SECRETS[3], whole.metadata),
+        lambda: store.delete(*place, SECRETS[3]),
+        lambda: store.delete_item(*place, SECRETS[3], SECRETS[3]),
+    ):
+        with pytest.raises(StoreFailed) as caught:
+            work()
+        assert caught.value.__cause__ is not None
+        text = "".join(traceback.format_exception(caught.value)) + str(caught.value) + repr(store)
+        assert [secret for secret in SECRETS if secret in text] == []
+        assert "/" not in str(caught.value)
+        assert "SELECT" not in str(caught.value)
+
+
+def test_a_server_that_is_down() -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed", exc_type=ImportError)
+    with refusing() as address, new(f"postgresql+psycopg://user:hunter2@{address[7:]}/database") as store:
+        try_all(store)
+
+
+def test_a_file_that_cannot_be(tmp_path: Path) -> None:
+    with new(f"sqlite:///{tmp_path}/missing/store.db") as store:
+        try_all(store)
+        (tmp_path / "missing").mkdir()
+        store.add("chat", "me", kept("a"))
+        assert store.get("chat", "me", "a")
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "store.db").write_bytes(b"text" * 1000)
+    with new(sqlite_file(tmp_path)) as store:
+        try_all(store)
+    assert (tmp_path / "store.db").read_bytes() == b"text" * 1000
+
+
+def test_tables_that_are_lost(store: Store, make: Make) -> None:
+    other = make()
+    other.add("chat", "me", kept("a"))
+    store.get("chat", "me", "a")
+    with store._begin(write=True) as tx:
+        module.tables().objects.metadata.drop_all(tx)
+    try_all(store)
+    with store._begin(write=True) as tx:
+        module._create_schema(tx)
+
+
+def test_a_server_is_given_a_time(server: Postgres) -> None:
+    with server.schema() as url, new(url) as store, store._begin() as tx:
+        settings = {row.name: row.setting for row in tx.exec_driver_sql("SELECT name, setting FROM pg_settings")}
+        for name, milliseconds in module._LIMITS.items():
+            assert settings[name] == str(milliseconds)
+
+
+def test_a_server_that_was_started_again(server: Postgres) -> None:
+    with server.schema() as url, new(url) as store:
+        store.add("chat", "me", kept("a"))
+        together(5, lambda i: store.get("chat", "me", "a"))
+        server.hang_up()
+        assert store.get("chat", "me", "a")
+
+
+#: a file may grow to so many bytes: a disk that is full
+FULL = """
+import resource, sys
+from openai_compat.storage.store import Item, StoredObject, Store, StoreFailed
+
+store = Store(sys.argv[1], ttl=600, max_objects=1000, max_bytes=10**9)
+store.add("chat", None, StoredObject("a", 1, "m", {}, b"{}"))
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+try:
+    store.add("chat", None, StoredObject("b", 1, "m", {}, b"{}"), [Item(str(i), b"x" * 10_000) for i in range(100)])
+except StoreFailed as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+assert [kept.id for kept in store.page("chat", None).rows] == ["a"]
+store.add("chat", None, StoredObject("b", 1, "m", {}, b"{}"))
+store.close()
+"""
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    ended = command(sqlite_file(tmp_path), python=(*STRICT, FULL))
+    assert ended.stdout.startswith("The store failed: OperationalError")
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_a_file_that_another_program_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT", 0.05)
+    with new(sqlite_file(tmp_path)) as store:
+        store.add("chat", "me", kept("a"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreFailed):
+                store.add("chat", "me", kept("b"))
+            assert ids(store.page("chat", "me")) == ["a"], "who only reads does not wait"
+            other.execute("ROLLBACK")
+        store.add("chat", "me", kept("b"))
+        assert ids(store.page("chat", "me")) == ["a", "b"]
+
+
+def test_a_new_file_that_another_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(module, "WAIT", 0.05)
+        with new(sqlite_file(tmp_path)) as store, pytest.raises(StoreFailed):
+            store.add("chat", "me", kept("a"))
+        monkeypatch.setattr(time, "sleep", lambda seconds: other.execute("ROLLBACK"))
+        with new(sqlite_file(tmp_path)) as store:
+            store.add("chat", "me", kept("a"))
+            assert ids(store.page("chat", "me")) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_a_writer_that_waits_too_long_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(module, "WAIT", 0.05)
+    inside, leave = threading.Event(), threading.Event()
+
+    def clock() -> float:
+        if threading.current_thread() is not threading.main_thread():
+            inside.set()
+            leave.wait(TIMEOUT)
+        return 0.0
+
+    with new("sqlite://" if kind == "memory" else sqlite_file(tmp_path), clock=clock) as store:
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(store.add, "chat", "me", kept("a"))
+            try:
+                assert inside.wait(TIMEOUT)
+                with pytest.raises(StoreFailed, match="busy"):
+                    store.add("chat", "me", kept("b"))
+            finally:
+                leave.set()
+            first.result(TIMEOUT)
+        assert ids(store.page("chat", "me")) == ["a"]
+
+
+# -- URLs, files and the schema ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "hunter2",
+        "://user:hunter2@host",
+        "postgresql+psycopg://user:hunter2@host:port/database",
+        "mysql://user:hunter2@host/database",
+        "nothing://user:hunter2@host/database",
+        "postgresql+asyncpg://user:hunter2@host/database",
+        "sqlite+aiosqlite:///hunter2",
+        "sqlite:///file:hunter2?mode=memory&uri=true",
+    ],
+)
+def test_a_url_that_is_none(wrong: str) -> None:
+    with pytest.raises(ValueError, match="write sqlite:///file") as caught:
+        new(wrong)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value)).replace(repr(wrong), "")
+
+
+@pytest.mark.parametrize(
+    ("package", "url"),
+    [("sqlalchemy", "sqlite://"), ("psycopg", "postgresql://user:hunter2@host/database")],
+)
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, package: str, url: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=r"pip install 'openai-compat\[store\]'") as caught:
+        new(url)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_only_its_user_reads_the_file(tmp_path: Path) -> None:
+    with new(sqlite_file(tmp_path)) as store:
+        store.add("chat", "me", kept("a"))
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert modes == dict.fromkeys(["store.db", "store.db-wal", "store.db-shm"], 0o600)
+
+
+def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "store.db").touch()
+    (tmp_path / "store.db").chmod(0o640)
+    with new(sqlite_file(tmp_path)) as store:
+        store.add("chat", "me", kept("a"))
+    assert stat.S_IMODE((tmp_path / "store.db").stat().st_mode) == 0o640
+
+
+def test_a_schema_of_another_version(url: str, make: Make) -> None:
+    not_memory(url)
+    store = make()
+    store.add("chat", "me", kept("a"))
+    version = module.tables().version
+    with store._begin(write=True) as tx:
+        tx.execute(version.update().values(version=2))
+    with new(url) as newer, pytest.raises(StoreFailed, match="schema 2; this version of openai_compat knows 1"):
+        newer.get("chat", "me", "a")
+    with store._begin(write=True) as tx:
+        tx.execute(version.update().values(version=1))
+    assert rows(store, "version") == [(1,)]
