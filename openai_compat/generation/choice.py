@@ -23,23 +23,13 @@ from openai_compat.translate.usage import to_finish_reason
 log = logging.getLogger("openai_compat")
 
 
-class _EmptyAnswer:
-    """Refuses an answer without any output that ends without a reason and counts: servers that fail send such."""
+def _check_not_empty(response: native.StreamLine) -> None:
+    """Refuse the end of an answer without any output, if it gives no reason and no counts: servers that fail send such.
 
-    def __init__(self) -> None:
-        self._has_output = False
-
-    def check(self, response: native.StreamLine, has_output: bool) -> None:
-        """Check the next message.
-
-        :raises APIError: 502 for an end that says nothing at all.
-        """
-        if self._has_output:
-            return
-        self._has_output = has_output
-        if response.is_bare_end and not has_output:
-            raise bad_gateway("The backend answered nothing, and gave no reason.")
-        self._has_output = has_output or response.logprobs is not None
+    :raises APIError: 502.
+    """
+    if response.is_bare_end:
+        raise bad_gateway("The backend answered nothing, and gave no reason.")
 
 
 class ChoiceBuilder:
@@ -70,7 +60,7 @@ class ChoiceBuilder:
         self._allowed = allowed
         self._unwrapper = unwrapper
         self._logprobs = ContentLogprobs()
-        self._empty = _EmptyAnswer()
+        self._has_output = False
         self._calls = 0
 
     def feed(self, response: native.ChatResponse) -> ChoiceDelta:
@@ -80,9 +70,12 @@ class ChoiceBuilder:
         """
         message = response.message
         has_calls = message is not None and bool(message.tool_calls)
-        self._empty.check(
-            response, message is not None and (has_calls or bool(message.content) or bool(message.thinking))
-        )
+        if not self._has_output:
+            if message is None or not (message.content or message.thinking or has_calls):
+                _check_not_empty(response)
+                self._has_output = response.logprobs is not None
+            else:
+                self._has_output = True
         if self._max_tokens_is_zero:
             return _only_the_end(response)
         delta = ChoiceDelta()
@@ -140,14 +133,16 @@ class TextChoiceBuilder:
         self._echo = echo
         self._max_tokens_is_zero = max_tokens_is_zero
         self._logprobs = ContentLogprobs()
-        self._empty = _EmptyAnswer()
+        self._has_output = False
 
     def feed(self, response: native.GenerateResponse) -> ChoiceDelta:
         """Take the next native message.
 
         :raises APIError: 502 for an end that says nothing at all.
         """
-        self._empty.check(response, bool(response.response or response.thinking or response.logprobs))
+        self._has_output = self._has_output or bool(response.response or response.thinking or response.logprobs)
+        if not self._has_output:
+            _check_not_empty(response)
         if self._max_tokens_is_zero:
             if not response.done:
                 return ChoiceDelta()

@@ -85,13 +85,13 @@ class Run(Generic[L]):
                 self._collect(choices[index], delta)
             if delta.finish_reason is not None:
                 left -= 1
+                self.is_complete = not left
                 if message.done:
                     self.final_messages.append(message)
                 else:
                     self.streams.stop(index)
-            self.is_complete = not left
             yield index, message, delta
-            if self.is_complete:
+            if not left:
                 return
         raise bad_gateway("The request was cancelled.")  # a stream that ends too soon raises by itself
 

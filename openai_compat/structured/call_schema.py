@@ -16,27 +16,13 @@ from typing import Any
 
 from msgspec import Raw
 
+from openai_compat.structured.schema_keywords import SCHEMA, SCHEMA_ARRAY, SCHEMA_MAP
 from openai_compat.wire import json, json_pointer
 
-#: where schemas stand within a schema
-_SCHEMA = frozenset(
-    (
-        "additionalItems",
-        "additionalProperties",
-        "contains",
-        "contentSchema",
-        "else",
-        "if",
-        "items",
-        "not",
-        "propertyNames",
-        "then",
-        "unevaluatedItems",
-        "unevaluatedProperties",
-    )
-)
-_SCHEMAS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems", "items"))
-_SCHEMAS_BY_NAME = frozenset(("dependencies", "dependentSchemas", "patternProperties", "properties"))
+# Schemas of tools are of any dialect: the keywords of earlier ones, and those that no grammar has, count too.
+_SCHEMA = SCHEMA | {"additionalItems", "contentSchema", "unevaluatedItems", "unevaluatedProperties"}
+_SCHEMA_ARRAY = SCHEMA_ARRAY | {"items"}
+_SCHEMA_MAP = SCHEMA_MAP | {"dependencies", "patternProperties"}
 #: where true and false stay what they are
 _SWITCHES = frozenset(("additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties"))
 
@@ -190,12 +176,12 @@ def _with_parts(keyword: str, value: Any, write: Callable[[Any], Any]) -> Any:
     """The value of a keyword with the schemas in it rewritten; :data:`_NOTHING` to leave the keyword out."""
     if keyword in _SWITCHES and isinstance(value, bool):
         return value
-    if keyword in _SCHEMAS and isinstance(value, list):
+    if keyword in _SCHEMA_ARRAY and isinstance(value, list):
         new = [write(part) for part in value]
         if keyword in ("prefixItems", "items"):  # where a place must not move
             return [_or_anything(part) for part in new] or _NOTHING
         return [part for part in new if part is not _NOTHING] or _NOTHING
-    if keyword in _SCHEMAS_BY_NAME:
+    if keyword in _SCHEMA_MAP:
         if not isinstance(value, dict):
             return _NOTHING
         lists = list if keyword == "dependencies" else ()  # of names, where a schema could be
@@ -205,7 +191,7 @@ def _with_parts(keyword: str, value: Any, write: Callable[[Any], Any]) -> Any:
         new = write(value)
         # An empty schema here is taken for one of objects, true is not.
         return True if keyword == "additionalProperties" and new == _ANYTHING else new
-    return _NOTHING if keyword == "enum" and value == [] or keyword in _SCHEMAS else value
+    return _NOTHING if keyword == "enum" and value == [] or keyword in _SCHEMA_ARRAY else value
 
 
 def _or_anything(schema: Any) -> Any:

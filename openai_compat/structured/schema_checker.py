@@ -29,6 +29,7 @@ from openai_compat.structured.schema_evaluation import (
     line,
     verdict,
 )
+from openai_compat.structured.schema_keywords import SCHEMA, SCHEMA_ARRAY, SCHEMA_MAP
 from openai_compat.wire import json_pointer
 from openai_compat.wire.json import MAX_DEPTH, MAX_VALUES, too_deep
 
@@ -173,12 +174,9 @@ _DATA: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("maxLength", "minLength", "maxItems", "minItems", "maxContains", "minContains"), _is_count),
     **dict.fromkeys(("maxProperties", "minProperties"), _is_count),
 }
-_SCHEMA = frozenset(("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"))
-_SCHEMAS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
-_SCHEMAS_BY_NAME = frozenset(("dependentSchemas", "properties"))
 #: keywords by which parts are found otherwise than by their place
 _NAMING = frozenset(("$id", "$dynamicRef", "$recursiveRef"))
-_KEYWORDS = frozenset((*_DATA, *_SCHEMA, *_SCHEMAS, *_SCHEMAS_BY_NAME, *UNSEEN, *_NAMING, "$ref"))
+_KEYWORDS = frozenset((*_DATA, *SCHEMA, *SCHEMA_ARRAY, *SCHEMA_MAP, *UNSEEN, *_NAMING, "$ref"))
 #: those that are evaluated, or refused: a schema without any allows everything, at no cost
 _ACTIVE = _KEYWORDS - {"then", "else", "minContains", "maxContains"}
 
@@ -213,11 +211,11 @@ class _Copy:
 
     def _fill(self, original: dict[str, Any], copy: _Object) -> None:
         for keyword, value in original.items():
-            if keyword in _SCHEMA:
+            if keyword in SCHEMA:
                 copy[keyword] = self._of(value)
-            elif keyword in _SCHEMAS and isinstance(value, list) and value:
+            elif keyword in SCHEMA_ARRAY and isinstance(value, list) and value:
                 copy[keyword] = _Array(map(self._of, value))
-            elif keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
+            elif keyword in SCHEMA_MAP and isinstance(value, dict):
                 copy[keyword] = _Object((name, self._of(part)) for name, part in value.items())
             elif keyword in _DATA and _DATA[keyword](value):
                 copy[keyword] = value

@@ -1,0 +1,14 @@
+"""The keywords of JSON Schema whose values hold schemas, in the dialect 2020-12.
+
+Who reads a client's schema walks along these. What a reader knows beyond them stands beside that reader: keywords of
+earlier dialects, and those that it does not evaluate.
+
+Source: JSON Schema 2020-12, *Core*, section 10 (applicators).
+"""
+
+#: the value is a schema
+SCHEMA = frozenset(("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"))
+#: the value is an array of schemas
+SCHEMA_ARRAY = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
+#: the value is an object, each member of which is a schema
+SCHEMA_MAP = frozenset(("dependentSchemas", "properties"))
