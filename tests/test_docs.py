@@ -79,7 +79,7 @@ def test_the_public_names() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="Upstraem"):
-        openai_compat.Upstraem
+        openai_compat.Upstraem  # noqa: B018
 
 
 def test_the_names_for_tests() -> None:

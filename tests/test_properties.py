@@ -14,10 +14,10 @@ from tests.contract import check, check_text_stream, frames
 
 hypothesis = pytest.importorskip("hypothesis", reason="the package hypothesis is not installed")
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 
-from tests.drawn import UNKNOWN, requests
+from tests.drawn import UNKNOWN, requests  # noqa: E402
 
 PROFILE = settings(
     max_examples=150,

@@ -20,7 +20,7 @@ def resolve(document: Any, reference: Any) -> Any:
     :raises LookupError: the document has no such part.
     """
     if not isinstance(reference, str) or reference[:2] not in ("#", "#/"):
-        raise ValueError(reference)
+        raise ValueError(f"not a JSON pointer into this document: {reference!r}")
     for token in unquote(reference).split("/")[1:]:
         name = token.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict) and name in document:
@@ -28,5 +28,5 @@ def resolve(document: Any, reference: Any) -> Any:
         elif isinstance(document, list) and re.fullmatch("[0-9]{1,6}", name) and int(name) < len(document):
             document = document[int(name)]
         else:
-            raise LookupError(reference)
+            raise LookupError(f"the document has no {reference!r}")
     return document

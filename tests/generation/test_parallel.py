@@ -18,7 +18,6 @@ from openai_compat.transport.cancel import Cancel
 from tests.generation.streams import (
     Ended,
     StartChat,
-    _no_thread_is_left,  # noqa: F401  (used in every test)
     both_ways,
     counts,
     good,

@@ -30,7 +30,6 @@ from tests.generation.streams import (
     Endless,
     StartChat,
     Watched,
-    _no_thread_is_left,  # noqa: F401  (used in every test)
     beside,
     counts,
     good,

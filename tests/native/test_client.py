@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -30,12 +30,6 @@ EMBED = native.EmbedRequest(model="demo", input="Hi")
 
 def backend(app: Any, environ: dict[str, Any] | None = None, **settings: Any) -> Backend:
     return Backend(app, create_environ() if environ is None else environ, Settings(**settings), KnownLimits())
-
-
-@pytest.fixture
-def server() -> Iterator[Chaos]:
-    with Chaos() as chaos:
-        yield chaos
 
 
 def test_chat_streams_messages() -> None:

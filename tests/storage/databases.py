@@ -144,49 +144,6 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    with postgresql() as running:
-        yield running
-
-
-@pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "postgresql":
-        with request.getfixturevalue("server").schema() as url:
-            yield url
-    else:
-        yield "sqlite://" if request.param == "memory" else sqlite_file(tmp_path)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def make(url: str, clock: Clock) -> Iterator[Make]:
-    """Open a store; at the end its books are checked, and it is closed."""
-    made = []
-
-    def open(**options: Any) -> Store:
-        store = Store(url, **{"ttl": 100.0, "max_objects": 10_000, "max_bytes": 10**9, "clock": clock, **options})
-        made.append(store)
-        return store
-
-    yield open
-    for store in made:
-        try:
-            audit(store)
-        finally:
-            store.close()
-
-
-@pytest.fixture
-def store(make: Make) -> Store:
-    return make()
-
-
 def not_memory(url: str) -> None:
     if url == "sqlite://":
         pytest.skip("memory is no other's")

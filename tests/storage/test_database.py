@@ -19,7 +19,6 @@ from openai_compat.storage import database as module
 from openai_compat.storage.database import StoreFailed
 from openai_compat.storage.store import Item, Store
 from tests.servers import command, refusing
-from tests.storage import databases
 from tests.storage.databases import (
     TIMEOUT,
     Make,
@@ -37,9 +36,6 @@ from tests.storage.databases import (
 )
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
-
-# the fixtures, which pytest finds by these names
-server, url, clock, make, store = databases.server, databases.url, databases.clock, databases.make, databases.store
 
 
 # -- threads and processes --------------------------------------------------------------------
@@ -218,18 +214,18 @@ def test_tables_that_are_lost(store: Store, make: Make) -> None:
         module._create_schema(tx)
 
 
-def test_a_server_is_given_a_time(server: Postgres) -> None:
-    with server.schema() as url, new(url) as store, store._begin() as tx:
+def test_a_server_is_given_a_time(postgresql_server: Postgres) -> None:
+    with postgresql_server.schema() as url, new(url) as store, store._begin() as tx:
         settings = {row.name: row.setting for row in tx.exec_driver_sql("SELECT name, setting FROM pg_settings")}
         for name, milliseconds in module._LIMITS.items():
             assert settings[name] == str(milliseconds)
 
 
-def test_a_server_that_was_started_again(server: Postgres) -> None:
-    with server.schema() as url, new(url) as store:
+def test_a_server_that_was_started_again(postgresql_server: Postgres) -> None:
+    with postgresql_server.schema() as url, new(url) as store:
         store.add("chat", "me", kept("a"))
         together(5, lambda i: store.get("chat", "me", "a"))
-        server.hang_up()
+        postgresql_server.hang_up()
         assert store.get("chat", "me", "a")
 
 

@@ -23,7 +23,6 @@ from openai_compat.storage.store import (
     UnknownCursor,
 )
 from tests.servers import command
-from tests.storage import databases
 from tests.storage.databases import (
     TIMEOUT,
     Clock,
@@ -41,9 +40,6 @@ from tests.storage.databases import (
 )
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
-
-# the fixtures, which pytest finds by these names
-server, url, clock, make, store = databases.server, databases.url, databases.clock, databases.make, databases.store
 
 ODD = ["plain", "", "it's", '"quoted"', "100%", "a_b", "a%b", "\\", "\x00", "a\x00b", "\xe9", "e\u0301", "日本", "😀"]
 ODD += ["' OR 1=1 --", "); DROP TABLE openai_compat_items; --", ":owner", "%(owner)s", "?", "NULL", "\ud800", "A", "a"]

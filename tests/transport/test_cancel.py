@@ -37,12 +37,6 @@ SILENCE = 30.0
 
 
 @pytest.fixture
-def server() -> Iterator[Chaos]:
-    with Chaos() as chaos:
-        yield chaos
-
-
-@pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     """A socket of ours, and the other side's."""
     ours, theirs = socket.socketpair()

@@ -40,12 +40,6 @@ from tests.transport.gateways import (
 endings = pytest.mark.parametrize("end", [FIN, RST])
 
 
-@pytest.fixture
-def server() -> Iterator[Chaos]:
-    with Chaos() as chaos:
-        yield chaos
-
-
 # -- kept and dropped -------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import pytest
 from openai_compat.transport import images
 from openai_compat.transport.images import Fetcher, is_public
 from tests.chaos import WAIT, Chaos, answer
-from tests.transport.images import (  # noqa: F401
+from tests.transport.images import (
     DANGEROUS,
     ELSEWHERE,
     ENDED,
@@ -29,12 +29,9 @@ from tests.transport.images import (  # noqa: F401
     after,
     at,
     fetcher,
-    forbidden,
     full,
     image,
     moved,
-    refused,
-    server,
     within,
 )
 

@@ -19,7 +19,7 @@ from openai_compat.transport import images
 from openai_compat.transport.images import Fetcher, is_public
 from tests.chaos import CLOSE, FIN, RST, SIZED, WAIT, Chaos, Step, answer, head
 from tests.servers import command
-from tests.transport.images import (  # noqa: F401
+from tests.transport.images import (
     DRIPS,
     ELSEWHERE,
     ENDED,
@@ -40,8 +40,6 @@ from tests.transport.images import (  # noqa: F401
     framings,
     image,
     moved,
-    refused,
-    server,
     within,
 )
 

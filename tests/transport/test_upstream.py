@@ -8,7 +8,7 @@ import socket
 import sys
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Event
 from typing import Any
 
@@ -33,13 +33,6 @@ from tests.transport.gateways import (
     texts,
     upstream,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[Chaos]:
-    with Chaos() as chaos:
-        yield chaos
-
 
 # -- it answers -------------------------------------------------------------------------------
 
@@ -418,7 +411,7 @@ def test_f21_no_header_of_the_upstream_reaches_the_client(server: Chaos, stream:
     assert "theirs" not in response.headers.values()
     ours = {"content-type", "x-request-id", "openai-processing-ms", "openai-version"}
     ours |= {"cache-control", "x-accel-buffering"} if stream else {"content-length"}
-    assert {name.lower() for name in response.headers.keys()} == ours
+    assert {name.lower() for name in response.headers.keys()} == ours  # noqa: SIM118 - no mapping
 
 
 # -- it compresses unasked --------------------------------------------------------------------

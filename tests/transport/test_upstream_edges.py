@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from contextlib import ExitStack
 from threading import Event, Timer
 from typing import Any
@@ -17,12 +16,6 @@ from openai_compat.transport.urls import checked_url, from_ollama_host, redacted
 from tests.chaos import CHUNKED, CLOSE, FIN, RST, SIZED, WAIT, Chaos, answer
 from tests.harness import call
 from tests.transport.gateways import HELLO, ask, both, failed, gateway, line, said, streamed
-
-
-@pytest.fixture
-def server() -> Iterator[Chaos]:
-    with Chaos() as chaos:
-        yield chaos
 
 
 def test_f45_a_late_close_harms_no_other_request(server: Chaos) -> None:

@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import traceback
-from collections.abc import Iterator
 from threading import Event
 from typing import Any
 
@@ -21,13 +20,6 @@ from openai_compat.transport.upstream import PATHS
 from tests.chaos import FIN, RST, SIZED, WAIT, Chaos, Step, answer, refusing
 from tests.harness import call
 from tests.transport.gateways import CHAT, HELLO, ask, framings, gateway, line, said, streamed, upstream
-
-
-@pytest.fixture
-def server() -> Iterator[Chaos]:
-    with Chaos() as chaos:
-        yield chaos
-
 
 # -- what leaves ------------------------------------------------------------------------------
 

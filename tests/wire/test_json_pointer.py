@@ -51,7 +51,7 @@ def test_a_pointer_is_followed(reference: str, part: Any) -> None:
 
 @pytest.mark.parametrize("reference", [None, 1, True, "", "/foo", "foo", "#foo", "other.json#/foo", "http://x/#/foo"])
 def test_what_is_no_pointer_into_the_document_is_told(reference: Any) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON pointer"):
         json_pointer.resolve(DOCUMENT, reference)
 
 

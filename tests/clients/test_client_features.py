@@ -12,7 +12,7 @@ import pytest
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
 from openai_compat.testing.demo import instance
-from tests.clients import (  # noqa: F401
+from tests.clients import (
     BOTH,
     HELLO,
     SAID,
@@ -23,13 +23,9 @@ from tests.clients import (  # noqa: F401
     Scripted,
     Weather,
     ask,
-    client,
     client_of,
     collect,
-    demo_url,
     openai,
-    scripted,
-    stage,
     text_of,
 )
 

@@ -1,7 +1,4 @@
-"""OpenAI's own client for tests: in process, over its WSGI transport, and over ``openai-compat serve``.
-
-The fixtures are used by the tests that import them; ``way`` says which of both a test is run with.
-"""
+"""OpenAI's own client for tests: in process, over its WSGI transport, and over ``openai-compat serve``."""
 
 from __future__ import annotations
 
@@ -11,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama
-from openai_compat.testing.demo import Demo
-from tests.servers import live, serving
 
 openai = pytest.importorskip("openai", reason="the package openai is not installed")
 httpx2 = pytest.importorskip("httpx2", reason="this openai does not ride on httpx2")
@@ -60,24 +54,6 @@ def client_of(base_url: str, app: Any = None) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture(scope="module")
-def demo_url() -> Iterator[str]:
-    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
-    with serving("--demo") as server:
-        yield server.base_url
-
-
-@pytest.fixture
-def client(way: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client of the demo backend."""
-    if way == "in-process":
-        with client_of("http://testserver/v1", OpenAICompat(Demo())) as client:
-            yield client
-    else:
-        with client_of(request.getfixturevalue("demo_url")) as client:
-            yield client
-
-
 class Stage:
     """The application behind the running server: each test puts its own fake there."""
 
@@ -86,14 +62,6 @@ class Stage:
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         return self.fake(environ, start_response)
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[tuple[Stage, str]]:
-    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
-    stage = Stage()
-    with live(stage) as url, serving("--upstream", url) as server:
-        yield stage, server.base_url
 
 
 class Scripted:
@@ -105,19 +73,6 @@ class Scripted:
 
     def ask(self, **arguments: Any) -> Any:
         return self.client.chat.completions.create(**{"model": "demo", "messages": HELLO, **arguments})
-
-
-@pytest.fixture
-def scripted(way: str, request: pytest.FixtureRequest) -> Iterator[Scripted]:
-    fake = FakeOllama()
-    if way == "in-process":
-        with client_of("http://testserver/v1", OpenAICompat(fake)) as client:
-            yield Scripted(client, fake)
-    else:
-        stage, base_url = request.getfixturevalue("stage")
-        stage.fake = fake
-        with client_of(base_url) as client:
-            yield Scripted(client, fake)
 
 
 def ask(client: Any, **arguments: Any) -> Any:

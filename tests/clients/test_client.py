@@ -12,7 +12,7 @@ import pytest
 
 from openai_compat.testing import Gate, done, say
 from openai_compat.testing.demo import CONTEXT
-from tests.clients import (  # noqa: F401
+from tests.clients import (
     BOTH,
     HELLO,
     SAID,
@@ -23,12 +23,8 @@ from tests.clients import (  # noqa: F401
     Scripted,
     Weather,
     ask,
-    client,
     collect,
-    demo_url,
     openai,
-    scripted,
-    stage,
     text_of,
 )
 
