@@ -31,6 +31,8 @@ from werkzeug.test import Client
 
 from openai_compat.testing import FakeOllama, Gate, done, say
 
+pytestmark = pytest.mark.server
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 

@@ -7,6 +7,7 @@ of the package, what ``import openai_compat`` and ``python -m openai_compat`` ru
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,7 +126,12 @@ def test_the_import_graph_has_no_cycle() -> None:
     assert cycle(PACKAGE) == []
 
 
-def external(path: Path) -> Iterator[str]:
+@functools.cache
+def external(path: Path) -> list[str]:
+    return list(_external(path))
+
+
+def _external(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -19,6 +19,8 @@ from hypothesis import strategies as st  # noqa: E402
 
 from tests.drawn import UNKNOWN, requests  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PROFILE = settings(
     max_examples=150,
     deadline=None,

@@ -13,7 +13,7 @@ from openai_compat.testing import FakeOllama
 from tests.contract import DATA, check, check_stream, check_text_stream, frames, merged, whole
 
 RECORDINGS = [json.loads(line) for line in (DATA / "recordings.jsonl").read_text().split("\n") if line]
-CUTS = [0, 1, 7, 4096]
+CUTS = [0, pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(4096, marks=pytest.mark.slow)]
 
 
 def named(prefix: str) -> list[Any]:

@@ -23,6 +23,7 @@ def recorded(path: str = "/v1/chat/completions") -> list[dict[str, Any]]:
     return [row["body"] for row in rows if row["path"] == path]
 
 
+@pytest.mark.slow
 def test_recorded_chat_requests() -> None:
     bodies = recorded()
     assert len(bodies) == 109

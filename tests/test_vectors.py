@@ -19,7 +19,7 @@ from openai_compat.testing import FakeOllama, done, say
 from tests.contract import DATA, check, check_stream, check_text_stream, frames, merged, whole
 
 VECTORS = json.loads((DATA / "vectors.json").read_text())
-CUTS = [None, 1, 7, 4096]
+CUTS = [None, pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(4096, marks=pytest.mark.slow)]
 
 IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 BETTER_REQUESTS: dict[str, dict[str, Any]] = {

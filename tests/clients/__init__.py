@@ -42,7 +42,7 @@ class Weather(pydantic.BaseModel):
 
 # -- the client, over both ways ---------------------------------------------------------------
 
-BOTH = pytest.mark.parametrize("way", ["in-process", "gunicorn"])
+BOTH = pytest.mark.parametrize("way", ["in-process", pytest.param("gunicorn", marks=pytest.mark.server)])
 
 
 @contextmanager

@@ -249,6 +249,7 @@ def test_a_part_without_a_name_is_no_defect(disposition: str) -> None:
     assert send(FakeOllama(), MODEL + FILE + part(disposition, b"x") + END).status_code in (200, 400)
 
 
+@pytest.mark.slow
 def test_names_of_brackets_are_soon_read() -> None:
     """In time that grows with the square of their length, this test would not end before its limit."""
     many = b"".join(part(f'; name="{"[" * 150_000}{i}"', b"x") for i in range(20))

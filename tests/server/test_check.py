@@ -13,6 +13,8 @@ from openai_compat.server.cli import main
 from openai_compat.testing import FakeOllama, done, say
 from tests.servers import command, live, refusing
 
+pytestmark = pytest.mark.server
+
 JSON = "application/json"
 
 

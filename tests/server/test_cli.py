@@ -73,6 +73,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"openai-compat {__version__}\n"
 
 
+@pytest.mark.server
 def test_the_package_is_the_command() -> None:
     ended = command("--version")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"openai-compat {__version__}\n", "")
@@ -432,6 +433,7 @@ def test_the_upstream_s_flag_wins_over_demo_s_variable(planned: Planned) -> None
 # -- imports ----------------------------------------------------------------------------------
 
 
+@pytest.mark.server
 @pytest.mark.parametrize(
     "module", ["openai_compat", "openai_compat.server.cli", "openai_compat.server.serve", "openai_compat.testing"]
 )

@@ -82,6 +82,7 @@ def test_a_store_whose_directory_is_not_there_stops_the_start(tmp_path: Path) ->
     assert "nothing" in ran.stderr
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("text", ["max_n = 0", "max_n = true", "[models.m]\nthink = 7", "[aliases]\na = 1", "x = 1"])
 def test_a_file_that_is_wrong_stops_the_start(tmp_path: Path, text: str) -> None:
     ran = command("serve", "--demo", "--config", written(tmp_path, text))
@@ -90,6 +91,7 @@ def test_a_file_that_is_wrong_stops_the_start(tmp_path: Path, text: str) -> None
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.server
 def test_a_server_takes_its_settings_from_a_file(tmp_path: Path) -> None:
     import requests
 

@@ -28,6 +28,8 @@ from openai_compat.settings import Settings
 from openai_compat.testing import FakeOllama, Gate, done, say
 from tests.servers import ENDING, TIMEOUT, Server, command, live, refusing, serving
 
+pytestmark = pytest.mark.server
+
 pytest.importorskip("gunicorn", reason="gunicorn is not installed")
 
 NO_GEVENT = pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")

@@ -33,7 +33,7 @@ Make = Callable[..., Store]
 TIMEOUT = 20
 
 #: all that a test is run against
-KINDS = ["file", "memory", "postgresql"]
+KINDS = ["file", "memory", pytest.param("postgresql", marks=pytest.mark.server)]
 
 
 def sqlite_file(directory: Path) -> str:

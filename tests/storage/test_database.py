@@ -35,6 +35,8 @@ from tests.storage.databases import (
     walked,
 )
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 
 
@@ -103,6 +105,7 @@ print("done")
 STRICT = ("-W", "error", "-W", "ignore::ResourceWarning", "-c")
 
 
+@pytest.mark.server
 def test_8_processes_append_800_items(url: str, make: Make) -> None:
     not_memory(url)
     ended = command(url, "used", "8", "100", python=(*STRICT, FORKS))
@@ -116,6 +119,7 @@ def test_8_processes_append_800_items(url: str, make: Make) -> None:
     assert sorted(row.position for row in rows(store, "items")) == list(range(801))
 
 
+@pytest.mark.server
 def test_processes_that_all_make_the_schema(url: str) -> None:
     not_memory(url)
     ended = command(url, "unused", "4", "0", python=(*STRICT, FORKS))
@@ -146,6 +150,7 @@ print("done")
 """
 
 
+@pytest.mark.server
 @pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
 def test_greenlets(url: str) -> None:
     ended = command(url, python=("-c", GREENLETS))
@@ -214,6 +219,7 @@ def test_tables_that_are_lost(store: Store, make: Make) -> None:
         module._create_schema(tx)
 
 
+@pytest.mark.server
 def test_a_server_is_given_a_time(postgresql_server: Postgres) -> None:
     with postgresql_server.schema() as url, new(url) as store, store._begin() as tx:
         settings = {row.name: row.setting for row in tx.exec_driver_sql("SELECT name, setting FROM pg_settings")}
@@ -221,6 +227,7 @@ def test_a_server_is_given_a_time(postgresql_server: Postgres) -> None:
             assert settings[name] == str(milliseconds)
 
 
+@pytest.mark.server
 def test_a_server_that_was_started_again(postgresql_server: Postgres) -> None:
     with postgresql_server.schema() as url, new(url) as store:
         store.add("chat", "me", kept("a"))

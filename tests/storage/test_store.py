@@ -39,6 +39,8 @@ from tests.storage.databases import (
     walked,
 )
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 
 ODD = ["plain", "", "it's", '"quoted"', "100%", "a_b", "a%b", "\\", "\x00", "a\x00b", "\xe9", "e\u0301", "日本", "😀"]

@@ -407,6 +407,7 @@ def test_what_is_referred_to_is_written_once() -> None:
     assert len(encode(embedded(tool))) < 2 * len(encode(tool))
 
 
+@pytest.mark.slow
 def test_many_references_through_a_long_chain() -> None:
     chain = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(10_000)}
     tool = {"properties": chain, "$defs": {**chain, "10000": {"type": "null"}}}
@@ -434,6 +435,7 @@ def test_a_thread_with_a_small_stack_survives() -> None:
     assert len(made) == len(texts)
 
 
+@pytest.mark.slow
 def test_any_json_can_be_embedded() -> None:
     """Whatever stands where: a schema comes out, and each of its references leads to a definition."""
     made = random.Random(1)

@@ -166,6 +166,7 @@ def test_patterns_are_listed_and_not_compiled(schema: Any, names: tuple[str, ...
     assert (checks.mismatch(json.dumps({EVIL: 1, "a": 1})) is None) == ("type" not in schema)
 
 
+@pytest.mark.slow
 def test_a_schema_that_says_nothing_costs_nothing() -> None:
     for words in ({}, {"title": 5}, {"then": False, "else": 5, "minContains": 0}):
         assert schemas._Copy(words).schema is True
@@ -278,6 +279,7 @@ def test_parts_that_are_found_by_their_names(part: Any) -> None:
         check({"items": part})
 
 
+@pytest.mark.slow
 def test_any_json_is_an_answer_or_uncheckable() -> None:
     """Nothing but :class:`Uncheckable` is raised, whatever stands where."""
     made = random.Random(1)

@@ -139,6 +139,7 @@ def made_value(random: random.Random, depth: int) -> Any:
     return {name: made_value(random, depth - 1) for name in random.sample("abc", random.randint(0, 3))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_the_library_agrees(seed: int) -> None:
     made = random.Random(seed)
@@ -222,6 +223,7 @@ def many(part: Any, count: int) -> dict[str, Any]:
 NAMES = [str(i) for i in range(20_000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schema", "answer"),
     [
@@ -247,10 +249,12 @@ def test_the_steps_run_out(schema: Any, answer: Any) -> None:
         checks.mismatch(json.dumps(answer))
 
 
+@pytest.mark.slow
 def test_what_was_found_before_the_steps_ran_out_is_certain() -> None:
     assert mismatch({"type": "null", **doubling("allOf")}, "x") == "$: 'x' is not of type 'null'"
 
 
+@pytest.mark.slow
 def test_a_checker_starts_anew_each_time_and_in_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "MAX_STEPS", 2000)
     checks = check({"items": {"type": "integer"}})
@@ -270,6 +274,7 @@ def test_a_large_enum_costs_no_more_than_a_small_one() -> None:
     assert mismatch({"items": {"enum": NAMES}}, NAMES) is None
 
 
+@pytest.mark.slow
 def test_integers_whose_hashes_are_equal_are_no_trouble() -> None:
     # Were they told apart by their hashes, this would be 5 * 10^9 comparisons.
     assert mismatch({"uniqueItems": True}, [i * (2**61 - 1) for i in range(99_999)]) is None
@@ -384,6 +389,7 @@ def test_the_line_is_short_and_one(schema: Any, answer: Any) -> None:
     assert line.encode()
 
 
+@pytest.mark.slow
 def test_a_long_text_is_not_put_into_every_message() -> None:
     # It would be 13,000 times five megabytes.
     line = mismatch({"anyOf": [{"type": "null"}] * 13_000}, "x" * 5_000_000)

@@ -29,6 +29,8 @@ from openai_compat.transport.side_channel import SIDE_CHANNEL
 from tests.chaos import CHUNKED, FIN, RST, SIZED, WAIT, Chaos, Request, Step, answer, refusing
 from tests.transport.gateways import HELLO, framings, upstream
 
+pytestmark = pytest.mark.server
+
 CHAT = native.ChatRequest(model="demo", messages=[native.Message("user", "Hi")], options={})
 GENERATE = native.GenerateRequest(model="demo", prompt="Hi", options={})
 

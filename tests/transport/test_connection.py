@@ -37,6 +37,8 @@ from tests.transport.gateways import (
     upstream,
 )
 
+pytestmark = pytest.mark.server
+
 endings = pytest.mark.parametrize("end", [FIN, RST])
 
 
@@ -95,6 +97,7 @@ def test_f35_a_long_rest_after_done_ends_the_connection(server: Chaos) -> None:
     assert server.connections == 2
 
 
+@pytest.mark.slow
 @both
 @framings
 def test_done_is_the_end_though_the_server_never_ends(server: Chaos, stream: bool, framing: str) -> None:

@@ -322,12 +322,14 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         assert fetcher(names, ELSEWHERE, timeout=SILENCE)(at(server), PATH) == PNG
 
 
+@pytest.mark.slow
 def test_the_time_to_connect_is_not_the_time_to_answer(server: Chaos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "CONNECT_TIMEOUT", SHORT)
     server.script(after(2 * SHORT), *image())
     assert fetcher()(at(server), PATH) == PNG
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connect", [SHORT, SILENCE], ids=["to connect", "in all"])
 def test_f70_a_place_that_does_not_answer(
     server: Chaos, refused: Refused, monkeypatch: pytest.MonkeyPatch, connect: float
@@ -499,6 +501,7 @@ def test_a_redirect_to_nowhere(server: Chaos, refused: Refused) -> None:
     assert server.connections == 1
 
 
+@pytest.mark.slow
 def test_f70_the_time_is_of_all_redirects_together(server: Chaos, refused: Refused) -> None:
     for _ in range(4):
         server.script(after(0.7 * SHORT), *moved("/next"))

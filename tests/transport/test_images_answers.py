@@ -43,6 +43,8 @@ from tests.transport.images import (
     within,
 )
 
+pytestmark = pytest.mark.server
+
 # -- what a server sends ----------------------------------------------------------------------
 
 
@@ -208,6 +210,7 @@ def test_no_thread_and_no_connection_is_left(server: Chaos, refused: Refused) ->
 # -- time -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drip", DRIPS)
 def test_f70_a_slow_drip(refused: Refused, drip: str) -> None:
     with dripping(*DRIPS[drip]) as port, within(10 * SHORT):
@@ -220,6 +223,7 @@ def test_f70_a_slow_drip_of_tls(refused: Refused) -> None:
         refused(fetcher(timeout=SHORT), f"https://images.example:{port}/cat.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [(), (head(),), (head() + PNG,), image(framing=SIZED, length=10_000)])
 def test_f70_a_silent_server(server: Chaos, refused: Refused, steps: Sequence[Step]) -> None:
     over = threading.Event()
@@ -236,6 +240,7 @@ def test_f70_no_time_at_all(server: Chaos, refused: Refused) -> None:
     assert server.connections == 0
 
 
+@pytest.mark.slow
 def test_the_time_is_of_each_image(server: Chaos) -> None:
     fetch = fetcher(timeout=2 * SHORT)
     for _ in range(5):

@@ -34,6 +34,8 @@ from tests.transport.gateways import (
     upstream,
 )
 
+pytestmark = pytest.mark.server
+
 # -- it answers -------------------------------------------------------------------------------
 
 
@@ -105,6 +107,7 @@ def test_f2_a_connect_that_hangs() -> None:
     assert response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.slow
 @both
 def test_f3_silence_before_the_head(server: Chaos, stream: bool) -> None:
     server.script(b"")
@@ -113,12 +116,14 @@ def test_f3_silence_before_the_head(server: Chaos, stream: bool) -> None:
     assert response.headers["x-should-retry"] == "false"
 
 
+@pytest.mark.slow
 @both
 def test_f3_silence_before_the_first_line(server: Chaos, stream: bool) -> None:
     server.script(head(headers=[("Transfer-Encoding", "chunked")]))
     failed(ask(gateway(server, idle_timeout=0.3), stream=stream), 504, "upstream_timeout")
 
 
+@pytest.mark.slow
 @framings
 def test_f6_silence_after_a_line(server: Chaos, framing: str) -> None:
     first, *lines = answer(*HELLO, framing=framing)

@@ -17,6 +17,8 @@ from tests.chaos import CHUNKED, CLOSE, FIN, RST, SIZED, WAIT, Chaos, answer
 from tests.harness import call
 from tests.transport.gateways import HELLO, ask, both, failed, gateway, line, said, streamed
 
+pytestmark = pytest.mark.server
+
 
 def test_f45_a_late_close_harms_no_other_request(server: Chaos) -> None:
     app, gate = gateway(server), Event()
@@ -116,6 +118,7 @@ class Slow(Chaos):
         return super()._read(Bites(), number)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_sending_a_body_has_more_time_than_connecting() -> None:
     with Slow() as server:
         server.script(*answer(*HELLO))
@@ -136,6 +139,7 @@ class Deaf(Chaos):
         self.stopped.wait(WAIT)
 
 
+@pytest.mark.slow
 def test_a_server_that_reads_nothing_is_a_time_out_yet() -> None:
     with Deaf() as server:
         failed(ask(gateway(server, idle_timeout=0.3), content="x" * 20_000_000), 504, "upstream_timeout")
