@@ -1,7 +1,10 @@
 """OpenAI's HTTP API for any Ollama-native backend, as a WSGI middleware.
 
-The names here are the whole public API. ``Upstream`` is loaded on first use: it brings in ``requests``,
-which must not be imported before gevent has patched.
+The names in ``__all__`` are the public API; every other name of the package may change without notice. ``Upstream``
+is imported on first use, because it imports ``requests``, which must not be imported before gevent has patched.
+
+Identifiers such as F45 or W8 in comments name a requirement; the tests that check it have the identifier in their
+names (``test_f45_…``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m openai_compat`` is the command ``openai-compat``."""
+"""The command ``openai-compat``, run as ``python -m openai_compat``."""
 
 import sys
 

@@ -1,26 +1,28 @@
-"""A failure as the client will see it.
+"""The one exception for a failure that the client sees, and functions that make the usual ones.
 
-One class for every failure: whoever finds it says what the client gets (status, text, parameter,
-code), and only the edge turns it into bytes. No text here may hold a host, a URL, a key or a prompt.
+The code that detects a failure chooses the status, message, parameter and code; only the middleware encodes them. No
+message may contain a host, a URL, a key or a prompt.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-#: the longest native error text that a client is shown, in characters (F33)
+#: characters of a native error text that the client may see (F33): a few sentences, so that a page or a prompt that
+#: the backend echoes is cut
 MAX_TEXT = 500
 
 
 class APIError(Exception):
-    """An error in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``.
+    """An error that the client receives as ``{"error": {"message", "type", "param", "code"}}``.
 
     :param status: HTTP status, 4xx or 5xx.
-    :param param: path of the request field at fault, such as ``messages[0].content``.
-    :param code: a short name for programs; OpenAI's where it has one.
-    :param type: OpenAI's class of the error; follows from the status if not given.
-    :param headers: further response headers.
-    :param retry: ``False`` tells OpenAI's clients not to repeat the request (``x-should-retry``).
+    :param param: path of the invalid request field, such as ``messages[0].content``.
+    :param code: identifier for programs; OpenAI's where it has one.
+    :param type: OpenAI's class of errors; derived from the status by default.
+    :param headers: additional response headers.
+    :param retry: value of ``x-should-retry``, by which OpenAI's clients decide whether to repeat the request; no such
+        header by default.
 
     Source: ollama ``openai/openai.go`` ``NewError``. Differs: types and codes are OpenAI's.
     """
@@ -46,7 +48,7 @@ class APIError(Exception):
         self.retry = retry
 
     def body(self) -> dict[str, Any]:
-        """The error as JSON values; all four keys are always there."""
+        """Return the response body as JSON values, always with all four keys."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
@@ -57,36 +59,39 @@ def _type(status: int) -> str:
 
 
 def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> APIError:
-    """A mistake of the client: 400."""
+    """Return a 400 for a request that is not valid."""
     return APIError(400, message, param=param, code=code)
 
 
 def missing(param: str) -> APIError:
-    """A field that must be there and is not: 400."""
+    """Return a 400 for a required field that is absent."""
     return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
 
 
 def too_long(param: str, limit: int, length: int) -> APIError:
-    """A list with too many items: 400."""
+    """Return a 400 for an array with more than *limit* items."""
     text = f"Expected an array with maximum length {limit}, but got an array with length {length} instead."
     return invalid(f"Invalid '{param}': array too long. {text}", param, "array_above_max_length")
 
 
 def not_supported(param: str, text: str) -> APIError:
-    """A parameter, or a value of it, that this version does not offer: 400."""
+    """Return a 400 for a parameter, or a value of one, that is not supported."""
     return APIError(400, f"Unsupported parameter: '{param}'. {text}", param=param, code="unsupported_parameter")
 
 
 def invalid_output(message: str, code: str) -> APIError:
-    """An answer that is not what it had to be: 502, and no reason to pay for it once more."""
+    """Return a 502 for generated output that does not meet the request.
+
+    Clients should not retry: the tokens were generated, and generating them again costs as much.
+    """
     return APIError(502, message, code=code, retry=False)
 
 
 def answer_too_long() -> APIError:
-    """A native answer that is larger than what may be collected: 502."""
+    """Return a 502 for a native response that is too long to be collected."""
     return invalid_output("The backend's answer is too long.", "upstream_error")
 
 
 def bad_gateway(message: str = "The backend sent an answer that could not be understood.") -> APIError:
-    """The native side failed in a way that repeating may mend: 502."""
+    """Return a 502 for a failure of the backend after which a retry may succeed."""
     return APIError(502, message, code="upstream_error")

@@ -1,8 +1,7 @@
-"""What can be set, once.
+"""Every setting of the middleware, with its type, unit, default and checks.
 
-Every option of the middleware is a field of :class:`Settings`: the keywords of ``OpenAICompat``,
-the command line and the table in the README are read off it, so none of them can drift.
-Only plain values live here; what a setting means is code elsewhere.
+The keywords of ``OpenAICompat``, the flags of the command line and the table in the README are derived from
+:class:`Settings`. Only values and their checks belong here; the modules that apply a setting implement its meaning.
 """
 
 from __future__ import annotations
@@ -22,50 +21,53 @@ MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Sampling:
-    """How OpenAI's sampling parameters become Ollama's options.
+    """How OpenAI's sampling parameters are mapped to Ollama's options.
 
-    The default is Ollama's mapping of today: an unset temperature or top_p is sent as 1.0, as OpenAI
-    documents it, and values are sent as they are.
+    The default is Ollama's current mapping: an unset temperature or top_p is sent as 1.0, which is OpenAI's documented
+    default, and values are sent unchanged.
+
+    :raises TypeError: a field has a value of another type.
+    :raises ValueError: a number is negative or not finite, or *overflow* is unknown.
 
     Source: ollama ``openai/openai.go`` ``FromChatRequest`` (at fb3076099).
     """
 
-    #: sent when the request gives none; ``None`` leaves it to the model
+    #: sent when the request has none; ``None``: the model's own default
     temperature: float | None = 1.0
-    #: sent when the request gives none; ``None`` leaves it to the model
+    #: sent when the request has none; ``None``: the model's own default
     top_p: float | None = 1.0
-    #: a given temperature is multiplied by this
+    #: factor of a temperature in the request
     temperature_scale: float = 1.0
-    #: both given penalties are multiplied by this
+    #: factor of either penalty in the request
     penalty_scale: float = 1.0
-    #: a given seed forces temperature 0
+    #: a seed in the request sets the temperature to 0
     seed_means_greedy: bool = False
-    #: the misspelt key ``presence_penalty_penalty`` is read where ``presence_penalty`` is absent
+    #: read the misspelt key ``presence_penalty_penalty`` if ``presence_penalty`` is absent
     misspelt_presence_penalty: bool = False
-    #: what ``overflow=None`` means
+    #: the value of ``Settings.overflow`` where that is unset
     overflow: Overflow = "error"
 
     def __post_init__(self) -> None:
-        for row in dataclasses.fields(self):
-            value = getattr(self, row.name)
-            if "bool" in str(row.type) and not isinstance(value, bool):
-                raise TypeError(f"sampling: {row.name} must be a bool, not {value!r}")
-            if "float" in str(row.type) and value is not None:
+        for attribute in dataclasses.fields(self):
+            name, value = attribute.name, getattr(self, attribute.name)
+            if "bool" in str(attribute.type) and not isinstance(value, bool):
+                raise TypeError(f"sampling: {name} must be a bool, not {value!r}")
+            if "float" in str(attribute.type) and value is not None:
                 if isinstance(value, bool) or not isinstance(value, int | float):
-                    raise TypeError(f"sampling: {row.name} must be a number, not {value!r}")
+                    raise TypeError(f"sampling: {name} must be a number, not {value!r}")
                 if not (math.isfinite(value) and value >= 0):
-                    raise ValueError(f"sampling: {row.name} must be 0 or above and finite, not {value!r}")
+                    raise ValueError(f"sampling: {name} must be 0 or above and finite, not {value!r}")
         if self.overflow not in ("error", "truncate"):
             raise ValueError(f"sampling: overflow must be 'error' or 'truncate', not {self.overflow!r}")
 
     @classmethod
     def model(cls) -> Sampling:
-        """Leave what the request does not set to the model's own Modelfile."""
+        """Return a mapping that sends no temperature or top_p of its own, so that the Modelfile's values apply."""
         return cls(temperature=None, top_p=None)
 
     @classmethod
     def v0_1_24(cls) -> Sampling:
-        """Map as the first published middleware did.
+        """Return the mapping of Ollama's first published middleware.
 
         Source: ollama v0.1.24 ``openai/openai.go`` ``fromRequest``.
         """
@@ -78,7 +80,8 @@ class Sampling:
         )
 
 
-#: Ollama's options and the Go type of each. Source: ``Options``, ``Runner``; option names that are not here are newer.
+#: Ollama's options → their Go types. An option of a newer Ollama is missing here and passes unchecked.
+#: Source: ollama ``api/types.go`` ``Options``, ``Runner``.
 OPTION_TYPES: dict[str, str] = {
     "num_keep": "int",
     "seed": "int",
@@ -102,12 +105,12 @@ OPTION_TYPES: dict[str, str] = {
     "draft_num_predict": "int",
 }
 
-#: the levels of ``think``, beside on and off
+#: the values of ``think`` besides true and false
 THINK_LEVELS = ("low", "medium", "high", "max")
 
 
 def is_option_value(kind: str, value: object) -> bool:
-    """Return whether a JSON value has one of the Go types of :data:`OPTION_TYPES`."""
+    """Return whether Go would decode a JSON value as *kind*, a type in :data:`OPTION_TYPES`."""
     if kind == "bool":
         return isinstance(value, bool)
     if kind == "[]string":
@@ -120,23 +123,23 @@ def is_option_value(kind: str, value: object) -> bool:
 
 
 def is_think_value(value: object) -> bool:
-    """Return whether Ollama knows this value of ``think``."""
+    """Return whether a value of ``think`` is valid for Ollama."""
     return isinstance(value, bool) or value in THINK_LEVELS
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What a model's requests have where the client sets nothing.
+    """Defaults of one model, for native requests whose client does not set the value.
 
-    :raises TypeError: the options are no mapping of names.
-    :raises ValueError: a value that no native request could have.
+    :raises TypeError: *options* is not a mapping of names to values.
+    :raises ValueError: a value is not valid in a native request.
     """
 
-    #: Ollama's options, as ``num_ctx``
+    #: Ollama's options, such as ``num_ctx``
     options: Mapping[str, Any] = field(default_factory=dict)
-    #: seconds, or a Go duration
+    #: seconds, or a Go duration such as ``5m``
     keep_alive: str | float | None = None
-    #: on, off, or one of low, medium, high, max
+    #: a flag, or one of :data:`THINK_LEVELS`
     think: bool | str | None = None
 
     def __post_init__(self) -> None:
@@ -148,97 +151,109 @@ class ModelSettings:
             if name in OPTION_TYPES and not is_option_value(OPTION_TYPES[name], value):
                 raise ValueError(f"option {name!r} must be of type {OPTION_TYPES[name]}, not {value!r}")
         if self.options.get("num_predict") == 0:
-            raise ValueError("num_predict of 0 would leave no text to any request")
+            raise ValueError("num_predict must not be 0: every answer would be empty")
         if type(self.keep_alive) not in (str, int, float, type(None)):
             raise ValueError(f"keep_alive must be seconds or a duration, not {self.keep_alive!r}")
         if isinstance(self.keep_alive, float) and not math.isfinite(self.keep_alive):
             raise ValueError("keep_alive must be finite")
         if self.think is not None and not is_think_value(self.think):
-            raise ValueError(f"think must be on, off or one of {', '.join(THINK_LEVELS)}, not {self.think!r}")
+            raise ValueError(f"think must be true, false or one of {', '.join(THINK_LEVELS)}, not {self.think!r}")
 
 
 def _env(help: str, default: Any) -> Any:
-    """A scalar setting, which the command line and the environment can give too."""
+    """Declare a scalar setting, which has a command-line flag and an environment variable."""
     return field(default=default, metadata={"help": help})
 
 
 def _keyword(help: str, **default: Any) -> Any:
-    """A setting that is no single value: it comes as a keyword, or from a TOML file."""
+    """Declare a setting that is not a scalar: it can be set by a keyword or a TOML file only."""
     return field(metadata={"help": help, "keyword_only": True}, **default)
 
 
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+_SCALAR_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
 
 
-def _check(row: dataclasses.Field[Any], value: Any) -> None:
+def _check(setting: dataclasses.Field[Any], value: Any) -> None:
+    """Raise if the value of a scalar setting is not valid.
+
+    :raises TypeError: it has another type.
+    :raises ValueError: it is a number that is not above 0 and finite.
     """
-    :raises TypeError: a scalar of another type.
-    :raises ValueError: a number that is not above 0 and finite.
-    """
-    wanted = _KINDS.get(str(row.type))
-    if wanted and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-        raise TypeError(f"{row.name} must be {row.type}, not {value!r}")
-    if wanted and int in wanted and not 0 < value < math.inf:
-        raise ValueError(f"{row.name} must be above 0 and finite, not {value!r}")
+    types = _SCALAR_TYPES.get(str(setting.type))
+    if types and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
+        raise TypeError(f"{setting.name} must be {setting.type}, not {value!r}")
+    if types and int in types and not 0 < value < math.inf:
+        raise ValueError(f"{setting.name} must be above 0 and finite, not {value!r}")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All options of the middleware. Sizes are bytes, times are seconds."""
+    """All settings of the middleware. Sizes are bytes, times are seconds.
 
-    prefix: str = _env("where OpenAI's routes begin", "/v1")
-    sampling: Sampling = _keyword("how sampling parameters map", default=Sampling())
+    :raises TypeError: a setting has a value of another type.
+    :raises ValueError: a value is not valid.
+    """
+
+    prefix: str = _env("path prefix of OpenAI's routes", "/v1")
+    sampling: Sampling = _keyword("how sampling parameters are mapped", default=Sampling())
     aliases: Mapping[str, str] = _keyword(
-        "names that clients ask for (``gpt-4o``, or a pattern: ``gpt-*``) → the model behind each",
+        "model name in requests (``gpt-4o``, or a pattern: ``gpt-*``) → name of the model that answers",
         default_factory=dict,
     )
     models: Mapping[str, ModelSettings] = _keyword(
-        "name or pattern of a model → its ``options``, ``keep_alive`` and ``think`` where a request gives none",
+        "name or pattern of a model → its default ``options``, ``keep_alive`` and ``think``",
         default_factory=dict,
     )
     overflow: Overflow | None = _env(
-        "a prompt longer than the context: ``error`` refuses it, ``truncate`` lets Ollama cut it; "
-        "unset: as ``sampling`` says",
+        "what happens to a prompt longer than the context: ``error`` answers 400, ``truncate`` lets Ollama cut it; "
+        "unset: the value of ``sampling``",
         None,
     )
     unsupported: Unsupported = _env(
-        "a parameter that Ollama can never honour: ``warn`` accepts and lists it, ``error`` refuses it", "warn"
+        "what happens to a parameter that Ollama cannot honour: ``warn`` ignores it and lists it in the response "
+        "header ``openai-compat-ignored``, ``error`` answers 400",
+        "warn",
     )
-    reasoning_content: bool = _env("send reasoning as ``reasoning_content`` too, beside ``reasoning``", True)
-    native_admin: bool = _env("let pull, push, create, copy, delete and blobs through to a URL backend", False)
-    connect_timeout: float = _env("seconds to reach a URL backend", 5.0)
-    head_timeout: float = _env("seconds a URL backend may take to its first line (a model loads)", 600.0)
-    idle_timeout: float = _env("seconds a URL backend may be silent between two lines", 300.0)
-    pool_size: int = _env("connections to a URL backend that are kept open", 64)
-    max_body: int = _env("bytes of a request body, as sent and inflated", 32 * MEBIBYTE)
-    max_answer: int = _env("bytes of a native answer that is collected", 64 * MEBIBYTE)
-    max_line: int = _env("bytes of one native line", 16 * MEBIBYTE)
-    max_messages: int = _env("messages of a request", 10_000)
-    max_tools: int = _env("tools of a request", 128)
-    max_stop: int = _env("stop sequences of a request", 16)
-    max_n: int = _env("choices of an answer (``n``, ``best_of``); behind a URL as many threads", 8)
-    max_calls: int = _env("native calls that one completions request may lead to (prompts × choices)", 128)
-    max_inputs: int = _env("inputs of an embeddings request", 2048)
-    embed_batch: int = _env("inputs that go up in one native call; more are split and joined in order", 256)
+    reasoning_content: bool = _env("send reasoning as ``reasoning_content`` in addition to ``reasoning``", True)
+    native_admin: bool = _env("pass pull, push, create, copy, delete and blobs through to a URL backend", False)
+    # A model may take minutes to load, and Ollama sends no head before the first token.
+    connect_timeout: float = _env("seconds for connecting to a URL backend", 5.0)
+    head_timeout: float = _env("seconds until a URL backend's response begins; includes loading the model", 600.0)
+    idle_timeout: float = _env("seconds between two reads of a URL backend's response", 300.0)
+    # One a thread of `openai-compat serve`, which has 64.
+    pool_size: int = _env("connections to a URL backend that stay open for reuse", 64)
+    # Two images of 10 MiB in base64, and a long chat.
+    max_body: int = _env("bytes of a request body, both compressed and decompressed", 32 * MEBIBYTE)
+    max_answer: int = _env("bytes of a native response that is not streamed to the client", 64 * MEBIBYTE)
+    # A line is one token, or a whole response with log probabilities where a backend does not stream.
+    max_line: int = _env("bytes of one line of a native response", 16 * MEBIBYTE)
+    max_messages: int = _env("messages in a request", 10_000)
+    max_tools: int = _env("tools in a request", 128)  # OpenAI's limit
+    max_stop: int = _env("stop sequences in a request", 16)  # OpenAI's is 4; users of Ollama send more
+    max_n: int = _env("choices of a response (``n``, ``best_of``); with a URL backend each has a thread", 8)
+    max_calls: int = _env("native calls of one completions request (prompts × choices)", 128)
+    max_inputs: int = _env("inputs of an embeddings request", 2048)  # OpenAI's limit
+    embed_batch: int = _env("inputs of one native embed call; a request with more makes several calls", 256)
     retry_strict: bool = _env(
-        "ask once more, with the error, when an answer that is not streamed does not match its strict schema", False
+        "retry once, with the error in the prompt, if a response that is not streamed does not match its strict schema",
+        False,
     )
-    fetch_images: bool = _env("fetch the images of http(s) URLs; only public addresses are asked", False)
-    max_image: int = _env("bytes of an image that is fetched", 10 * MEBIBYTE)
-    image_timeout: float = _env("seconds that fetching one image may take in all", 10.0)
-    delete_models: bool = _env("let ``DELETE /v1/models/{id}`` delete a model", False)
+    fetch_images: bool = _env("fetch images by their http or https URL, from public addresses only", False)
+    max_image: int = _env("bytes of a fetched image", 10 * MEBIBYTE)
+    image_timeout: float = _env("seconds for fetching one image, in total", 10.0)
+    delete_models: bool = _env("allow ``DELETE /v1/models/{id}`` to delete a model", False)
     store: str | None = _env(
-        "where stored completions are kept: ``sqlite:///file``, ``sqlite://`` (memory), ``postgresql+psycopg://…``; "
-        "unset: nothing is kept",
+        "database of stored completions: ``sqlite:///file``, ``sqlite://`` (memory), ``postgresql+psycopg://…``; "
+        "unset: nothing is stored",
         None,
     )
-    store_ttl: float = _env("seconds that an object is kept", 30 * 86400.0)
-    store_max_objects: int = _env("objects kept for one owner; the oldest go first", 10_000)
-    store_max_bytes: int = _env("bytes kept for one owner; the oldest go first", 1024 * MEBIBYTE)
+    store_ttl: float = _env("seconds until a stored object expires", 30 * 86400.0)  # OpenAI's 30 days
+    store_max_objects: int = _env("stored objects of one owner; the oldest are deleted first", 10_000)
+    store_max_bytes: int = _env("stored bytes of one owner; the oldest objects are deleted first", 1024 * MEBIBYTE)
 
     def __post_init__(self) -> None:
-        for row in dataclasses.fields(self):
-            _check(row, getattr(self, row.name))
+        for setting in dataclasses.fields(self):
+            _check(setting, getattr(self, setting.name))
         if not isinstance(self.sampling, Sampling):
             raise TypeError(f"sampling must be a Sampling, not {self.sampling!r}")
         if not isinstance(self.store, str | None):
@@ -257,30 +272,33 @@ class Settings:
 
     @property
     def truncates(self) -> bool:
-        """Whether an overlong prompt is left to Ollama, which cuts it and says nothing."""
+        """Return whether Ollama cuts a prompt that is longer than the context, instead of an error."""
         return (self.overflow or self.sampling.overflow) == "truncate"
 
     @property
     def timeout(self) -> tuple[float, float, float]:
-        """(connect, head, idle), in seconds."""
+        """Return the time-outs of a URL backend: (connect, head, idle), in seconds."""
         return (self.connect_timeout, self.head_timeout, self.idle_timeout)
 
 
 def _aliases(given: Any) -> Mapping[str, str]:
-    """
-    :raises TypeError: not names to names.
-    :raises ValueError: one of them is empty.
+    """Check aliases, and return a copy that cannot change.
+
+    :raises TypeError: it is not a mapping of names to names.
+    :raises ValueError: a name is empty.
     """
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for pair in given.items() for name in pair):
         raise TypeError(f"aliases must map names to names, not {given!r}")
     if not all(name for pair in given.items() for name in pair):
-        raise ValueError("an alias and its model have a name each")
+        raise ValueError("aliases cannot have an empty name")
     return MappingProxyType(dict(given))
 
 
 def _models(given: Any) -> Mapping[str, ModelSettings]:
-    """
-    :raises TypeError: not names to settings of a model.
+    """Check settings of models, and return a copy that cannot change.
+
+    :raises TypeError: it is not a mapping of names to settings of a model.
+    :raises ValueError: a value is not valid.
     """
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise TypeError(f"models must map names to settings, not {given!r}")
@@ -290,9 +308,9 @@ def _models(given: Any) -> Mapping[str, ModelSettings]:
 def _model(name: str, given: Any) -> ModelSettings:
     if isinstance(given, ModelSettings):
         return given
-    known = [row.name for row in dataclasses.fields(ModelSettings)]
+    known = [attribute.name for attribute in dataclasses.fields(ModelSettings)]
     if not isinstance(given, Mapping) or set(given) - set(known):
-        raise TypeError(f"the settings of the model {name!r} are {', '.join(known)}, not {given!r}")
+        raise TypeError(f"models: {name}: the settings must be some of {', '.join(known)}, not {given!r}")
     try:
         return ModelSettings(**given)
     except (TypeError, ValueError) as error:
@@ -300,7 +318,7 @@ def _model(name: str, given: Any) -> ModelSettings:
 
 
 class Options(TypedDict, total=False):
-    """The keywords of ``OpenAICompat``: the fields of :class:`Settings`, for type checkers (a test compares them)."""
+    """The keywords of ``OpenAICompat``, for type checkers: the fields of :class:`Settings` (a test compares them)."""
 
     prefix: str
     sampling: Sampling
@@ -336,10 +354,10 @@ class Options(TypedDict, total=False):
 
 
 def environment_name(setting: str) -> str:
-    """The environment variable of a setting: ``max_body`` → ``OPENAI_COMPAT_MAX_BODY``."""
+    """Return the environment variable of a setting: ``max_body`` → ``OPENAI_COMPAT_MAX_BODY``."""
     return "OPENAI_COMPAT_" + setting.upper()
 
 
 def scalars() -> list[dataclasses.Field[Any]]:
-    """The settings that are single values, and so have a flag and an environment variable."""
-    return [row for row in dataclasses.fields(Settings) if not row.metadata.get("keyword_only")]
+    """Return the scalar settings, which have a command-line flag and an environment variable each."""
+    return [setting for setting in dataclasses.fields(Settings) if not setting.metadata.get("keyword_only")]

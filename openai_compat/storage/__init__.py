@@ -1,1 +1,1 @@
-"""What is stored between requests: objects with an owner and items, in SQLite or PostgreSQL."""
+"""Storage of objects between requests, in SQLite or PostgreSQL; no endpoint's types are known here."""

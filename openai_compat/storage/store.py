@@ -1,10 +1,9 @@
-"""What is kept between requests: objects of a kind, each with an owner and a list of items.
+"""Stored objects, each with a kind, an owner and a list of items.
 
-The rule: every statement names the owner, so that a stranger's id is simply not found, and is built by
-SQLAlchemy Core, never from pieces of text. A write is one transaction that first takes its owner's
-row: the writers of an owner follow one another, so none loses what another wrote, the
-counts are exact, and the sequence is the order in which objects became visible. Nothing is
-connected before the first use, and nothing is shared across a fork.
+Every statement has the owner among its conditions, so that another owner's id is not found, and is built with
+SQLAlchemy Core, never by joining strings. Every write is one transaction that first locks its owner's row: the writes
+of an owner run one after another, so that none is lost, the counts are exact, and objects are numbered in the order in
+which they become visible. Nothing is connected before the first use, and no connection is shared across a fork.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from openai_compat.storage.database import AlreadyStored, Database, StoreFailed, encode, insert_if_new, read_url, tables
 
-if TYPE_CHECKING:  # an extra: only `database` needs it, where a Store is made
+if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
     from sqlalchemy import ColumnElement, Connection, Select, Table
 
 __all__ = [
@@ -39,42 +38,46 @@ __all__ = [
 Order = Literal["asc", "desc"]
 T = TypeVar("T")
 
-#: expired objects that one write deletes at most, and oldest ones that are looked at together
+#: objects that one statement deletes: enough that expired objects do not accumulate, and below the 999 parameters of a
+#: statement in SQLite before 3.32
 BATCH = 500
-#: bytes of an id; PostgreSQL has no index beyond about 2,700
+#: bytes of an id: owner, kind and id share an index, whose rows have at most about 2,700 bytes in PostgreSQL
 MAX_ID = 512
 
 
 class TooLarge(ValueError):
-    """An object alone is more than an owner may keep."""
+    """An object alone is larger than an owner's limit."""
 
 
 class UnknownCursor(LookupError):
-    """``after`` names nothing that is there."""
+    """*after* is not the id of a stored object or item."""
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object; *created* is Unix time in seconds, *body* one JSON text, of which nothing is known here."""
+    """An object as it is stored."""
 
     id: str
+    #: Unix time in seconds
     created: int
     model: str
     metadata: dict[str, str]
+    #: JSON; the store does not decode it
     body: bytes
 
 
 @dataclass(frozen=True)
 class Item:
-    """A part of an object, as a message; *body* is one JSON text."""
+    """A part of an object, such as a message."""
 
     id: str
+    #: JSON; the store does not decode it
     body: bytes
 
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some rows in order, and whether others follow."""
+    """Consecutive rows of a list, and whether more follow."""
 
     rows: list[T]
     has_more: bool
@@ -85,7 +88,7 @@ class Page(Generic[T]):
 
 @dataclass
 class OwnerUsage:
-    """An owner during a write: its row is held, so nobody else writes its things until the end."""
+    """The number and bytes of an owner's objects, during a write; *tx* holds the lock on the owner's row."""
 
     tx: Connection
     owner: str
@@ -93,61 +96,68 @@ class OwnerUsage:
     bytes: int
 
     def charge(self, objects: int, bytes: int) -> None:
+        """Add to the owner's counts; both may be negative. The row of an owner without objects is deleted."""
         self.objects += objects
         self.bytes += bytes
         owners = tables().owners
-        mine = owners.c.owner == self.owner
+        is_owner = owners.c.owner == self.owner
         if self.objects:
-            self.tx.execute(owners.update().where(mine).values(objects=self.objects, bytes=self.bytes))
+            self.tx.execute(owners.update().where(is_owner).values(objects=self.objects, bytes=self.bytes))
         else:
-            self.tx.execute(owners.delete().where(mine))
+            self.tx.execute(owners.delete().where(is_owner))
 
     def drop(self, rows: Sequence[Any]) -> None:
-        """Delete objects (their ``seq`` and ``bytes``), with all that is theirs."""
+        """Delete objects with their labels and items.
+
+        :param rows: the ``seq`` and ``bytes`` of each.
+        """
         objects = tables().objects
         self.tx.execute(objects.delete().where(objects.c.seq.in_([row.seq for row in rows])))
         self.charge(-len(rows), -sum(row.bytes for row in rows))
 
     def make_room(self, max_objects: int, max_bytes: int, spare: int) -> None:
-        """Delete the owner's oldest objects, but not *spare*, until the rest is within the limits."""
+        """Delete the owner's oldest objects until the counts are within the limits.
+
+        :param spare: ``seq`` of an object that is not deleted.
+        """
         o = tables().objects
         others = o.select().with_only_columns(o.c.seq, o.c.bytes).where(o.c.owner == self.owner, o.c.seq != spare)
         while self.objects > max_objects or self.bytes > max_bytes:
-            many, much = self.objects - max_objects, self.bytes - max_bytes
+            excess_objects, excess_bytes = self.objects - max_objects, self.bytes - max_bytes
             oldest: list[Any] = []
             for row in self.tx.execute(others.order_by(o.c.seq).limit(BATCH)):
-                if len(oldest) >= many and much <= 0:
+                if len(oldest) >= excess_objects and excess_bytes <= 0:
                     break
                 oldest.append(row)
-                much -= row.bytes
+                excess_bytes -= row.bytes
             if not oldest:
                 break
             self.drop(oldest)
 
 
-def _account(tx: Connection, owner: str) -> OwnerUsage | None:
-    """None: the owner has nothing."""
+def _lock_owner(tx: Connection, owner: str) -> OwnerUsage | None:
+    """Lock the owner's row; None for an owner without objects."""
     owners = tables().owners
     row = tx.execute(owners.select().where(owners.c.owner == owner).with_for_update()).first()
     return None if row is None else OwnerUsage(tx, *row)
 
 
-def _new_account(tx: Connection, owner: str) -> OwnerUsage:
-    while (account := _account(tx, owner)) is None:  # another may make it, or end it, in between
+def _lock_or_add_owner(tx: Connection, owner: str) -> OwnerUsage:
+    while (usage := _lock_owner(tx, owner)) is None:  # another transaction may insert or delete it in between
         insert_if_new(tx, tables().owners, {"owner": owner, "objects": 0, "bytes": 0})
-    return account
+    return usage
 
 
 def _sweep(tx: Connection, now: float) -> None:
-    """Delete some of what has expired, of one owner."""
+    """Delete a batch of expired objects of one owner."""
     o, owners = tables().objects, tables().owners
     expired = o.select().where(o.c.expires <= now).order_by(o.c.expires)
     owner = expired.with_only_columns(o.c.owner).limit(1).scalar_subquery()
-    # One that is held by another is skipped: who holds an owner must not wait for a second one.
+    # An owner that another transaction has locked is skipped: waiting with a lock of one's own may deadlock.
     row = tx.execute(owners.select().where(owners.c.owner == owner).with_for_update(skip_locked=True)).first()
     if row is not None:
-        mine = expired.with_only_columns(o.c.seq, o.c.bytes).where(o.c.owner == row.owner)
-        OwnerUsage(tx, *row).drop(tx.execute(mine.limit(BATCH)).all())
+        of_owner = expired.with_only_columns(o.c.seq, o.c.bytes).where(o.c.owner == row.owner)
+        OwnerUsage(tx, *row).drop(tx.execute(of_owner.limit(BATCH)).all())
 
 
 def _paged(
@@ -156,14 +166,14 @@ def _paged(
     if after is not None:
         start = tx.scalar(after)
         if start is None:
-            raise UnknownCursor("nothing here has that id")
+            raise UnknownCursor("no object or item has that id")
         query = query.where(column > start if order == "asc" else column < start)
-    limit = max(limit, 0)  # below it SQLite knows no limit
+    limit = max(limit, 0)  # to SQLite a negative limit means none
     rows = tx.execute(query.order_by(column.asc() if order == "asc" else column.desc()).limit(limit + 1)).all()
     return list(rows[:limit]), len(rows) > limit
 
 
-def _put(tx: Connection, table: Table, seq: int, start: int, rows: Iterable[Mapping[str, Any]]) -> None:
+def _insert_rows(tx: Connection, table: Table, seq: int, start: int, rows: Iterable[Mapping[str, Any]]) -> None:
     values = [{"object": seq, "position": position, **row} for position, row in enumerate(rows, start)]
     if values:
         tx.execute(table.insert(), values)
@@ -172,11 +182,11 @@ def _put(tx: Connection, table: Table, seq: int, start: int, rows: Iterable[Mapp
 def _size(*parts: StoredObject | Item) -> int:
     ids = [len(encode(part.id)) for part in parts]
     if max(ids, default=0) > MAX_ID:
-        raise ValueError(f"an id has at most {MAX_ID} bytes")
+        raise ValueError(f"an id must have at most {MAX_ID} bytes")
     return sum(ids) + sum(len(part.body) for part in parts)
 
 
-def _kept(row: Any) -> StoredObject:
+def _stored_object(row: Any) -> StoredObject:
     return StoredObject(row.id, row.created, row.model, json.loads(row.metadata), row.body)
 
 
@@ -184,18 +194,18 @@ def _kept(row: Any) -> StoredObject:
 
 
 class Store:
-    """Objects that are kept, in SQLite or PostgreSQL. Threads may share one.
+    """Stored objects in SQLite or PostgreSQL, for any number of threads.
 
-    Both sides of a fork may go on with it, each with connections of its own; a SQLite file, whose locks are a
-    process's, had better not be used before. ``None`` as an owner is nobody in particular. Every method
-    raises :exc:`StoreFailed` when the database fails.
+    After a fork both processes may use it, each with its own connections; a SQLite file should not be used before the
+    fork, because its locks belong to a process. ``None`` is the owner of objects that clients without a key store.
+    Every method raises :exc:`StoreFailed` if the database fails.
 
     :param url: SQLAlchemy's: ``sqlite:///file``, ``sqlite://`` (this process's memory), ``postgresql+psycopg://…``.
-    :param ttl: seconds an object is kept after it was added.
-    :param max_objects: objects of an owner, of all kinds; the oldest go first.
-    :param max_bytes: bytes of an owner's ids and bodies, those of items too; the oldest objects go first.
-    :param clock: Unix time in seconds.
-    :raises ValueError: the URL is none of these, or what it needs is not installed.
+    :param ttl: seconds from adding an object to its expiry.
+    :param max_objects: objects of one owner, of all kinds; the oldest are deleted first.
+    :param max_bytes: bytes of one owner's ids and bodies, including items; the oldest objects are deleted first.
+    :param clock: returns Unix time in seconds.
+    :raises ValueError: the URL is not a valid one of these, or a package is not installed.
     """
 
     def __init__(
@@ -206,41 +216,42 @@ class Store:
         self._max_objects = max_objects
         self._max_bytes = max_bytes
         self._clock = clock
-        # By process. After a fork those of the parent stay here untouched: to close them would end the parent's.
+        # By process id. A child of a fork leaves the parent's entry alone: closing it would end the parent's sessions.
         self._databases: dict[int, Database] = {}
 
     def __repr__(self) -> str:
         return f"Store({self._url.set(query={}).render_as_string(hide_password=True)!r})"
 
     def close(self) -> None:
-        """Close the connections of this process; what was in memory is gone."""
+        """Close the connections of this process. A database in memory is lost."""
         database = self._databases.pop(os.getpid(), None)
         if database is not None:
             database.engine.dispose()
 
-    def add(self, kind: str, owner: str | None, kept: StoredObject, items: Sequence[Item] = ()) -> None:
-        """Keep an object; the owner's oldest give way.
+    def add(self, kind: str, owner: str | None, stored: StoredObject, items: Sequence[Item] = ()) -> None:
+        """Store an object; the owner's oldest objects are deleted as the limits require.
 
-        :raises TooLarge: it is more than an owner may keep.
-        :raises AlreadyStored: its id is there, or two of its items have the same.
-        :raises ValueError: an id is longer than 512 bytes.
+        :raises TooLarge: the object alone is over *max_bytes*.
+        :raises AlreadyStored: the owner has an object of this kind and id, or two items have the same id.
+        :raises ValueError: an id is longer than :data:`MAX_ID`.
         """
-        size = self._fitting(_size(kept, *items))
+        size = self._check_size(_size(stored, *items))
         with self._begin(write=True) as tx:
-            account, now, t = _new_account(tx, owner or ""), self._clock(), tables()
-            row = {**vars(kept), "metadata": json.dumps(kept.metadata), "bytes": size, "expires": now + self._ttl}
+            usage, now, t = _lock_or_add_owner(tx, owner or ""), self._clock(), tables()
+            row = {**vars(stored), "metadata": json.dumps(stored.metadata), "bytes": size, "expires": now + self._ttl}
             new: Any = tx.execute(t.objects.insert().values(owner=owner or "", kind=kind, **row))
             seq: int = new.inserted_primary_key[0]
-            _put(tx, t.labels, seq, 0, ({"key": key, "value": value} for key, value in kept.metadata.items()))
-            _put(tx, t.items, seq, 0, map(vars, items))
-            account.charge(1, size)
-            account.make_room(self._max_objects, self._max_bytes, spare=seq)
+            _insert_rows(tx, t.labels, seq, 0, ({"key": key, "value": value} for key, value in stored.metadata.items()))
+            _insert_rows(tx, t.items, seq, 0, map(vars, items))
+            usage.charge(1, size)
+            usage.make_room(self._max_objects, self._max_bytes, spare=seq)
             _sweep(tx, now)
 
     def get(self, kind: str, owner: str | None, id: str) -> StoredObject | None:
+        """Return an object; None if there is no such object, or it has expired."""
         with self._begin() as tx:
             row = self._find(tx, kind, owner, id)
-        return None if row is None else _kept(row)
+        return None if row is None else _stored_object(row)
 
     def page(
         self,
@@ -253,11 +264,11 @@ class Store:
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Page[StoredObject]:
-        """Some objects, in the order in which they were added.
+        """Return a page of objects, in the order in which they were added, or the reverse.
 
-        :param after: an object's id; what lies beyond it is wanted, whether it is of the *model* itself or not.
-        :param metadata: pairs that an object must all have.
-        :raises UnknownCursor: *after* is not there.
+        :param after: id of the object before the page, which need not match *model* and *metadata*.
+        :param metadata: pairs that each object must have.
+        :raises UnknownCursor: there is no object with the id *after*.
         """
         o, labels = tables().objects, tables().labels
         visible = self._visible(kind, owner)
@@ -265,39 +276,40 @@ class Store:
         if model is not None:
             query = query.where(o.c.model == model)
         for key, value in (metadata or {}).items():
-            same = (labels.c.object == o.c.seq, labels.c.key == key, labels.c.value == value)
-            query = query.where(labels.select().where(*same).exists())
+            has_pair = (labels.c.object == o.c.seq, labels.c.key == key, labels.c.value == value)
+            query = query.where(labels.select().where(*has_pair).exists())
         cursor = None if after is None else o.select().with_only_columns(o.c.seq).where(*visible, o.c.id == after)
         with self._begin() as tx:
-            rows, more = _paged(tx, query, o.c.seq, cursor, limit, order)
-        return Page([_kept(row) for row in rows], more)
+            rows, has_more = _paged(tx, query, o.c.seq, cursor, limit, order)
+        return Page([_stored_object(row) for row in rows], has_more)
 
     def set_metadata(self, kind: str, owner: str | None, id: str, metadata: Mapping[str, str]) -> StoredObject | None:
-        """Replace an object's metadata; the object as it is then, or None if there is none."""
+        """Replace an object's metadata, and return the object; None if there is no such object."""
         o, labels, values = tables().objects, tables().labels, dict(metadata)
-        with self._changing(kind, owner, id) as found:
-            if found is None:
+        with self._locked(kind, owner, id) as locked:
+            if locked is None:
                 return None
-            account, row = found
-            account.tx.execute(o.update().where(o.c.seq == row.seq).values(metadata=json.dumps(values)))
-            account.tx.execute(labels.delete().where(labels.c.object == row.seq))
-            _put(account.tx, labels, row.seq, 0, ({"key": key, "value": value} for key, value in values.items()))
-            return replace(_kept(row), metadata=values)
+            usage, row = locked
+            usage.tx.execute(o.update().where(o.c.seq == row.seq).values(metadata=json.dumps(values)))
+            usage.tx.execute(labels.delete().where(labels.c.object == row.seq))
+            _insert_rows(usage.tx, labels, row.seq, 0, ({"key": key, "value": value} for key, value in values.items()))
+            return replace(_stored_object(row), metadata=values)
 
     def delete(self, kind: str, owner: str | None, id: str) -> bool:
-        """Delete an object with its items; whether there was one."""
-        with self._changing(kind, owner, id) as found:
-            if found is not None:
-                account, row = found
-                account.drop([row])
-            return found is not None
+        """Delete an object with its items, and return whether there was such an object."""
+        with self._locked(kind, owner, id) as locked:
+            if locked is not None:
+                usage, row = locked
+                usage.drop([row])
+            return locked is not None
 
     def items(
         self, kind: str, owner: str | None, id: str, *, after: str | None = None, limit: int = 20, order: Order = "asc"
     ) -> Page[Item] | None:
-        """Some items of an object, in their order; None if there is no such object.
+        """Return a page of an object's items, in their order or the reverse; None if there is no such object.
 
-        :raises UnknownCursor: *after* is no item of it.
+        :param after: id of the item before the page.
+        :raises UnknownCursor: the object has no item with the id *after*.
         """
         items = tables().items
         with self._begin() as tx:
@@ -306,56 +318,58 @@ class Store:
                 return None
             query = items.select().where(items.c.object == row.seq)
             cursor = query.with_only_columns(items.c.position).where(items.c.id == after)
-            rows, more = _paged(tx, query, items.c.position, None if after is None else cursor, limit, order)
-        return Page([Item(row.id, row.body) for row in rows], more)
+            rows, has_more = _paged(tx, query, items.c.position, None if after is None else cursor, limit, order)
+        return Page([Item(row.id, row.body) for row in rows], has_more)
 
     def append(self, kind: str, owner: str | None, id: str, items: Sequence[Item]) -> bool:
-        """Put items at the end of an object, side by side, all or none; whether there is such an object.
+        """Append items to an object, all or none, and return whether there is such an object.
 
-        :raises TooLarge: the object would be more than an owner may keep.
-        :raises AlreadyStored: the object has an item of that id.
-        :raises ValueError: an id is longer than 512 bytes.
+        Concurrent calls do not interleave their items.
+
+        :raises TooLarge: the object alone would be over *max_bytes*.
+        :raises AlreadyStored: the object has an item with the same id.
+        :raises ValueError: an id is longer than :data:`MAX_ID`.
         """
-        more, table = _size(*items), tables().items
-        with self._changing(kind, owner, id) as found:
-            if found is None:
+        added, table = _size(*items), tables().items
+        with self._locked(kind, owner, id) as locked:
+            if locked is None:
                 return False
-            account, row = found
-            self._fitting(row.bytes + more)
+            usage, row = locked
+            self._check_size(row.bytes + added)
             positions = table.select().with_only_columns(table.c.position).where(table.c.object == row.seq)
-            last = account.tx.scalar(positions.order_by(table.c.position.desc()).limit(1))
-            _put(account.tx, table, row.seq, 0 if last is None else last + 1, map(vars, items))
-            self._resize(account, row, more)
-            account.make_room(self._max_objects, self._max_bytes, spare=row.seq)
+            last = usage.tx.scalar(positions.order_by(table.c.position.desc()).limit(1))
+            _insert_rows(usage.tx, table, row.seq, 0 if last is None else last + 1, map(vars, items))
+            self._resize(usage, row, added)
+            usage.make_room(self._max_objects, self._max_bytes, spare=row.seq)
             return True
 
     def delete_item(self, kind: str, owner: str | None, id: str, item_id: str) -> bool:
-        """Delete an item of an object; whether there was one."""
+        """Delete an item of an object, and return whether there was such an item."""
         table = tables().items
-        with self._changing(kind, owner, id) as found:
-            if found is None:
+        with self._locked(kind, owner, id) as locked:
+            if locked is None:
                 return False
-            account, row = found
-            this = (table.c.object == row.seq, table.c.id == item_id)
-            item: Any = account.tx.execute(table.select().where(*this)).first()
+            usage, row = locked
+            is_item = (table.c.object == row.seq, table.c.id == item_id)
+            item: Any = usage.tx.execute(table.select().where(*is_item)).first()
             if item is not None:
-                account.tx.execute(table.delete().where(*this))
-                self._resize(account, row, -_size(Item(item.id, item.body)))
+                usage.tx.execute(table.delete().where(*is_item))
+                self._resize(usage, row, -_size(Item(item.id, item.body)))
             return item is not None
 
     def _begin(self, *, write: bool = False) -> AbstractContextManager[Connection]:
         database = self._databases.get(os.getpid())
-        if database is None:  # of two threads that come here one's is taken; nothing is connected yet
+        if database is None:  # setdefault: of two threads at this point, both use the same one
             database = self._databases.setdefault(os.getpid(), Database(self._url))
         return database.begin(write)
 
     @contextmanager
-    def _changing(self, kind: str, owner: str | None, id: str) -> Iterator[tuple[OwnerUsage, Any] | None]:
-        """An object during a write, and its owner's account."""
+    def _locked(self, kind: str, owner: str | None, id: str) -> Iterator[tuple[OwnerUsage, Any] | None]:
+        """Run a write to an object, with its owner locked; None if there is no such object."""
         with self._begin(write=True) as tx:
-            account = _account(tx, owner or "")
+            usage = _lock_owner(tx, owner or "")
             row = self._find(tx, kind, owner, id)
-            yield None if account is None or row is None else (account, row)
+            yield None if usage is None or row is None else (usage, row)
             _sweep(tx, self._clock())
 
     def _visible(self, kind: str, owner: str | None) -> tuple[ColumnElement[bool], ...]:
@@ -366,12 +380,12 @@ class Store:
         o = tables().objects
         return tx.execute(o.select().where(*self._visible(kind, owner), o.c.id == id)).first()
 
-    def _fitting(self, size: int) -> int:
+    def _check_size(self, size: int) -> int:
         if size > self._max_bytes:
-            raise TooLarge(f"{size} bytes are more than the {self._max_bytes} that are kept for one owner")
+            raise TooLarge(f"an object must have at most {self._max_bytes} bytes, not {size}")
         return size
 
-    def _resize(self, account: OwnerUsage, row: Any, more: int) -> None:
+    def _resize(self, usage: OwnerUsage, row: Any, difference: int) -> None:
         o = tables().objects
-        account.tx.execute(o.update().where(o.c.seq == row.seq).values(bytes=row.bytes + more))
-        account.charge(0, more)
+        usage.tx.execute(o.update().where(o.c.seq == row.seq).values(bytes=row.bytes + difference))
+        usage.charge(0, difference)

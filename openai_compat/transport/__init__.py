@@ -1,1 +1,1 @@
-"""A WSGI call, in process or over HTTP, and what it needs: connections, URLs, headers, cancelling."""
+"""Calls of WSGI applications, in process or over HTTP. No request or response is interpreted here."""

@@ -1,10 +1,10 @@
-"""Cancelling native calls from another thread.
+"""Cancelling of native calls from another thread.
 
-A thread that waits for a remote server can only be woken by its socket: closing the response would wait for the
-very read that it should end. So the socket is shut down, by whoever holds the call's :class:`Cancel`, as long as
-it belongs to the call: from the moment it is connected to the moment before it goes back to its pool (F45).
+A thread that reads from an upstream can only be woken by shutting down its socket; closing the response from another
+thread would wait for that read. :class:`Cancel` may shut the socket down only while it belongs to the call: from the
+moment it is connected until just before the connection returns to its pool (F45).
 
-A request of a client has one :class:`Cancel`, and each native call of it a child of that one.
+Each request of a client has one :class:`Cancel`, and each native call that it leads to has a child of it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from contextvars import ContextVar
 
 
 class Cancelled(OSError):
-    """A call was cancelled by its caller."""
+    """The native call was cancelled."""
 
 
 class Cancel:
-    """Ends a native call, or all those of a request, before, while or after they run.
+    """A switch that ends one native call, or all native calls of a request.
 
-    Every method may be called from any thread, any number of times.
+    It may be set before, during or after a call. Every method may be called from any thread, any number of times.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Cancel:
         self.is_set = False
 
     def child(self) -> Cancel:
-        """Make the cancel of one native call: it can be set alone, and is set with this one."""
+        """Return a new cancel for one native call. Setting this one sets the child too, but not the reverse."""
         child = Cancel()
         with self._lock:
             self._children.append(child)
@@ -42,14 +42,14 @@ class Cancel:
         return child
 
     def set(self) -> None:
-        """End the call and those of the children: whoever waits on a socket of theirs wakes."""
+        """End the call and those of the children. Threads that wait on their sockets wake up."""
         with self._lock:
             self.is_set = True
             children = list(self._children)
             if self._socket is not None:
-                with suppress(OSError):  # its other side was first
-                    # Not the method of a TLS socket: that one would talk to the other side.
-                    # Nor that of urllib3's TLS in TLS, which is no socket, but has one.
+                with suppress(OSError):  # the server may have closed the connection already
+                    # Not the method of a TLS socket: it discards the TLS state, and the thread that reads would take
+                    # encrypted bytes for the response. urllib3's TLS in TLS is not a socket, but its `socket` is one.
                     socket.socket.shutdown(getattr(self._socket, "socket", self._socket), socket.SHUT_RDWR)
         for child in children:
             child.set()
@@ -57,22 +57,22 @@ class Cancel:
     def check(self) -> None:
         """Raise if the call was cancelled.
 
-        :raises Cancelled: it was.
+        :raises Cancelled: the call was cancelled.
         """
         if self.is_set:
             raise Cancelled("the call was cancelled")
 
     def watch(self, sock: socket.socket) -> None:
-        """Name the socket that the call waits on from now on.
+        """Register the socket of the call's connection.
 
-        :raises Cancelled: the call was cancelled already.
+        :raises Cancelled: the call was cancelled.
         """
         with self._lock:
             self.check()
             self._socket = sock
 
     def release(self) -> None:
-        """Forget the socket: it belongs to its pool, or to nobody."""
+        """Unregister the socket, before its connection returns to the pool or is closed."""
         with self._lock:
             self._socket = None
 
@@ -81,13 +81,13 @@ _current: ContextVar[Cancel | None] = ContextVar("openai_compat_cancel", default
 
 
 def current() -> Cancel | None:
-    """Return the cancel of the call that this thread is making."""
+    """Return the cancel of the call that the current thread is making; None if it has none."""
     return _current.get()
 
 
 @contextmanager
 def calling(cancel: Cancel | None) -> Iterator[None]:
-    """Make a call that *cancel* can end: connections made or used meanwhile find it by :func:`current`."""
+    """Run a block whose native call *cancel* can end. Connections used in the block get it from :func:`current`."""
     token = _current.set(cancel)
     try:
         yield

@@ -1,4 +1,7 @@
-"""Headers that go to a remote server or come from it: which can be sent, and which are handed on."""
+"""Headers to and from an upstream: which can be sent, and which are forwarded to the client.
+
+Only rules for all headers belong here; code that needs a certain header reads it itself.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +27,28 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def is_header(name: str, value: str) -> bool:
-    """Whether a header can be sent: a token, and latin-1 text without control characters."""
+    """Return whether a header can be sent: its name is a token, its value latin-1 text without control characters."""
     return bool(_HEADER_NAME.fullmatch(name)) and not _CONTROL.search(value) and max(map(ord, value), default=0) < 256
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Headers for an upstream.
+    """Check headers for an upstream, and return a copy.
 
-    :raises ValueError: one of them can not be sent.
+    :raises ValueError: a header cannot be sent.
     """
     for name, value in headers.items():
         if not is_header(name, ""):
-            raise ValueError(f"{name!r} is no valid header: it is no name")
-        if not is_header(name, value) or value[:1].isspace():  # requests refuses a space in front, at every call
-            raise ValueError(f"{name!r} is no valid header: its value has a character that cannot be sent")
+            raise ValueError(f"{name!r} is not a valid header name")
+        if not is_header(name, value) or value[:1].isspace():  # requests would refuse a leading space in every call
+            raise ValueError(f"{name!r} is not a valid header: its value has a character that cannot be sent")
     return dict(headers)
 
 
 def passed_on(headers: Sequence[tuple[str, str]], decoders: Iterable[str]) -> list[tuple[str, str]]:
-    """The response headers that may be handed on: end-to-end ones with sound names and values (W6, F69).
+    """Return the response headers that may be forwarded: end-to-end, with valid names and values (W6, F69).
 
-    :param decoders: the content encodings that are undone on the way.
+    :param decoders: the content encodings that are decoded on reading; a response with one of them loses its
+        ``Content-Encoding`` and ``Content-Length``.
     """
     drop = _HOP_BY_HOP | _listed(headers, "connection")
     if _listed(headers, "content-encoding") & set(decoders):
@@ -53,5 +57,5 @@ def passed_on(headers: Sequence[tuple[str, str]], decoders: Iterable[str]) -> li
 
 
 def _listed(headers: Sequence[tuple[str, str]], name: str) -> set[str]:
-    """The members of a header that is a list, in lower case."""
+    """Return the members of a comma-separated header, in lower case."""
     return {item.strip().lower() for key, value in headers if key.lower() == name for item in value.split(",")}

@@ -1,9 +1,9 @@
-"""The images that a request names by URL.
+"""Fetching of images that a request refers to by URL.
 
-The rule: a URL is a stranger's, and may only reach a public server. One parser reads it, and only what that parser
-found is used. Every address of its host is checked, the connection goes to a checked address and never to a name,
-and a redirect begins anew. Nothing of this machine goes along: no proxy, cookie, password or Referer. Whatever goes
-wrong, the client reads one and the same text, or it could search a network by it; the log says why.
+Clients choose the URL, so a request must never reach a server that is not public. One parser reads the URL, and only
+its result is used. Every address of the host is checked; the connection is made to a checked address, not to the host
+name; a redirect repeats all of this. No proxy, cookie, password or Referer is sent. Every failure has the same error
+text, so that a client cannot explore a private network by it; the log has the reason.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ from openai_compat.settings import MEBIBYTE
 
 log = logging.getLogger("openai_compat")
 
-#: host and port → the IP addresses of the host
+#: a function that resolves a host: host and port → IP addresses
 Resolve = Callable[[str, int], list[str]]
 
-#: seconds that connecting may take, with all that is tried
+#: seconds for connecting, with all addresses: long enough for one lost SYN, which is sent again after a second
 CONNECT_TIMEOUT = 3.0
+#: such as from http to https, to another host, and to a signed URL
 MAX_REDIRECTS = 3
-#: characters of a URL
+#: characters of a URL; common web servers refuse longer request lines
 MAX_URL = 8192
-_MAX_TRIED = 4  # addresses of a host: a stranger's long list is no reason to knock at a thousand doors
-_BLOCK = 65536  # bytes that are read at once
+#: addresses of a host that are tried: enough for IPv4 and IPv6 with a spare each; a host controlled by a client may
+#: have thousands
+_MAX_ADDRESSES = 4
+#: bytes of one read; the first shows whether it is an image
+_BLOCK = 65536
 
-_TEXT = "The image could not be fetched. Expected a public URL of a png, jpeg, gif or webp image of moderate size."
-_IMAGE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.S)
+_FAILED = "The image could not be fetched. Expected a public URL of a png, jpeg, gif or webp image of moderate size."
+_SIGNATURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.S)
 _HEADERS = {
     "User-Agent": "openai-compat",
     "Accept": "image/png, image/jpeg, image/gif, image/webp",
@@ -46,59 +50,60 @@ _HEADERS = {
     "Connection": "close",
 }
 
-_GLOBAL_6 = ip_network("2000::/3")
-#: IETF protocols, relays (IPv4); IETF protocols with Teredo, documentation, 6to4, documentation (IPv6)
+_IPV6_GLOBAL_UNICAST = ip_network("2000::/3")
+#: IPv4: IETF protocols, 6to4 relays; IPv6: IETF protocols with Teredo, documentation, 6to4, documentation
 _SPECIAL = "192.0.0.0/24 192.88.99.0/24 2001::/23 2001:db8::/32 2002::/16 3fff::/20"
 _NOT_PUBLIC = tuple(map(ip_network, _SPECIAL.split()))
 
 _PORTS = {"http": 80, "https": 443}
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\@]")
-# Whoever reads a URL in another way must not find another host in it: no user, no percent sign before the path.
+# Stricter than the standard, so that no other parser can read another host in the URL: no user, no percent sign before
+# the path.
 _URL = re.compile(
     r"(?P<scheme>https?)://"
     r"(?P<host>\[[0-9a-f:.]+\]|(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?)"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:#.*)?",
     re.I | re.A,
 )
-#: the last label of a host that some take for an IPv4 address, each in its own way
-_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+#: the last label of a host that some resolvers read as an IPv4 address, such as 127.1 and 0x7f000001
+_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 class _Refused(Exception):
-    """It is not fetched; the text is for the log."""
+    """The image is not fetched; the message is for the log."""
 
 
 class _NotPublic(_Refused):
-    """It led to what may not be public."""
+    """The URL leads to an address that is not public."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the open network. A mapped IPv4 address is judged as that IPv4 address."""
+    """Return whether an IP address is on the public internet. An IPv4-mapped address counts as its IPv4 address."""
     try:
         ip = ip_address(address)
     except ValueError:
         return False
     if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is None and ip not in _GLOBAL_6:
+        if ip.ipv4_mapped is None and ip not in _IPV6_GLOBAL_UNICAST:
             return False
         ip = ip.ipv4_mapped or ip
-    # is_global alone lets multicast and relays through, and more in older versions.
+    # is_global alone is true of multicast and relays, and of more networks in older versions of Python.
     special = ip.is_multicast or ip.is_reserved or ip.is_loopback or ip.is_link_local or ip.is_unspecified
     special = special or ip.is_private or any(ip in network for network in _NOT_PUBLIC)
     return ip.is_global and not special and "%" not in address
 
 
 def _getaddrinfo(host: str, port: int) -> list[str]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in infos))
 
 
-class _Place(NamedTuple):
-    """All of a URL that is used: by the check, by the connection and by the request."""
+class _ParsedURL(NamedTuple):
+    """The parts of a URL that the address check, the connection and the request use."""
 
     scheme: str
-    #: in lower case; an IPv6 address without its brackets
+    #: in lower case; an IPv6 address without brackets
     host: str
     port: int
     #: scheme and authority
@@ -107,55 +112,63 @@ class _Place(NamedTuple):
     target: str
 
 
-def _place(url: str) -> _Place:
-    """Read a URL: the one parser. A host that looks like an IP address, and is none, is a ValueError."""
-    found = _URL.fullmatch(url)
-    if found is None:
-        raise _Refused("it is no plain http or https URL")
-    scheme, host = found["scheme"].lower(), found["host"].lower()
-    port = int(found["port"] or _PORTS[scheme])
+def _parse(url: str) -> _ParsedURL:
+    """Parse a URL.
+
+    :raises ValueError: the host looks like an IP address, but is not a valid one.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise _Refused("it is not a valid http or https URL")
+    scheme, host = match["scheme"].lower(), match["host"].lower()
+    port = int(match["port"] or _PORTS[scheme])
     if not 0 < port < 65536 or len(host) > 253:
-        raise _Refused("its host or its port cannot be")
+        raise _Refused("its host or port is not valid")
     if host.startswith("["):
         host = str(IPv6Address(host[1:-1]))
-    elif _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]):
+    elif _NUMERIC_LABEL.fullmatch(host.rstrip(".").rpartition(".")[2]):
         host = str(IPv4Address(host))
     origin = f"{scheme}://[{host}]" if ":" in host else f"{scheme}://{host}"
     origin += f":{port}" if port != _PORTS[scheme] else ""
-    return _Place(scheme, host, port, origin, (found["path"] or "/") + (found["query"] or ""))
+    return _ParsedURL(scheme, host, port, origin, (match["path"] or "/") + (match["query"] or ""))
 
 
 def _quoted(url: str, encoding: str = "utf-8") -> str:
-    """A URL in ASCII. What is not is percent-encoded, and so refused in a host."""
-    if len(url) > MAX_URL or _FORBIDDEN.search(url):  # readers of URLs disagree on these characters
+    """Percent-encode the non-ASCII characters of a URL. The parser refuses a host that has any."""
+    if len(url) > MAX_URL or _FORBIDDEN.search(url):  # parsers of URLs disagree on these characters
         raise _Refused("it is too long, or has a space, a backslash or a control character")
     return quote(url, safe=_PRINTABLE, encoding=encoding)
 
 
-def _left(deadline: float) -> float:
-    """The seconds that are left; a TimeoutError if there are none."""
-    left = deadline - time.monotonic()
-    if left <= 0:
+def _remaining(deadline: float) -> float:
+    """Return the seconds until *deadline*.
+
+    :raises TimeoutError: it has passed.
+    """
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
         raise TimeoutError("it took too long")
-    return left
+    return seconds
 
 
 @contextmanager
-def _cut_at(deadline: float, sock: socket.socket) -> Iterator[None]:
-    """End a connection when its time is up, whatever it is doing.
+def _shut_down_at(deadline: float, sock: socket.socket) -> Iterator[None]:
+    """Shut the connection down at *deadline*, even in the middle of a read.
 
-    The time-out of a socket begins anew with each read: a head, a line of the framing or (under gevent) a TLS record
-    that drips byte by byte would never meet it. It ends in a TimeoutError, though what came may seem whole.
+    A socket's time-out restarts with every read, so a head, a chunk size or (under gevent) a TLS record that arrives
+    byte by byte never exceeds it.
+
+    :raises TimeoutError: the deadline passed, even if the response seems complete.
     """
     reached = threading.Event()
 
-    def cut() -> None:
+    def shut_down() -> None:
         reached.set()
-        with suppress(OSError):  # its other side was first
-            twin.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # the server may have closed the connection already
+            duplicate.shutdown(socket.SHUT_RDWR)
 
-    with sock.dup() as twin:  # TLS takes the socket itself away
-        timer = threading.Timer(_left(deadline), cut)
+    with sock.dup() as duplicate:  # wrapping the socket in TLS detaches it
+        timer = threading.Timer(_remaining(deadline), shut_down)
         timer.daemon = True
         timer.start()
         try:
@@ -167,52 +180,56 @@ def _cut_at(deadline: float, sock: socket.socket) -> Iterator[None]:
                 raise TimeoutError("it took too long")
 
 
-def _resolved(resolve: Resolve, place: _Place, deadline: float) -> list[str]:
-    """The addresses of a host, in time. Asking cannot be stopped: its thread may outlive this call."""
-    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+def _addresses(resolve: Resolve, url: _ParsedURL, deadline: float) -> list[str]:
+    """Resolve the host. A resolver cannot be interrupted, so it runs in a thread that may outlive this call."""
+    results: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            answers.put(resolve(place.host, place.port))
-        except Exception as error:  # raised below, where somebody waits
-            answers.put(error)
+            results.put(resolve(url.host, url.port))
+        except Exception as error:  # raised below, in the caller's thread
+            results.put(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     try:
-        answer = answers.get(timeout=_left(deadline))
+        result = results.get(timeout=_remaining(deadline))
     except queue.Empty:
         raise TimeoutError("its host was not found in time") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return [str(ip_address(address)) for address in answer]
+    if isinstance(result, Exception):
+        raise result
+    return [str(ip_address(address)) for address in result]
 
 
-def _connected(addresses: list[str], port: int, deadline: float) -> socket.socket:
-    """A connection to the first address that takes one, each within its share of the time."""
+def _connect(addresses: list[str], port: int, deadline: float) -> socket.socket:
+    """Connect to the first address that accepts, with an equal share of the time for each."""
     try:
-        return socket.create_connection((addresses[0], port), _left(deadline) / len(addresses))
+        return socket.create_connection((addresses[0], port), _remaining(deadline) / len(addresses))
     except OSError:
         if not addresses[1:]:
             raise
-    return _connected(addresses[1:], port, deadline)
+    return _connect(addresses[1:], port, deadline)
 
 
-def _over(sock: socket.socket, address: str, place: _Place) -> Any:
-    """urllib3's connection over a socket. It has the name for TLS only, and no way to look it up."""
-    from urllib3 import connection as urllib3  # not above: gevent must be able to patch first
+def _http_connection(sock: socket.socket, address: str, url: _ParsedURL) -> Any:
+    """Return urllib3's connection over an open socket. It uses the host name for TLS only, and cannot resolve it."""
+    from urllib3 import connection as urllib3  # not at the top: gevent must be able to patch first
 
-    connection: Any = urllib3.HTTPConnection(address, place.port)
-    if place.scheme == "https":  # without assert_hostname OpenSSL itself compares the names
-        connection = urllib3.HTTPSConnection(address, place.port, server_hostname=place.host, cert_reqs="CERT_REQUIRED")
+    connection: Any = urllib3.HTTPConnection(address, url.port)
+    if url.scheme == "https":  # without assert_hostname OpenSSL itself checks the name in the certificate
+        connection = urllib3.HTTPSConnection(address, url.port, server_hostname=url.host, cert_reqs="CERT_REQUIRED")
     connection._new_conn = lambda: sock
     return connection
 
 
 class Fetcher:
-    """Fetches the images of one request.
+    """A function that fetches the images of one request.
 
-    :param max_bytes: of an image, as sent; nothing is inflated.
-    :param timeout: seconds that an image may take in all, from its name to its last byte.
+    :param max_bytes: bytes of one image; compressed responses are refused.
+    :param timeout: seconds for one image, from resolving its host to its last byte.
+    :param max_images: images of the request, including those that fail; together they take *max_images* × *timeout*
+        at most.
+    :param resolve: resolves a host name; the system's resolver by default.
+    :param allowed: returns whether an IP address may be connected to.
     """
 
     def __init__(
@@ -224,59 +241,60 @@ class Fetcher:
         resolve: Resolve = _getaddrinfo,
         allowed: Callable[[str], bool] = is_public,
     ) -> None:
-        self._max_bytes, self._timeout, self._left = max_bytes, timeout, max_images
+        self._max_bytes, self._timeout, self._remaining_images = max_bytes, timeout, max_images
         self._resolve, self._allowed = resolve, allowed
 
     def __call__(self, url: str, path: str) -> bytes:
-        """The bytes of a png, jpeg, gif or webp image.
+        """Return the bytes of a png, jpeg, gif or webp image.
 
-        :param path: the field of the request that names it, for the error.
-        :raises APIError: 400 with one text for whatever went wrong.
+        :param path: path of the request field with the URL, for the error.
+        :raises APIError: 400, with the same text for every failure.
         """
-        deadline, place = time.monotonic() + self._timeout, None
+        deadline, parsed = time.monotonic() + self._timeout, None
         try:
-            self._left -= 1
-            if self._left < 0:
-                raise _Refused("the request names too many images")
-            place = _place(_quoted(url))
+            self._remaining_images -= 1
+            if self._remaining_images < 0:
+                raise _Refused("the request has too many images")
+            parsed = _parse(_quoted(url))
             for _ in range(1 + MAX_REDIRECTS):
-                found = self._asked(place, deadline)
-                if isinstance(found, bytes):
-                    return found
-                place = found
+                result = self._request(parsed, deadline)
+                if isinstance(result, bytes):
+                    return result
+                parsed = result
             raise _Refused("it redirects too often")
         except (_Refused, OSError, ValueError, HTTPException) as error:
-            raise _failure(error, place, path) from None
+            raise _failure(error, parsed, path) from None
 
-    def _asked(self, place: _Place, deadline: float) -> bytes | _Place:
-        """The image, or where else it is said to be."""
-        addresses = _resolved(self._resolve, place, deadline)
+    def _request(self, url: _ParsedURL, deadline: float) -> bytes | _ParsedURL:
+        """Return the image, or the URL that the server redirects to."""
+        addresses = _addresses(self._resolve, url, deadline)
         if not addresses or not all(self._allowed(address) for address in addresses):
             raise _NotPublic("its host has no address, or one that is not public")
-        connected = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
-        with _connected(addresses[:_MAX_TRIED], place.port, connected) as sock, _cut_at(deadline, sock):
+        connect_deadline = min(deadline, time.monotonic() + CONNECT_TIMEOUT)
+        tried = addresses[:_MAX_ADDRESSES]
+        with _connect(tried, url.port, connect_deadline) as sock, _shut_down_at(deadline, sock):
             address = str(ip_address(sock.getpeername()[0]))
             if address not in addresses:
                 raise _NotPublic("the connection leads to another address than was checked")
-            sock.settimeout(_left(deadline))
-            with closing(_over(sock, address, place)) as connection:
-                host = place.origin.partition("://")[2]
-                connection.request("GET", place.target, headers={"Host": host, **_HEADERS})
-                # Not urllib3's own: of a head with a fault it would log the URL, secrets and all.
+            sock.settimeout(_remaining(deadline))
+            with closing(_http_connection(sock, address, url)) as connection:
+                host = url.origin.partition("://")[2]
+                connection.request("GET", url.target, headers={"Host": host, **_HEADERS})
+                # Not urllib3's method: it logs the URL, which may contain secrets, if the head is not valid.
                 with HTTPConnection.getresponse(connection) as response:
-                    return self._answered(place, response)
+                    return self._read(url, response)
 
-    def _answered(self, place: _Place, response: HTTPResponse) -> bytes | _Place:
+    def _read(self, url: _ParsedURL, response: HTTPResponse) -> bytes | _ParsedURL:
         if response.status in (301, 302, 303, 307, 308):
             location = response.getheader("Location")
             if not location:
-                raise _Refused("it redirects to nowhere")
-            # Joining only writes a text: who is asked next is what the one parser reads in it. Headers are latin-1.
-            return _place(urljoin(place.origin + place.target, _quoted(location, "latin-1")))
+                raise _Refused("it redirects without a Location")
+            # urljoin only makes text: the host to connect to is the one that _parse finds. Headers are latin-1.
+            return _parse(urljoin(url.origin + url.target, _quoted(location, "latin-1")))
         if response.status != 200:
             raise _Refused(f"status {response.status}")
         if response.getheader("Content-Encoding", "identity").lower() != "identity":
-            raise _Refused("it is compressed, though asked for as it is")
+            raise _Refused("it is compressed, although the request does not allow that")
         size, body = response.length, bytearray()
         if size is not None and size > self._max_bytes:
             raise _Refused("it is too large")
@@ -284,16 +302,16 @@ class Fetcher:
             body += block
             if len(body) > self._max_bytes:
                 raise _Refused("it is too large")
-            if not _IMAGE.match(body):
-                raise _Refused("it is no png, jpeg, gif or webp image")
+            if not _SIGNATURE.match(body):
+                raise _Refused("it is not a png, jpeg, gif or webp image")
         if not body or (size is not None and len(body) < size):
-            raise _Refused("it broke off")
+            raise _Refused("it is incomplete")
         return bytes(body)
 
 
-def _failure(error: Exception, place: _Place | None, path: str) -> APIError:
-    """Log why an image is not fetched, without what a URL may hide and a server may have written."""
+def _failure(error: Exception, url: _ParsedURL | None, path: str) -> APIError:
+    """Log why an image was not fetched, without the URL's path and the server's text, and return the client's error."""
     reason = str(error) if isinstance(error, _Refused | OSError) else type(error).__name__
     level = logging.WARNING if isinstance(error, _NotPublic) else logging.INFO
-    log.log(level, "%s: no image from %s: %s", path, place.origin if place else "its URL", reason)
-    return invalid(_TEXT, path, "invalid_image_url")
+    log.log(level, "%s: no image from %s: %s", path, url.origin if url else "its URL", reason)
+    return invalid(_FAILED, path, "invalid_image_url")

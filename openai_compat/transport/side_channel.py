@@ -1,19 +1,19 @@
-"""What a caller of a wrapped application and ``Upstream`` agree upon beside WSGI, all of it.
+"""The protocol between ``Upstream`` and the code that calls it, beyond WSGI.
 
-WSGI has no word for these, and each is optional. An application between the two that knows nothing of them, and hands
-the environ on, loses nothing:
+Everything that the two share outside WSGI is defined in this module, and each part is optional. An application that
+wraps ``Upstream`` needs to know none of it, as long as it passes the environ through:
 
-* *The side channel*: a native call that the middleware makes carries a :class:`SideChannel` in its environ, under
-  :data:`SIDE_CHANNEL`. ``Upstream`` knows by it that the call is ours and not a client's request that is passed
-  through: it may use paths that only a setting opens (``DELETE /api/delete``), and an upstream's 401 or redirect is the
-  operator's matter.
-* *The failure*: ``Upstream`` answers every failure as a native error response, and leaves the exact :class:`APIError`
-  in ``failure``. The caller raises that one if the answer that it gets is an error too, or breaks off: an application
-  in between may catch exceptions and rewrite error pages, or answer in another way, and then its answer stands.
-* *Cancelling*: ``cancel`` ends the call from another thread, by its socket (see ``cancel.py``).
-* *Draining*: ``drain`` reads what follows the last line, within a short time, so that a connection can be used again.
-* *Several calls at once*: an application whose attribute ``is_remote`` is true stands several calls in threads. Any
-  other is called in the thread of its request, one call after the other.
+* *Side channel*: the environ of a native call by the middleware has a :class:`SideChannel` under :data:`SIDE_CHANNEL`.
+  A client's request that is passed through has none. Only a call with one may use a path that a setting of the
+  middleware allows (``DELETE /api/delete``), and reports an upstream's 401 or redirect as a gateway error.
+* *Failure*: ``Upstream`` returns every failure as a native error response, and stores the :class:`APIError` itself in
+  ``failure``. The caller raises that one if the response it receives is an error or incomplete, because a wrapping
+  application may replace error responses and catch exceptions. A successful response of that application is used.
+* *Cancelling*: ``cancel`` ends the call from another thread (see ``cancel.py``).
+* *Draining*: ``drain`` reads the rest of the body after the last line, within a short time, so that the connection can
+  be reused.
+* *Concurrency*: an application whose attribute ``is_remote`` is true may be called in several threads at once. Any
+  other is called in the thread of the client's request, one call after another.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ SIDE_CHANNEL = "openai_compat.side_channel"
 
 
 class SideChannel:
-    """The state of one native call that is not part of WSGI; the top of this file describes each attribute.
-
-    :param cancel: ends the call.
-    """
+    """The state of one native call beyond WSGI; the module's docstring describes each attribute."""
 
     __slots__ = ("cancel", "drain", "failure")
 
@@ -45,31 +42,31 @@ class SideChannel:
         self.drain: Callable[[], None] | None = None
 
     def reset(self) -> None:
-        """Forget the failure and the body of an attempt.
+        """Clear the failure and the drain function of an attempt.
 
-        An application in between may call a second upstream after the first failed; and what an attempt leaves here
-        refers to its connection, which is to be freed with the call.
+        A wrapping application may call a second upstream after the first failed. Both attributes refer to the
+        connection, and would keep it alive after the call.
         """
         self.failure = self.drain = None
 
     def take_failure(self) -> APIError | None:
-        """Return the failure, once."""
+        """Return the failure and clear it; None if there is none."""
         failure, self.failure = self.failure, None
         return failure
 
 
 def side_channel(environ: Mapping[str, Any]) -> SideChannel | None:
-    """Return the side channel of a native call; None for a request that is passed through."""
+    """Return the side channel of a native call; None for a client's request that is passed through."""
     channel = environ.get(SIDE_CHANNEL)
     return channel if isinstance(channel, SideChannel) else None
 
 
 def is_remote(app: object) -> bool:
-    """Return whether *app* stands several calls at once, each in a thread of its own."""
+    """Return whether *app* may be called in several threads at once."""
     return bool(getattr(app, "is_remote", False))
 
 
 def refused_credentials() -> APIError:
-    """Make the error of a backend that refuses who calls it: the operator's matter, not the client's (F14)."""
-    log.error("the backend refused the gateway's credentials; is its key right?")
+    """Return a 502 for a backend that refuses the gateway's credentials, not the client's (F14), and log it."""
+    log.error("the backend refused the gateway's credentials; check the configured key")
     return APIError(502, "The backend refused the gateway's credentials.", code="upstream_auth", retry=False)

@@ -1,4 +1,4 @@
-"""Where an Ollama is: URLs, and the forms of ``OLLAMA_HOST``. Pure text, no network."""
+"""URLs of Ollama servers, and values of ``OLLAMA_HOST``. Only text is handled here; nothing is resolved or called."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from urllib.parse import urlsplit
 
 DEFAULT_PORT = 11434
 
-_NO_BASE = re.compile(r"[\x00-\x20\x7f?#\\]")
+_NOT_IN_BASE_URL = re.compile(r"[\x00-\x20\x7f?#\\]")
 
 
 def checked_url(url: str) -> str:
-    """The base URL of an Ollama, without a slash at its end.
+    """Check the base URL of an Ollama server, and return it without a trailing slash.
 
-    :raises ValueError: no http or https URL of a server, or OpenAI's side of one (it ends in ``/v1``).
+    :raises ValueError: it is not a valid http or https URL, or it is one of an OpenAI API (it ends in ``/v1``).
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError(f"{redacted(url)!r} is no URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or _NO_BASE.search(url):
-        raise ValueError(f"{redacted(url)!r} is no http or https URL of a server")
+        raise ValueError(f"{redacted(url)!r} is not a valid URL") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or _NOT_IN_BASE_URL.search(url):
+        raise ValueError(f"{redacted(url)!r} is not a valid http or https URL of a server")
     url = url.rstrip("/")
     if url.endswith("/v1"):
         native_url = redacted(url[:-3].rstrip("/"))
@@ -31,23 +31,23 @@ def checked_url(url: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """The URL without user and password."""
-    # Up to the last @, wherever it is: what is shown is often no URL, and passwords hold all that they must not.
+    """Return a URL with user and password replaced by ``***``; *url* need not be valid."""
+    # Up to the last @: a password that is not percent-encoded may contain "@", "/" or "#".
     return re.sub(r"^(\s*[A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.S)
 
 
 def redacted_text(text: str) -> str:
-    """A text, such as an exception's, without the user and password of any URL in it."""
+    """Return a text, such as an exception's message, with user and password of every URL in it replaced."""
     return re.sub(r"//[^/\s]*@", "//***@", text)
 
 
 def from_ollama_host(text: str) -> str:
-    """The URL that a value of ``OLLAMA_HOST`` means to a client.
+    """Return the URL at which a client reaches the server of an ``OLLAMA_HOST``.
 
-    ``host``, ``host:port``, ``:port``, ``[::1]:port``, with or without a scheme and a path. The port is 11434
-    without a scheme, else the scheme's own; an address that means "all" is this machine.
-
-    :raises ValueError: the port is none.
+    :param text: ``host``, ``host:port``, ``:port`` or ``[::1]:port``, each with or without a scheme and a path. The
+        default port is the scheme's, or 11434 without a scheme; an empty or unspecified host (``0.0.0.0``, ``::``) is
+        this machine.
+    :raises ValueError: the port or the URL is not valid.
 
     Source: ollama ``envconfig/config.go`` ``Host``, ``ConnectableHost``.
     """
@@ -58,7 +58,7 @@ def from_ollama_host(text: str) -> str:
     user, at, authority = authority.rpartition("@")
     host, port = _split(authority)
     if port and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):
-        raise ValueError(f"{redacted(text)!r} has no usable port")
+        raise ValueError(f"{redacted(text)!r} does not have a valid port")
     return checked_url(f"{scheme or 'http'}://{user}{at}{_connectable(host)}:{port or default}{slash}{path}")
 
 

@@ -1,7 +1,7 @@
-"""One call of a WSGI application, as PEP 3333 has it.
+"""One call of a WSGI application, by the rules of PEP 3333.
 
-The head may come as late as the first item, bytes may come by ``write()``, ``close()`` is called
-exactly once, and whatever else the application does wrong is one :class:`APIError` (W2–W5, F76).
+The application may call ``start_response`` as late as its first item and may use ``write()``; its ``close()`` is called
+exactly once; every failure of it is raised as :class:`APIError` (W2–W5, F76). The response is not interpreted here.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("openai_compat")
 
-#: blank items after the last line that are waited for
-_BLANKS = 64
+#: blank items after the last line that are read for the application to end by itself: most send one at most, and one
+#: that never stops must not block the request
+_MAX_BLANK_ITEMS = 64
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 
 class WSGICall:
-    """An application's answer: ``status``, ``headers``, and its body by iteration.
+    """An application's response: ``status``, ``headers``, and the chunks of the body by iteration.
 
-    Empty items are left out. Every failure of the application is logged and raised as a 502; where the side channel
-    has the failure of an ``Upstream``, that one is raised.
+    Empty items are skipped. A failure of the application is logged and raised as a 502, or as the failure that
+    ``Upstream`` stored in the side channel.
+
+    :raises APIError: the application failed before its first chunk.
     """
 
     def __init__(self, app: WSGIApplication, environ: WSGIEnvironment) -> None:
@@ -38,7 +41,7 @@ class WSGICall:
         self.headers: list[tuple[str, str]] = []
         self._channel = side_channel(environ)
         self._written: deque[bytes] = deque()
-        self._began = False
+        self._body_began = False
         self._iterable: Iterable[bytes] | None = None
         self._iterator: Iterator[bytes] = iter(())
         try:
@@ -61,7 +64,7 @@ class WSGICall:
             raise
 
     def take_failure(self) -> APIError | None:
-        """Return the failure of the ``Upstream`` behind the application, if its last answer was one; once."""
+        """Return the failure that ``Upstream`` stored, and clear it; None if its last call did not fail."""
         return self._channel.take_failure() if self._channel is not None else None
 
     def _translated(self, error: Exception) -> APIError:
@@ -78,36 +81,39 @@ class WSGICall:
     ) -> Callable[[bytes], object]:
         if exc_info:
             try:
-                if self._began and exc_info[1] is not None:
+                if self._body_began and exc_info[1] is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
-                exc_info = None  # or the traceback holds this frame, and the frame the traceback
+                exc_info = None  # breaks the reference cycle of this frame and the traceback
         elif self.status:
             raise RuntimeError("start_response was called twice")
         self.status = int(status[:3])
-        self.headers = [(name + "", value + "") for name, value in headers]  # strings, or a TypeError here
+        self.headers = [(name + "", value + "") for name, value in headers]  # a TypeError here unless both are str
         return self._written.append
 
     def header(self, name: str) -> str:
-        """The value of a response header, or ``""``."""
+        """Return the value of a response header, ``""`` if it is absent.
+
+        :param name: in lower case.
+        """
         return next((value for key, value in self.headers if key.lower() == name), "")
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        self._began = True
+        self._body_began = True
         try:
             item = b""
             while not item:
                 item = self._written.popleft() if self._written else next(self._iterator)
                 if not isinstance(item, bytes):
-                    raise TypeError(f"the wrapped application gave {type(item).__name__}, not bytes")
+                    raise TypeError(f"the wrapped application returned {type(item).__name__}, not bytes")
         except StopIteration:
             if self._written:  # by write(), in the last step of the iterator
                 return self.__next__()
             failure = self.take_failure()
-            if failure is not None:  # caught on its way, so that a broken answer looks like a short one
+            if failure is not None:  # the application caught the exception, and the response only seems complete
                 raise failure from None
             raise
         except Exception as error:
@@ -115,39 +121,39 @@ class WSGICall:
         return item
 
     def read(self, limit: int) -> bytes:
-        """The rest of the body.
+        """Return the rest of the body.
 
-        :raises APIError: 502 if it is longer than *limit* bytes.
+        :raises APIError: 502 if it is longer than *limit* bytes, or the application fails.
         """
-        pieces, size = [], 0
-        for piece in self:
-            size += len(piece)
+        chunks, size = [], 0
+        for chunk in self:
+            size += len(chunk)
             if size > limit:
                 raise answer_too_long()
-            pieces.append(piece)
-        return b"".join(pieces)
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     def finish(self) -> None:
-        """Let the application end by itself, after its last line, then close it.
+        """Let the application end by itself after its last line, then close it.
 
-        A remote body is drained, within its own short time; an application in process is run to its end, as its
-        server would, so that code after its last ``yield`` runs.
+        The body of an upstream is drained, so that its connection can be reused. An application in process is iterated
+        to its end, as a server would, so that code after its last ``yield`` runs.
         """
         drain = self._channel.drain if self._channel is not None else None
         try:
             if drain is not None:
                 drain()
             else:
-                for _, item in zip(range(_BLANKS), self, strict=False):
+                for _, item in zip(range(_MAX_BLANK_ITEMS), self, strict=False):
                     if item.strip():
-                        break  # more after the end: nobody's (F35)
-        except APIError as error:  # logged already, or of no matter any more: the answer is complete
+                        break  # data after the last line is ignored (F35)
+        except APIError as error:  # no failure of the request: the response is complete
             log.info("the backend failed after its last line: %s", error.message)
         finally:
             self.close()
 
     def close(self) -> None:
-        """Close the application's iterable, once."""
+        """Close the application's iterable. Further calls do nothing."""
         iterable, self._iterable = self._iterable, None
         self._iterator = iter(())
         if self._channel is not None:
@@ -156,5 +162,5 @@ class WSGICall:
         if close is not None:
             try:
                 close()
-            except Exception:  # what was answered stands
+            except Exception:  # no failure of the request: the response is complete, or has failed already
                 log.exception("the wrapped application failed in close()")

@@ -1,1 +1,1 @@
-"""Bytes ↔ values, nothing else: no request, no environ, no I/O."""
+"""Conversion between bytes and values: JSON, NDJSON and server-sent events. No environ and no I/O belongs here."""

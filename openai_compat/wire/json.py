@@ -1,8 +1,8 @@
-"""JSON: bytes ↔ structs. The only module that touches msgspec's codecs.
+"""JSON encoding and decoding. The only module that uses msgspec's codecs.
 
-What a stranger sends is bounded before it is decoded: strict UTF-8, no NUL, no more than 64 levels
-(deeper nesting kills a thread with a small stack, in any decoder), no number that is infinite. What
-the native side sends is repaired where that loses nothing: see :func:`native_decoder`.
+Clients are not trusted: a request body is checked before it is decoded, for strict UTF-8, NUL bytes, the depth of
+nesting, the number of values and numbers out of range. Native JSON is repaired where that loses nothing: see
+:func:`native_decoder`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from openai_compat.errors import APIError, invalid
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
-#: arrays and objects in a request, and a quarter of the members in them
+#: arrays and objects in a request; commas and colons may be four times as many. Decoded, such a body takes about 40 MB;
+#: 10,000 messages (the default limit) of several content parts each are still within it.
 MAX_VALUES = 100_000
 
-#: levels of arrays and objects, in requests and in everything nested in them
+#: levels of arrays and objects, in a request and in JSON text inside it. Decoders recurse once a level, and a thread
+#: with a small stack ends in a segmentation fault; no schema in use comes near 64.
 MAX_DEPTH = 64
 
 _NOT_JSON = (
@@ -31,15 +33,18 @@ _NOT_JSON = (
     "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
 )
 
+# Before 0.21 msgspec's own exceptions are no ValueError, while conversions to int and float raise ValueError.
+_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+
 _encode = msgspec.json.Encoder().encode
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _floats = msgspec.json.Decoder(list[float])
 
 
 def encode(value: object) -> bytes:
-    """Encode structs or plain values as one line of JSON.
+    """Encode a struct or plain values as one line of JSON.
 
-    U+2028, U+2029 and U+0085 leave escaped: line readers of some clients cut there (F38).
+    U+2028, U+2029 and U+0085 are escaped, because some clients split lines at them (F38).
     """
     data = _encode(value)
     if b"\xe2\x80" in data:
@@ -53,11 +58,10 @@ def encode(value: object) -> bytes:
 
 
 def request_decoder(type: type[S]) -> Callable[[bytes], tuple[S, list[str]]]:
-    """Make a decoder of request bodies.
+    """Return a decoder of request bodies.
 
-    It gives the struct and the top-level keys of the body that the struct does not know.
-
-    :raises APIError: (the decoder) 400, with the path of the field in ``param``.
+    The decoder returns the struct and the names of top-level fields that the struct does not have; a field that is
+    null counts as absent. It raises :exc:`APIError`, a 400 with the path of the invalid field in ``param``.
     """
     decode = msgspec.json.Decoder(type).decode
     known = {field.encode_name for field in msgspec.structs.fields(type)}
@@ -69,7 +73,7 @@ def request_decoder(type: type[S]) -> Callable[[bytes], tuple[S, list[str]]]:
             unknown = [key for key, raw in _top_level.decode(body).items() if key not in known and text_of(raw)]
         except msgspec.ValidationError as error:
             raise _wrong_type(str(error)) from error
-        except (ValueError, RecursionError) as error:
+        except _DECODE_ERRORS as error:
             raise invalid(_NOT_JSON, code=None) from error
         return value, unknown
 
@@ -77,40 +81,46 @@ def request_decoder(type: type[S]) -> Callable[[bytes], tuple[S, list[str]]]:
 
 
 def is_object(text: bytes) -> bool:
-    """Whether *text* is one JSON object within the limits of a request."""
+    """Return whether *text* is one JSON object within the limits of a request body."""
     try:
         _check(text)
         _top_level.decode(text)
-    except (APIError, ValueError, RecursionError):
+    except (APIError, *_DECODE_ERRORS):
         return False
     return True
 
 
 def text_of(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
-    """The text of a part that was kept as bytes; empty if it is absent, or null, which is the same."""
+    """Return the text of a value that was not decoded; ``b""`` if it is absent or null, which means the same."""
     text = b"" if raw is msgspec.UNSET else bytes(raw).strip()
     return b"" if text == b"null" else text
 
 
 def decode_raw(raw: msgspec.Raw) -> Any:
-    """Decode a part of a request that was kept as bytes, and has passed the request's checks, to plain values."""
-    return msgspec.json.decode(raw)
+    """Decode to plain values a part of a request body that has passed the checks of the body.
+
+    :raises ValueError: it has a number that is out of range.
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
 
 
 def members(text: bytes) -> dict[str, msgspec.Raw]:
-    """The members of an object that we wrote ourselves, each as it stands."""
+    """Return the members of an object that :func:`encode` wrote, their values not decoded."""
     return _top_level.decode(text)
 
 
 def floats(raw: msgspec.Raw) -> list[float]:
-    """The numbers of a native array.
+    """Decode a native array of numbers.
 
-    :raises Malformed: it is none, or not of numbers.
+    :raises Malformed: it is not an array of numbers.
     """
     try:
         return _floats.decode(raw)
-    except ValueError as error:
-        raise Malformed("no array of numbers") from error
+    except _DECODE_ERRORS as error:
+        raise Malformed("not an array of numbers") from error
 
 
 def _check(body: bytes) -> None:
@@ -120,7 +130,7 @@ def _check(body: bytes) -> None:
         raise invalid(_NOT_JSON, code=None) from error
     if b"\x00" in body:
         raise invalid(_NOT_JSON, code=None)
-    _check_shape(body)
+    _check_nesting_and_size(body)
     if _MAYBE_INFINITE.search(body) and _has_infinity(body):
         raise invalid("The JSON body of your request holds a number that is out of range.", code=None)
 
@@ -128,44 +138,44 @@ def _check(body: bytes) -> None:
 _TOO_DEEP = f"The JSON body of your request is nested deeper than {MAX_DEPTH} levels."
 
 
-def _check_shape(body: bytes) -> None:
-    """Bound what decoding may build: an empty object of two bytes becomes a hundred times as much (F54, F60)."""
+def _check_nesting_and_size(body: bytes) -> None:
+    """Raise if decoding would take too much stack or memory: two bytes, ``{}``, become an object of 64 (F54, F60)."""
     nesting = _nesting(body)
     if nesting:
         raise invalid(_NOT_JSON if nesting == "unbalanced" else _TOO_DEEP, code=None)
     if body.count(b"[") + body.count(b"{") > MAX_VALUES or body.count(b",") + body.count(b":") > 4 * MAX_VALUES:
-        bare = _without_strings(body)
-        containers, members = bare.count(b"[") + bare.count(b"{"), bare.count(b",") + bare.count(b":")
-        if max(containers, members // 4) > MAX_VALUES:
+        outside = _without_strings(body)
+        containers, separators = outside.count(b"[") + outside.count(b"{"), outside.count(b",") + outside.count(b":")
+        if max(containers, separators // 4) > MAX_VALUES:
             raise invalid("The JSON body of your request holds too many values.", code=None)
 
 
 _STRING = re.compile(rb'"[^"]*"?')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_AS_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
 def _without_strings(body: bytes) -> bytes:
-    # Escaped backslashes go first, then escaped quotes: after that a quote is an end of a string, and
-    # the expression has nothing to go back to. (A pattern that knows escapes needs memory per escape.)
+    # Without escaped backslashes and then escaped quotes, every quote begins or ends a string, and the expression
+    # cannot backtrack. (One that handles escapes itself needs memory for each escape.)
     return _STRING.sub(b"", body.replace(b"\\\\", b"").replace(b'\\"', b""))
 
 
 def too_deep(body: bytes) -> bool:
-    """Whether arrays and objects are nested deeper than :data:`MAX_DEPTH`, in linear time and without recursion.
+    """Return whether arrays and objects are nested deeper than :data:`MAX_DEPTH`, in linear time, without recursion.
 
-    Brackets that do not match count as too deep: no decoder should try them.
+    Brackets that do not match may count as too deep, because a decoder could recurse into them.
     """
     return bool(_nesting(body))
 
 
 def _nesting(body: bytes) -> str:
-    """``deep``, ``unbalanced`` (which may be deep), or nothing where all is well or too short to be deep."""
+    """Return ``deep``, ``unbalanced`` (which may be deep too), or ``""`` if the nesting is within the limit."""
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return ""
-    brackets = _without_strings(body).translate(_AS_ONE_KIND, _NOT_BRACKETS)
+    brackets = _without_strings(body).translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
-        shorter = brackets.replace(b"[]", b"")  # the innermost level, everywhere at once
+        shorter = brackets.replace(b"[]", b"")  # removes the innermost level everywhere
         if len(shorter) == len(brackets):
             break
         brackets = shorter
@@ -179,13 +189,13 @@ _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 
 
 def _has_infinity(body: bytes) -> bool:
-    # msgspec finds these only in fields that it reads, and takes integers of any length.
+    # msgspec checks only the fields that it decodes, and accepts integers of any length.
     return any(math.isinf(float(number)) for number in _NUMBER.findall(_without_strings(body)))
 
 
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
 _EXPECTED = re.compile(r"Expected `([^`]*)`, got `([^`]*)`")
-_NAMES = {
+_TYPE_NAMES = {
     "int": "an integer",
     "float": "a decimal",
     "str": "a string",
@@ -197,17 +207,20 @@ _NAMES = {
 
 
 def _wrong_type(text: str) -> APIError:
-    """Say in OpenAI's words what msgspec says: ``Expected `int | null`, got `str` - at `$.n```."""
+    """Map a message of msgspec to OpenAI's wording.
+
+    :param text: such as ``Expected `int | null`, got `str` - at `$.n```.
+    """
     path = _PATH.search(text)
     param = path[1].split("[...]")[0] if path else ""
     types = _EXPECTED.search(text)
     if not types:
         return invalid(_PATH.sub("", text) + ".", param or None, "invalid_type")
     expected = [name for name in types[1].split(" | ") if name != "null"]
-    if "int" in expected and "float" in expected:  # how a struct says: an integer, also written 100.0
+    if "int" in expected and "float" in expected:  # the type of an integer that may be written 100.0
         expected.remove("float")
-    wanted = " or ".join(_NAMES.get(name, name) for name in expected)
-    got = _NAMES.get(types[2], types[2])
+    wanted = " or ".join(_TYPE_NAMES.get(name, name) for name in expected)
+    got = _TYPE_NAMES.get(types[2], types[2])
     if not param:
         return invalid(f"The JSON body of your request must be {wanted}, but got {got} instead.", None, "invalid_type")
     return invalid(f"Invalid type for '{param}': expected {wanted}, but got {got} instead.", param, "invalid_type")
@@ -217,31 +230,30 @@ def _wrong_type(text: str) -> APIError:
 
 
 class Malformed(Exception):
-    """Native bytes that are no JSON, or JSON of another shape than expected. Holds no content."""
+    """Native bytes are not valid JSON, or not of the expected type. The message has no content of them."""
 
 
 def native_decoder(type: type[T]) -> Callable[[bytes], T]:
-    """Make a decoder of native lines and answers.
+    """Return a decoder of native lines and response bodies.
 
-    Invalid UTF-8 and lone surrogates become U+FFFD, numbers that are none or infinite become null (F32, F36,
-    F38): a model may produce the former, and neither is worth the answer. Anything else that is no
-    JSON of the right shape is :class:`Malformed`.
+    Invalid UTF-8 and lone surrogates, which models produce, become U+FFFD; NaN, infinity and integers beyond 64 bits
+    become null (F32, F36, F38). The decoder raises :exc:`Malformed` if the rest is not valid JSON of this type.
     """
     decode = msgspec.json.Decoder(type).decode
 
     def decoder(data: bytes) -> T:
         if too_deep(data):
             raise Malformed("nested too deep")
-        if not data.isascii():  # msgspec does not look into what it keeps as bytes
+        if not data.isascii():  # msgspec does not check the UTF-8 of Raw values
             data = data.decode("utf-8", "replace").encode()
         try:
             return decode(data)
-        except (ValueError, RecursionError):
+        except _DECODE_ERRORS:
             pass
         try:
             return decode(_encode(_clean(json.loads(data))))
-        except (ValueError, RecursionError) as error:
-            raise Malformed("no JSON of the expected shape") from error
+        except _DECODE_ERRORS as error:
+            raise Malformed("not valid JSON of the expected type") from error
 
     return decoder
 

@@ -1,8 +1,8 @@
-"""References within one JSON document: a ``#`` and a JSON pointer, as ``$ref`` of a schema has it.
+"""Resolution of JSON pointers in URI fragments, the values of ``$ref`` in a JSON schema.
 
-Nothing outside the document is ever followed.
+Only references into the same document are resolved; nothing is fetched.
 
-Source: RFC 6901, its URI fragment form.
+Source: RFC 6901, section 6.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from urllib.parse import unquote
 
 
 def resolve(document: Any, reference: Any) -> Any:
-    """Resolve a reference to the part of *document* that it names.
+    """Return the value in *document* that *reference* points to.
 
-    :param reference: ``#`` alone, or ``#/`` and a JSON pointer, percent-encoded as in a URI.
-    :raises ValueError: *reference* is not a string of this form, such as a URL of another document.
-    :raises LookupError: the document has no such part.
+    :param reference: ``#``, or ``#/`` and a percent-encoded JSON pointer.
+    :raises ValueError: *reference* is anything else, such as the URL of another document.
+    :raises LookupError: the document has no such value.
     """
     if not isinstance(reference, str) or reference[:2] not in ("#", "#/"):
         raise ValueError(f"not a JSON pointer into this document: {reference!r}")

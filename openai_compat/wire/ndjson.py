@@ -1,7 +1,8 @@
-"""Lines of a byte stream, however it was cut.
+"""Splitting of a byte stream into lines.
 
-Only ``\\n`` ends a line (U+2028 and a lone CR do not). The pieces of an unfinished line are kept in a
-list and joined once, so that a long line costs linear time; only new bytes are searched.
+The chunks of the stream may end anywhere. Only ``\\n`` ends a line; U+2028 and a lone CR do not. The parts of an
+unfinished line are collected in a list and joined once, and only new bytes are searched, so that a long line takes
+linear time.
 """
 
 from __future__ import annotations
@@ -11,47 +12,47 @@ _BLANK = b" \t\r"
 
 
 class LineTooLong(Exception):
-    """A line went over the limit."""
+    """A line is longer than the limit."""
 
 
 class Lines:
-    """Cut what is fed into lines.
+    """A splitter of one byte stream.
 
-    :param limit: the longest line, in bytes.
+    :param limit: bytes of the longest line.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._pieces: list[bytes] = []
-        self._held = 0
+        self._parts: list[bytes] = []
+        self._size = 0
         self._started = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Give the lines that *data* completes, without their ends; blank lines are left out.
+        """Return the lines that *data* completes, without line ends and blank lines.
 
-        :raises LineTooLong: a line, finished or not, is longer than the limit.
+        :raises LineTooLong: a line, complete or not, is longer than the limit.
         """
-        *whole, rest = data.split(b"\n")
-        lines = [line for line in map(self._finish, whole) if line]
-        self._hold(rest)
+        *complete, rest = data.split(b"\n")
+        lines = [line for line in map(self._complete, complete) if line]
+        self._append(rest)
         return lines
 
     def end(self) -> bytes:
-        """Give what stands after the last line end: a last line without one, or nothing."""
-        return self._finish(b"")
+        """Return the last line if the stream ended without a line end, else ``b""``."""
+        return self._complete(b"")
 
-    def _hold(self, piece: bytes) -> None:
-        self._held += len(piece)
-        if self._held > self.limit:
+    def _append(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self.limit:
             raise LineTooLong
-        if piece:
-            self._pieces.append(piece)
+        if part:
+            self._parts.append(part)
 
-    def _finish(self, piece: bytes) -> bytes:
-        self._hold(piece)
-        line = piece if len(self._pieces) == 1 and piece else b"".join(self._pieces)
-        self._pieces.clear()
-        self._held = 0
+    def _complete(self, part: bytes) -> bytes:
+        self._append(part)
+        line = part if len(self._parts) == 1 and part else b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
         if not self._started:
             self._started = True
             line = line.removeprefix(BOM)

@@ -1,21 +1,22 @@
-"""Server-sent events: frames, and nothing else.
+"""Framing of server-sent events.
 
-A frame is one line of JSON: what is framed must hold no raw CR or LF, which JSON text never does, and
-none of U+2028, U+2029, U+0085, at which some clients cut lines (``wire.json`` escapes them).
+The data of an event is one line of JSON. It must not contain a raw CR or LF, which JSON text from ``wire.json`` never
+does, nor U+2028, U+2029 or U+0085, at which some clients split lines; ``wire.json`` escapes those.
 """
 
 from __future__ import annotations
 
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 
-#: the last frame of a chat or completions stream that ended well
+#: the last event of a chat or completions stream that ended without an error
 DONE = b"data: [DONE]\n\n"
 
 
 def frame(data: bytes, name: str | None = None) -> bytes:
-    """Write one event: *data* is one line of JSON.
+    """Return one event, framed.
 
-    :param name: of the event, where it has one; no line end may stand in it.
+    :param data: one line of JSON.
+    :param name: the event's name, without a line end; an unnamed event by default.
     """
     if name is None:
         return b"data: " + data + b"\n\n"

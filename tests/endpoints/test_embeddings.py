@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 from msgspec import Raw
+from werkzeug.test import Client
 
+from openai_compat import OpenAICompat
 from openai_compat.endpoints.embeddings import _to_base64
 from openai_compat.testing import FakeOllama
 from tests.contract import check
@@ -372,3 +374,14 @@ def test_native_sides_are_closed_once_by_the_rules_of_wsgi() -> None:
     body = json.dumps({"model": "demo-embed", "input": ["a", "b"], "encoding_format": "base64"}).encode()
     assert call(app, "POST", "/v1/embeddings", body=body).status == 200
     assert inner.calls == inner.closes == 2
+
+
+@pytest.mark.parametrize("number", ["1e39", "-3.5e38", "3.41e38"])
+def test_a_number_that_no_float32_holds_never_leaves_as_infinity(number: str) -> None:
+    fake = FakeOllama()
+    fake.script("/api/embed", b'{"embeddings":[[0.5,%b]]}' % number.encode())
+    response = Client(OpenAICompat(fake)).post(
+        "/v1/embeddings", json={"model": "demo-embed", "input": "a", "encoding_format": "base64"}
+    )
+    assert response.status_code == 502
+    assert response.get_json()["error"]["code"] == "upstream_error"

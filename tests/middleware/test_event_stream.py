@@ -110,3 +110,14 @@ def test_a_server_that_refuses_the_head_leaves_nothing_open() -> None:
     with pytest.raises(OSError, match="gone"):
         Responder(create_environ("/"), refuse).stream(EventStream(steps([{"a": 1}]), source))
     assert source.closed == 1
+
+
+def test_f40_frames_that_leave_together_are_256_at_most() -> None:
+    events = steps(*([{"n": n}] for n in range(1000)))
+    found = items(EventStream(events, Source(pending=True)))
+    assert [item.count(b"data: ") for item in found] == [256, 256, 256, 233]
+
+
+def test_frames_of_one_step_leave_together() -> None:
+    [item, last] = items(EventStream(steps([{"n": n} for n in range(300)]), Source(pending=True)))
+    assert (item.count(b"data: "), last) == (300, b"data: [DONE]\n\n")

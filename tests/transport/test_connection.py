@@ -556,3 +556,14 @@ def test_a_head_alone_is_an_answer(server: Chaos) -> None:
     client = Client(gateway(server))
     assert [client.get("/api/tags", buffered=True).data for _ in range(2)] == [b"", b"{}"]
     assert server.connections == 1
+
+
+@pytest.mark.parametrize(("blanks", "connections"), [(4000, 1), (50_000, 2)])
+def test_f35_only_a_little_is_read_after_done(server: Chaos, blanks: int, connections: int) -> None:
+    """Some blanks, and the connection serves again; many, and it is closed."""
+    server.script(*answer(*HELLO, b"\n" * blanks))
+    server.script(*answer(*HELLO))
+    app = gateway(server)
+    for _ in range(2):
+        assert said(ask(app)) == "Hello"
+    assert server.connections == connections

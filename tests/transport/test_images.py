@@ -497,7 +497,7 @@ def test_f70_a_redirect_in_a_circle(server: Chaos, refused: Refused, location: s
 
 def test_a_redirect_to_nowhere(server: Chaos, refused: Refused) -> None:
     server.script(*answer(b"", status=302))
-    assert refused(fetcher(), at(server)).endswith("it redirects to nowhere")
+    assert refused(fetcher(), at(server)).endswith("it redirects without a Location")
     assert server.connections == 1
 
 

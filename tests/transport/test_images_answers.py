@@ -81,19 +81,19 @@ def test_the_bytes_say_what_it_is(server: Chaos, framing: str, kind: str, conten
 )
 def test_f70_what_is_no_image(server: Chaos, refused: Refused, framing: str, body: bytes) -> None:
     server.script(*image(body, framing=framing))
-    assert refused(fetcher(), at(server)).endswith("it is no png, jpeg, gif or webp image")
+    assert refused(fetcher(), at(server)).endswith("it is not a png, jpeg, gif or webp image")
 
 
 @framings
 def test_nothing_is_no_image(server: Chaos, refused: Refused, framing: str) -> None:
     server.script(*image(b"", framing=framing))
-    assert refused(fetcher(), at(server)).endswith("it broke off")
+    assert refused(fetcher(), at(server)).endswith("it is incomplete")
 
 
 def test_f70_what_is_no_image_is_not_read_to_its_end(server: Chaos, refused: Refused) -> None:
     server.script(*image(b"<html>" + bytes(100_000), framing=SIZED, length=1_000_000))
     with within(WAIT):
-        assert "it is no png" in refused(fetcher(timeout=SILENCE), at(server))
+        assert "it is not a png" in refused(fetcher(timeout=SILENCE), at(server))
     assert server.gone.get(timeout=WAIT) == 1
 
 
@@ -255,7 +255,7 @@ def test_a_request_has_so_many_images(server: Chaos, refused: Refused) -> None:
         server.script(*image())
         assert fetch(at(server), PATH) == PNG
     for _ in range(2):
-        assert refused(fetch, at(server)) == "its URL: the request names too many images"
+        assert refused(fetch, at(server)) == "its URL: the request has too many images"
     assert len(names.asked) == server.connections == 2
 
 

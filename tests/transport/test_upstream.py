@@ -513,7 +513,7 @@ def test_f19_a_bomb_where_no_stream_is_expected(server: Chaos, status: int) -> N
 
 @pytest.mark.parametrize("url", ["", "localhost:11434", "ftp://localhost", "http://", "http://localhost:x"])
 def test_a_url_that_is_none(url: str) -> None:
-    with pytest.raises(ValueError, match="is no (http or https )?URL"):
+    with pytest.raises(ValueError, match="is not a valid (http or https )?URL"):
         Upstream(url)
 
 
@@ -538,7 +538,7 @@ def test_openai_s_side_of_a_server(make: Callable[[str], Any]) -> None:
     ],
 )
 def test_a_header_that_is_none(name: str, value: str) -> None:
-    with pytest.raises(ValueError, match="is no valid header") as caught:
+    with pytest.raises(ValueError, match="is not a valid header") as caught:
         Upstream("http://localhost", headers={name: value})
     assert f"{name!r} " in str(caught.value)
 
@@ -562,3 +562,16 @@ def test_arguments_are_not_shared_with_the_caller(server: Chaos) -> None:
     server.script(*answer(*HELLO))
     assert texts(list(frames(ask(app, stream=True).data))[:-1]) == ["Hel", "lo"]
     assert server.requests[0].all("x-team") == ["a"]
+
+
+@pytest.mark.parametrize(("hops", "sent"), [("", "1"), ("0", "1"), ("3", "4")])
+def test_a_request_says_how_many_gateways_it_has_passed(server: Chaos, hops: str, sent: str) -> None:
+    server.script(*answer(*HELLO))
+    assert said(ask(gateway(server), headers={"openai-compat-hops": hops})) == "Hello"
+    assert server.requests[0].all("openai-compat-hops") == [sent]
+
+
+@pytest.mark.parametrize("hops", ["4", "5", "9", "10", "-1", "x"])
+def test_a_request_that_has_passed_four_gateways_goes_round_in_a_ring(server: Chaos, hops: str) -> None:
+    failed(ask(gateway(server), headers={"openai-compat-hops": hops}), code="upstream_loop")
+    assert server.connections == 0

@@ -215,7 +215,7 @@ def test_a_timeout_that_is_none(timeout: Any) -> None:
 
 @pytest.mark.parametrize("value", ["ключ", " lead", "€"])
 def test_a_header_value_that_cannot_be_sent(value: str) -> None:
-    with pytest.raises(ValueError, match="is no valid header"):
+    with pytest.raises(ValueError, match="is not a valid header"):
         Upstream("http://localhost", headers={"X-Key": value})
 
 

@@ -58,13 +58,13 @@ def test_an_address_that_means_all_is_this_machine(text: str, url: str) -> None:
 
 @pytest.mark.parametrize("port", ["0", "65536", "123456", "-1", "+1", "x", "1 1", "٣"])
 def test_ollama_host_without_a_usable_port_is_refused(port: str) -> None:
-    with pytest.raises(ValueError, match="no usable port"):
+    with pytest.raises(ValueError, match="does not have a valid port"):
         from_ollama_host(f"example.com:{port}")
 
 
 @pytest.mark.parametrize("text", ["ftp://example.com", "unix:///run/ollama", "http://example.com/v1"])
 def test_ollama_host_that_is_no_native_server_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no http or https URL|is an OpenAI API"):
+    with pytest.raises(ValueError, match="is not a valid http or https URL|is an OpenAI API"):
         from_ollama_host(text)
 
 
@@ -105,7 +105,7 @@ def test_a_url_is_kept_without_its_last_slash(given: str, url: str) -> None:
     ],
 )
 def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="is no (http or https )?URL"):
+    with pytest.raises(ValueError, match="is not a valid (http or https )?URL"):
         checked_url(url)
 
 

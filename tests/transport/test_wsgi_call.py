@@ -111,6 +111,7 @@ def test_w5_exc_info_after_the_first_item_is_raised() -> None:
 def calls_twice(environ: Any, start_response: Any) -> Any:
     start_response("200 OK", HEADERS)
     start_response("200 OK", HEADERS)
+    return [b"x"]
 
 
 def raises(environ: Any, start_response: Any) -> Any:
