@@ -1,7 +1,7 @@
-"""``POST /v1/audio/transcriptions``: multipart in, text out, by a chat with a model that hears.
+"""``POST /v1/audio/transcriptions``: a multipart form in, text out, by a chat with a model that takes audio.
 
-Source: ollama ``middleware/openai.go`` ``TranscriptionMiddleware`` (at fb3076099). Differs: formats that
-Ollama does not have are refused and not answered as JSON, and a stream is one.
+Source: ollama ``middleware/openai.go`` ``TranscriptionMiddleware`` (at fb3076099). Differs: formats that Ollama does
+not have are refused instead of answered as JSON, and ``stream`` is honoured.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class TranscriptionRequest(Struct, kw_only=True):
 
 
 class TokenUsage(Struct, kw_only=True):
+    """Source: OpenAI's ``TranscriptTextUsageTokens``."""
+
     type: str = "tokens"
     input_tokens: int
     output_tokens: int
@@ -118,9 +120,9 @@ MAX_BOUNDARY, MAX_PARTS, MAX_FIELDS = 70, 64, 256 * 1024
 
 
 def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, list[str]]:
-    """Read a multipart body; the request, and the names of the fields that it does not know.
+    """Decode a multipart body; return the request and the names of the fields that it does not know.
 
-    :raises APIError: 400 for what is no form, or has too many or too large parts.
+    :raises APIError: 400 for a body that is not a valid form, or has too many or too large parts.
     """
     kind, options = parse_options_header(content_type)
     if kind.lower() != "multipart/form-data" or not 0 < len(options.get("boundary", "")) <= MAX_BOUNDARY:
@@ -160,7 +162,7 @@ def _in_memory(
     filename: str | None,
     content_length: int | None = None,
 ) -> BytesIO:
-    """Where the parts of a form go: its body is in memory already."""
+    """Return the file that a part of the form is written to: the body is in memory already."""
     return BytesIO()
 
 
@@ -190,7 +192,7 @@ _READERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "st
 def from_transcription_request(
     request: TranscriptionRequest, settings: Settings, ignored: Ignored
 ) -> native.ChatRequest:
-    """Map a request.
+    """Map a request to a chat: an instruction, and the audio as a message's image.
 
     :raises APIError: 400, naming the field.
 
@@ -236,7 +238,7 @@ def _instruction(request: TranscriptionRequest) -> str:
 
 
 def to_events(run: Run[native.ChatResponse]) -> Iterator[Sequence[TextDelta | TextDone]]:
-    """Translate a native stream: a delta a message, then the whole text, without the blanks around it."""
+    """Translate a native stream: a delta for each message, then the whole text without surrounding blanks."""
     texts: list[str] = []
     for _, _, delta in run:
         text = delta.content if texts else delta.content.lstrip()

@@ -1,7 +1,7 @@
-"""What an endpoint is given and what it gives back; values only, no environ.
+"""What every endpoint receives and returns; values only, no environ.
 
-An endpoint is ``def create(call: Call, backend: Backend) -> Reply``. Whatever it opened and does not
-hand on in its reply, it closes.
+An endpoint is ``def create(call: Call, backend: Backend) -> Reply``. It closes whatever it opened and does not hand on
+in its reply.
 """
 
 from __future__ import annotations
@@ -49,17 +49,19 @@ class Call:
 
 
 class Source(Protocol):
-    """What a stream is made from: tells whether more is in hand, and is closed with the stream."""
+    """What a stream is made from; it is closed with the stream."""
 
     @property
-    def pending(self) -> bool: ...
+    def pending(self) -> bool:
+        """Return whether the next step can be made without waiting."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close what was opened for the stream."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A JSON answer: anything that the encoder takes."""
+    """A JSON response: any value that the encoder takes."""
 
     value: object
     headers: Headers = field(default_factory=tuple)
@@ -67,30 +69,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class Text:
-    """An answer of plain text."""
+    """A plain-text response."""
 
     text: str
     headers: Headers = field(default_factory=tuple)
 
 
 class NamedEvent(NamedTuple):
-    """An event with a name, for streams that have ``event:`` lines."""
+    """An event with a name, for streams whose events have ``event:`` lines."""
 
     name: str
     data: object
 
 
 def error_events(error: APIError) -> Sequence[object]:
-    """Write a failure as the last event of a stream: OpenAI's error object, as of chat and completions."""
+    """Return the last event of a failed stream of chat or completions: OpenAI's error object."""
     return (error.body(),)
 
 
 @dataclass(frozen=True)
 class EventStream:
-    """A stream of events: each step gives the events of one native line.
+    """A streamed response: each step gives the events of one native line.
 
-    An event is anything that the JSON encoder takes, or a :class:`NamedEvent`. Events leave when ``source`` has nothing
-    more in hand.
+    An event is a value that the JSON encoder takes, or a :class:`NamedEvent`. Events are sent as soon as ``source`` has
+    no further step that can be made without waiting.
     """
 
     events: Iterator[Sequence[object]]

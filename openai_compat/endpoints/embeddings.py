@@ -1,7 +1,7 @@
 """``POST /v1/embeddings``.
 
-A vector is kept as the bytes that the native side sent: as floats it leaves as it came, as base64 it is decoded and
-packed by C code, never float by float here.
+A vector is kept as the bytes that the native side sent. As floats it leaves unchanged; as base64 it is decoded and
+packed by C code, never float by float in Python.
 
 Source: ollama ``middleware/openai.go`` ``EmbeddingsMiddleware``, ``openai/openai.go`` ``ToEmbeddingList``,
 ``floatsToBase64`` (at fb3076099). Differs: token ids are refused with a reason, no embeddings are ``[]``.
@@ -54,6 +54,8 @@ class EmbeddingRequest(Struct):
 
 
 class Embedding(Struct, kw_only=True):
+    """Source: OpenAI's ``Embedding``."""
+
     object: str = "embedding"
     #: an array of numbers, or the base64 of little-endian float32
     embedding: Raw | str
@@ -61,6 +63,8 @@ class Embedding(Struct, kw_only=True):
 
 
 class EmbeddingUsage(Struct):
+    """Source: OpenAI's ``CreateEmbeddingResponse.usage``."""
+
     prompt_tokens: int
     total_tokens: int
 
@@ -80,7 +84,7 @@ _decode = json.request_decoder(EmbeddingRequest)
 def create(call: Call, backend: Backend) -> Reply:
     """Embed texts.
 
-    :raises APIError: 400 naming what is wrong with the request; the native side's failures.
+    :raises APIError: 400 naming the invalid field; the native errors.
     """
     request, unknown = _decode(call.body)
     ignored = Ignored(call.settings, unknown)
@@ -153,14 +157,15 @@ def _batches(sent: native.EmbedRequest, size: int) -> Iterator[native.EmbedReque
 
 
 def _checked(vector: Raw) -> Raw:
-    """A vector as it came, if it is one."""
+    """Return a vector unchanged if it is a valid one."""
     _floats(vector)
     return vector
 
 
 def _floats(vector: Raw) -> list[float]:
-    """
-    :raises APIError: 502 for what is no array of finite numbers.
+    """Return the numbers of a vector.
+
+    :raises APIError: 502 for anything but an array of finite numbers.
     """
     try:
         found = json.floats(vector)

@@ -48,7 +48,7 @@ class DeletedModel(Struct, kw_only=True):
 
 
 def list_all(call: Call, backend: Backend) -> Reply:
-    """List the models that the native side has, in its order, then the aliases of those."""
+    """List the models of the native side, in its order, and the aliases of those."""
     found = {model.called: model for model in backend.tags().models or []}
     contexts = backend.context_lengths() if found else {}
     data = [
@@ -78,7 +78,7 @@ def retrieve(call: Call, backend: Backend) -> Reply:
 
 
 def delete(call: Call, backend: Backend) -> Reply:
-    """Delete a model, where the setting ``delete_models`` allows it.
+    """Delete a model, if the setting ``delete_models`` allows it.
 
     :raises APIError: 403; 404 ``model_not_found``.
     """
@@ -92,7 +92,7 @@ def delete(call: Call, backend: Backend) -> Reply:
 
 
 def _num_ctx(call: Call, model: str) -> int | None:
-    """The context that the model's own settings ask for."""
+    """Return the context length that the model's own settings set."""
     value = models.defaults(model, call.settings).options.get("num_ctx")
     return None if value is None else int(value)
 
@@ -110,7 +110,7 @@ def _checked_name(name: str) -> str:
 def _to_model(
     id: str, model: native.ListedModel | native.ShowResponse, context_length: int | None, *, now: int
 ) -> Model:
-    """One model; ``owned_by`` is the namespace of its name, ``library`` if it has none."""
+    """Return one model; ``owned_by`` is the namespace of its name, or ``library``."""
     namespaces = id.split("/")[:-1]
     return Model(
         id=id,

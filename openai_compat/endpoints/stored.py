@@ -1,6 +1,6 @@
 """Stored chat completions: list, retrieve, update, delete, and the messages of one.
 
-What is kept belongs to who kept it: to others it is not there. Without a store nothing is.
+A stored object belongs to the owner who stored it; for anybody else it does not exist. Without a store there is none.
 
 Source: OpenAI's *stored chat completions*; Ollama has none.
 """
@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 
 class UpdateRequest(Struct):
+    """Source: OpenAI's ``POST /chat/completions/{completion_id}``."""
+
     metadata: Annotated[dict[str, str] | None, emulated("replaces what is kept")] = None
 
 
@@ -40,7 +42,7 @@ _decode = json.request_decoder(UpdateRequest)
 
 
 def list_all(call: Call, backend: Backend) -> Reply:
-    """List the chat completions that were kept."""
+    """List the stored chat completions."""
     ignored = Ignored(call.settings, [])
     query = from_query(call.query, ListQuery, ignored)
     page = _asked(
@@ -60,7 +62,7 @@ def list_all(call: Call, backend: Backend) -> Reply:
 
 
 def retrieve(call: Call, backend: Backend) -> Reply:
-    """Give one kept chat completion.
+    """Get one stored chat completion.
 
     :raises APIError: 404.
     """
@@ -70,7 +72,7 @@ def retrieve(call: Call, backend: Backend) -> Reply:
 
 
 def update(call: Call, backend: Backend) -> Reply:
-    """Replace the metadata of a kept chat completion.
+    """Replace the metadata of a stored chat completion.
 
     :raises APIError: 404.
     """
@@ -83,7 +85,7 @@ def update(call: Call, backend: Backend) -> Reply:
 
 
 def delete(call: Call, backend: Backend) -> Reply:
-    """Delete a kept chat completion.
+    """Delete a stored chat completion.
 
     :raises APIError: 404.
     """
@@ -94,7 +96,7 @@ def delete(call: Call, backend: Backend) -> Reply:
 
 
 def messages(call: Call, backend: Backend) -> Reply:
-    """List the messages that a kept chat completion answered.
+    """List the messages that a stored chat completion answered.
 
     :raises APIError: 404.
     """

@@ -1,1 +1,1 @@
-"""From one request to choices: the plan, the native calls, and what their messages add up to."""
+"""From a plan to choices, for every endpoint that generates text: native calls, and what their messages add up to."""

@@ -1,6 +1,6 @@
-"""One choice of an answer, as it grows: native messages in, a delta of each out.
+"""Builders of choices: each takes the messages of one native stream and returns a delta for each.
 
-A builder keeps what must be known between two messages of one native stream.
+A builder holds only what must be known between two messages. It knows no endpoint and no response format.
 
 Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``ToCompleteChunk``;
 ``middleware/openai.go`` ``ChatWriter``, ``CompleteWriter``, whose flags are attributes here.
@@ -24,7 +24,7 @@ log = logging.getLogger("openai_compat")
 
 
 def _check_not_empty(response: native.StreamLine) -> None:
-    """Refuse the end of an answer without any output, if it gives no reason and no counts: servers that fail send such.
+    """Refuse an answer without output that ends without a reason and counts, as failing servers send it.
 
     :raises APIError: 502.
     """
@@ -33,14 +33,14 @@ def _check_not_empty(response: native.StreamLine) -> None:
 
 
 class ChoiceBuilder:
-    """Builds a choice of a chat that the model makes freely: thinking, text and tool calls.
+    """Builds a choice of a chat: thinking, text and tool calls.
 
-    :param new_id: gives ids of tool calls where the native side gave none.
+    :param new_id: makes ids of tool calls where the native side gave none.
     :param single_tool_call: pass on the first tool call only.
-    :param closes_after_call: finish with the first tool call, before the native stream does.
-    :param allowed: the functions that may be called, where not all may: a template can find a call of another one.
+    :param closes_after_call: finish after the first tool call, before the native stream does.
+    :param allowed: functions that may be called; calls of others, which a template may find in the text, are dropped.
     :param max_tokens_is_zero: pass on the end only.
-    :param unwrapper: takes off what surrounds JSON.
+    :param unwrapper: removes what surrounds JSON.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class ChoiceBuilder:
         self._calls = 0
 
     def feed(self, response: native.ChatResponse) -> ChoiceDelta:
-        """Take the next native message.
+        """Take the next native message and return what it adds.
 
-        :raises APIError: 502 for an end that says nothing at all, or a tool call whose arguments are no object.
+        :raises APIError: 502 for an end without any output, or a tool call whose arguments are not an object.
         """
         message = response.message
         has_calls = message is not None and bool(message.tool_calls)
@@ -123,9 +123,9 @@ def _unwrap(unwrapper: JSONUnwrapper, delta: ChoiceDelta, is_last: bool) -> None
 
 
 class TextChoiceBuilder:
-    """Builds a choice of a text completion; thinking never leaks into the text.
+    """Builds a choice of a text completion; thinking never becomes text.
 
-    :param echo: the prompt, where it is to stand before the text.
+    :param echo: the prompt, if it is to stand before the text.
     :param max_tokens_is_zero: pass on the echo and the end only.
     """
 
@@ -136,9 +136,9 @@ class TextChoiceBuilder:
         self._has_output = False
 
     def feed(self, response: native.GenerateResponse) -> ChoiceDelta:
-        """Take the next native message.
+        """Take the next native message and return what it adds.
 
-        :raises APIError: 502 for an end that says nothing at all.
+        :raises APIError: 502 for an end without any output.
         """
         self._has_output = self._has_output or bool(response.response or response.thinking or response.logprobs)
         if not self._has_output:

@@ -1,4 +1,4 @@
-"""One choice of an answer that is sent, or stored, as a whole."""
+"""One choice of a response that is sent, checked or stored whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from openai_compat.translate.tools import ToolCallOut, add_deltas
 
 
 class CollectedChoice:
-    """What the deltas of one choice add up to."""
+    """The sum of the deltas of one choice."""
 
     def __init__(self) -> None:
         self.content: list[str] = []
@@ -29,5 +29,5 @@ class CollectedChoice:
 
     @property
     def text(self) -> str:
-        """The whole content."""
+        """Return the whole content."""
         return "".join(self.content)

@@ -1,8 +1,8 @@
-"""Several native streams as one: side by side, or one after the other.
+"""Several native streams read as one: in parallel threads, or one after the other.
 
-What asks for several (``n``, a list of prompts) reads ``(index, message)`` pairs from one source, which tells
-whether more is in hand and closes everything it opened. Behind a URL each call has a thread; an application
-in process is called in the thread of its request, for it may not stand another.
+What needs several calls (``n``, a list of prompts) reads ``(index, message)`` pairs from one object, which also closes
+everything that it opened. Behind a URL each call has a thread; an application in process is called in the thread of its
+request, since it may not be thread-safe.
 """
 
 from __future__ import annotations
@@ -31,30 +31,31 @@ _JOIN_TIMEOUT = 2.0
 
 
 class Streams(Protocol[L_co]):
-    """The messages of several streams, with the index of the stream of each."""
+    """The messages of several streams, each with the index of its stream."""
 
     @property
     def pending(self) -> bool:
-        """Whether the next message is in hand already."""
+        """Return whether the next message can be read without waiting."""
 
     @property
     def size(self) -> int:
-        """Bytes read so far, of all native answers."""
+        """Return the bytes of all native responses that were read so far."""
 
     def __iter__(self) -> Iterator[tuple[int, L_co]]: ...
 
     def stop(self, index: int) -> None:
-        """Close one stream: nothing more of it is wanted."""
+        """Close one stream: no more messages of it are needed."""
 
     def close(self) -> None:
         """Close every stream that was opened, once."""
 
 
 def streams(start_calls: Sequence[StartCall[L]], *, threads: int, cancel: Cancel) -> Streams[L]:
-    """Open *start_calls*: the first message of those that run at once has been read.
+    """Start the calls; the first message of those that run at once has been read then.
 
-    :param threads: how many may run side by side; 1 is one after the other, in this thread.
-    :raises APIError: the first failure of one of them; the others are closed.
+    :param threads: calls that may run at once; with 1 they run one after the other, in this thread.
+    :param cancel: ends all of them.
+    :raises APIError: the first error of one of them; the others are closed.
     """
     if threads == 1 or len(start_calls) == 1:
         return Sequential(start_calls, cancel)
@@ -62,7 +63,7 @@ def streams(start_calls: Sequence[StartCall[L]], *, threads: int, cancel: Cancel
 
 
 class Sequential(Generic[L]):
-    """One after the other: the next is opened when the one before has ended."""
+    """Calls one after the other: each starts when the one before has ended."""
 
     def __init__(self, start_calls: Sequence[StartCall[L]], cancel: Cancel) -> None:
         self._start_calls = deque(enumerate(start_calls))
@@ -119,7 +120,7 @@ class Sequential(Generic[L]):
 
 
 class Threaded(Generic[L]):
-    """Each in a thread of its own, at most so many at once; every thread closes what it opened."""
+    """Calls in threads, a limited number at once; each thread closes what it opened."""
 
     def __init__(self, start_calls: Sequence[StartCall[L]], cancel: Cancel, threads: int) -> None:
         self._changed = threading.Condition()
@@ -235,7 +236,7 @@ class Threaded(Generic[L]):
             self._changed.notify_all()
 
     def _put(self, index: int, message: L) -> bool:
-        """Hand a message over; False if nobody wants more of this stream."""
+        """Hand a message over; return False if no more messages of this stream are needed."""
         with self._changed:
             cancel = self._cancels[index]
             self._changed.wait_for(lambda: len(self._messages) < self._limit or self._is_over() or cancel.is_set)

@@ -1,4 +1,4 @@
-"""What a chat request asks of the native side, whichever endpoint it came to."""
+"""What a chat request asks of the native side, whichever endpoint received it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from openai_compat.structured.tool_choice import ForcedChoice
 
 @dataclass(frozen=True)
 class ChatPlan:
-    """The native request of a chat, and what its answer must become."""
+    """The native request of a chat, and how its answer is to be treated."""
 
     native_request: native.ChatRequest
     #: the client's name for the model

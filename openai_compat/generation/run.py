@@ -1,6 +1,6 @@
-"""Running native calls: their messages become the deltas of choices, collected, checked and retried where wanted.
+"""Running native calls: their messages become deltas of choices, which are collected, checked and retried.
 
-Every endpoint that generates reads the same loop, :class:`Run`. A chat is run by :class:`ChatRun`, from its plan.
+Every endpoint that generates text reads the same loop, :class:`Run`; :class:`ChatRun` carries out the plan of a chat.
 Time, ids and limits are arguments: nothing here knows the client's HTTP request.
 """
 
@@ -33,22 +33,23 @@ L_contra = TypeVar("L_contra", bound="native.StreamLine", contravariant=True)
 
 
 class Builder(Protocol[L_contra]):
-    """Makes the deltas of one choice out of the native messages of one call."""
+    """Makes the deltas of one choice from the messages of one native call."""
 
-    def feed(self, response: L_contra, /) -> ChoiceDelta: ...
+    def feed(self, response: L_contra, /) -> ChoiceDelta:
+        """Take the next native message and return what it adds."""
 
 
 class Run(Generic[L]):
-    """Native calls that are running, and the choices that they make; iterate once.
+    """Native calls that are running, and the choices that they make. Iterate it once.
 
     Iterating gives ``(index of the choice, native message, delta)`` in the order of arrival, and ends when every choice
-    has its finish reason. Who makes a run closes its ``streams``.
+    has its finish reason. The owner of a run closes its ``streams``.
 
     :param builders: one for each stream.
     :param now: Unix seconds, used where the first message has no ``created_at``.
-    :param collect: keep what the deltas add up to in ``choices``.
-    :param max_answer: bytes of native answers that are collected at most, all calls together.
-    :param check: is given each collected choice at its end, before the last delta is passed on.
+    :param collect: keep the sum of the deltas in ``choices``.
+    :param max_answer: bytes of native responses that are collected at most, all calls together.
+    :param check: is called with each collected choice at its end, before its last delta is passed on.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Run(Generic[L]):
             self._check(choice)
 
     def finish(self) -> list[CollectedChoice]:
-        """Read to the end and close; the choices, collected."""
+        """Read to the end, close the streams, and return the collected choices."""
         with closing(self.streams):
             for _ in self:
                 pass
@@ -112,11 +113,11 @@ class Run(Generic[L]):
 
 @dataclass(frozen=True)
 class ChatRun:
-    """How a plan is carried out.
+    """Carries out the plan of a chat.
 
     :param new_id: makes ids of tool calls.
     :param now: Unix seconds.
-    :param max_answer: bytes of native answers that are collected at most.
+    :param max_answer: bytes of native responses that are collected at most.
     """
 
     plan: ChatPlan
@@ -127,19 +128,19 @@ class ChatRun:
     max_answer: int
 
     def start(self, *, collect: bool = False) -> Run[native.ChatResponse]:
-        """Start the native calls for an answer that is streamed; a strict schema is checked as each choice ends.
+        """Start the native calls of a streamed response; each choice is checked against a strict schema at its end.
 
-        :param collect: keep the choices too, as for a store.
-        :raises APIError: the native side's failures.
+        :param collect: collect the choices too, for a store.
+        :raises APIError: the native errors.
         """
         check = None if self.plan.checker is None else self._require_match
         return self._start(self._requests(), collect=collect, check=check)
 
     def finish(self, *, retry_strict: bool) -> Run[native.ChatResponse]:
-        """Make the whole answer: the run after its end, its choices collected and checked.
+        """Make a whole response: return the run after its end, with its choices collected and checked.
 
-        :param retry_strict: ask once more, with the reason, for a choice that does not match its strict schema.
-        :raises APIError: the native side's failures; 502 ``response_format_failed``.
+        :param retry_strict: for a choice that does not match its strict schema, ask the model again, with the reason.
+        :raises APIError: the native errors; 502 ``response_format_failed``.
         """
         run = self._start(self._requests(), collect=True)
         run.finish()
@@ -184,7 +185,7 @@ class ChatRun:
     # -- strict schemas -----------------------------------------------------------------------
 
     def _check_choice(self, run: Run[native.ChatResponse], index: int, *, retry: bool) -> None:
-        """Check a choice of a whole answer, or what the model says when it is told why the first does not do."""
+        """Check a choice of a whole response; on a mismatch, and with *retry*, replace it by a second attempt."""
         choice = run.choices[index]
         mismatch = self._mismatch(choice)
         if mismatch is not None and retry:
@@ -210,7 +211,7 @@ class ChatRun:
             raise _not_matching(mismatch)
 
     def _mismatch(self, choice: CollectedChoice) -> str | None:
-        """What is wrong with a choice that ended by itself; one that was cut by length is passed on as it is."""
+        """Return what is wrong with a choice that ended with ``stop``; one that was cut is passed on as it is."""
         if self.plan.checker is None or choice.finish_reason != "stop":
             return None
         try:

@@ -1,7 +1,7 @@
-"""Native calls of models that may turn out to have no thinking.
+"""Native calls of models that may not support thinking.
 
-Ollama refuses to think with a model that cannot. A client that sends an effort with everything is not to be shut out of
-such models: the call is made once more without thinking, and the model is remembered for a while.
+Ollama refuses a request with ``think`` for such a model. Clients that send an effort with every request must still be
+able to use it: the call is made again without thinking, and the model is remembered for a while.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Send(Protocol[R_contra, L]):
 def start_call(
     send: Send[R, L], request: R, model: str, think_field: str | None, limits: KnownLimits, ignored: Ignored
 ) -> StartCall[L]:
-    """Make the function that starts a native call; without thinking if the model turns out to have none.
+    """Make the function that starts a native call, without thinking if the model does not support it.
 
     *request* is never changed: the second call has a copy.
 
     :param model: the client's name for the model.
     :param think_field: the field of the client's request that turned thinking on, which is then listed as ignored;
         None if a setting did.
-    :raises APIError: (the function) 400 under ``unsupported="error"``; the native side's failures.
+    :raises APIError: (the function) 400 under ``unsupported="error"``; the native errors.
     """
 
     def start(cancel: Cancel) -> NativeStream[L]:

@@ -1,1 +1,1 @@
-"""The WSGI edge: routes, request bodies, responses."""
+"""The WSGI edge: where requests enter, are routed, and are answered. Only here does a client's environ matter."""

@@ -1,7 +1,7 @@
-"""The request side of the WSGI edge: every request enters here. Is it ours, and which endpoint answers it?
+"""The middleware class: every request enters here, and is routed to an endpoint or passed through.
 
-What is ours is answered by an endpoint; what is not goes to the wrapped application with the environ it came with, and
-its answer is returned as it is. How an answer leaves stands in ``responder.py``.
+Requests below the prefix are answered by an endpoint; all others go to the wrapped application with their own environ,
+and its response is returned unchanged. ``responder.py`` sends responses.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ log = logging.getLogger("openai_compat")
 
 
 class OpenAICompat:
-    """Give an Ollama-native backend OpenAI's HTTP API.
+    """Gives an Ollama-native backend OpenAI's HTTP API.
 
-    :param app: a WSGI application that speaks ``/api/*``, or the URL of an Ollama. With *upstream*: a site
-        of its own, which gets everything that is not ours.
+    :param app: a WSGI application that speaks ``/api/*``, or the URL of an Ollama. With *upstream*: a site of its own,
+        which receives all requests that are not below the prefix, or match no route.
     :param upstream: where native calls go instead: a URL, or a WSGI application.
     :param settings: all options at once, as :class:`Settings`; *options* then change single ones.
     :param options: the fields of :class:`Settings`, as keywords.
-    :raises ValueError: an option out of its range, or a URL that is none.
+    :raises ValueError: an option out of its range, or a URL that is not valid.
     :raises TypeError: neither a WSGI application nor a URL.
     """
 
@@ -91,7 +91,7 @@ class OpenAICompat:
         return responder.stream(reply) if isinstance(reply, EventStream) else responder.send(reply, body)
 
     def _request_ended(self, outcome: RequestOutcome) -> None:
-        """Take note of what a request came to."""
+        """Log the outcome of a request."""
         usage = outcome.usage
         log.debug(
             "%s %s: status %d, %s, %.3f s; model %s, %d native calls, %d + %d tokens",
@@ -107,9 +107,9 @@ class OpenAICompat:
         )
 
     def _below_prefix(self, path: str) -> str | None:
-        """The part of a path below the prefix; None if the path is not ours.
+        """Return the part of a path below the prefix; None if the path is not below it.
 
-        The raw path is compared: what a router would clean up first is not ours (F65).
+        The raw path is compared: a path that a router would normalise first does not match (F65).
         """
         prefix = self.settings.prefix
         if path == prefix and prefix:
@@ -144,9 +144,9 @@ def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplicat
 
 
 def opened_store(settings: Settings) -> Store | None:
-    """Make the store that the settings name, if they do; nothing is connected before its first use.
+    """Return the store that the settings name, if they do; nothing is connected before its first use.
 
-    :raises ValueError: the URL is none, or what it needs is not installed.
+    :raises ValueError: the URL is not valid, or a package that it needs is not installed.
     """
     if settings.store is None:
         return None
@@ -169,8 +169,9 @@ _MAX_ARGUMENTS = 100
 
 
 def _query(environ: WSGIEnvironment) -> list[tuple[str, str]]:
-    """
-    :raises APIError: 400 for too many arguments.
+    """Return the query parameters of a request.
+
+    :raises APIError: 400 for too many.
     """
     text = environ.get("QUERY_STRING", "")
     try:

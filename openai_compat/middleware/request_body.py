@@ -1,7 +1,7 @@
-"""The request body, read once and within bounds.
+"""Reading the request body, once and within bounds.
 
-Servers disagree about odd requests (chunked bodies, two lengths, bodies cut short); here they are
-made alike: what was announced arrived, whole, and below the limit, or the answer is a 4xx (F47–F52).
+Servers disagree about odd requests: chunked bodies, two lengths, bodies cut short. Here they are treated alike: the
+body arrived whole, has the announced length and is below the limit, or the response is a 4xx (F47–F52).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _READ = 65536
 
 
 def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
-    """Read the body of a request, inflated; empty for methods that have none.
+    """Read and decompress the body of a request; it is empty for methods that have none.
 
-    :param limit: bytes, as sent and inflated.
-    :raises APIError: 400 a length that is none or does not hold, 411, 413, 415.
+    :param limit: bytes, both as sent and decompressed.
+    :raises APIError: 400 for a length that is not valid or not true, 411, 413, 415.
     """
     if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
         return b""
@@ -43,11 +43,12 @@ def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
 
 
 def too_large(limit: int) -> APIError:
+    """Return the error for a body above the limit: 413."""
     return APIError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
 
 
 def _length(environ: WSGIEnvironment) -> int | None:
-    """The announced length; None if the server ends the stream by itself (a chunked body)."""
+    """Return the announced length; None if the server itself ends the stream (a chunked body)."""
     text = environ.get("CONTENT_LENGTH") or ""
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     if text and chunked:
@@ -109,7 +110,7 @@ def _inflate_zstd(body: bytes, limit: int) -> bytes:
 
 
 def _inflated(new: Callable[[], Any], body: bytes, limit: int) -> bytes:
-    """Inflate all members of *body*, never more than one byte over the limit."""
+    """Decompress all members of *body*, never more than one byte over the limit."""
     found = bytearray()
     try:
         while body:
@@ -126,7 +127,7 @@ def _inflated(new: Callable[[], Any], body: bytes, limit: int) -> bytes:
 
 
 def _zstd() -> tuple[Any, ...]:
-    """The decompressor class of zstd and its exception: Python's own from 3.14, else the extra's; or nothing."""
+    """Return zstd's decompressor class and exception: Python's own from 3.14, else the extra's, else nothing."""
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
     except ImportError:

@@ -1,7 +1,7 @@
-"""The response side of the WSGI edge: heads, bodies, event streams, failures, and what a request came to.
+"""The response side of the WSGI edge: heads, bodies, event streams, errors, and the outcome of a request.
 
-Every answer's head leaves by :class:`Responder`, that of a request which is passed through too. Nothing is sent to the
-server before the status is known, and a stream that fails afterwards says so in its last event.
+The head of every response is sent by :class:`Responder`, that of a request which is passed through too. Nothing is sent
+before the status is certain; a stream that fails afterwards says so in its last event.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 @dataclass(frozen=True)
 class RequestOutcome:
-    """What a request came to: one value, known when its answer ends.
+    """How a request ended and what it used: one value, known when its response ends.
 
-    For a request that is passed through it is known when the head leaves, and has no usage.
+    For a request that is passed through it is known when the head is sent, and has no usage.
     """
 
     method: str
@@ -58,19 +58,19 @@ class RequestOutcome:
 
 
 def new_id(prefix: str) -> str:
-    """Make a random id of 128 bits."""
+    """Return a random id of 128 bits with a prefix."""
     return prefix + secrets.token_hex(16)
 
 
 def encoded(answer: Answer | Text) -> bytes:
-    """Encode the body of a whole answer."""
+    """Encode the body of a whole response."""
     return answer.text.encode("utf-8", "replace") if isinstance(answer, Text) else json.encode(answer.value)
 
 
 class Responder:
-    """The answer to one request, from the head on.
+    """Sends the response to one request.
 
-    :param on_end: is given the outcome, once.
+    :param on_end: is called with the outcome, once.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Responder:
         self._cancel = Cancel()
 
     def attach(self, route: str, usage: NativeUsage, cancel: Cancel) -> None:
-        """Name the route of the request, what its native calls use, and what ends them."""
+        """Set the route of the request, the usage of its native calls, and what cancels them."""
         self._route, self._usage, self._cancel = route, usage, cancel
 
     # -- kinds of answers ---------------------------------------------------------------------
@@ -98,7 +98,7 @@ class Responder:
     def pass_through(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
     ) -> Callable[[bytes], object]:
-        """Hand on the head of an application's own answer, as its ``start_response``."""
+        """Send the head of an application's own response, as its ``start_response``."""
         if not self._status:
             self._status = int(status[:3]) if status[:3].isdigit() else 0
             self._end(None, is_complete=False)
@@ -106,7 +106,7 @@ class Responder:
         return self._start_response(status, headers, *((exc_info,) if exc_info else ()))
 
     def stream(self, stream: EventStream) -> Iterable[bytes]:
-        """Send an event stream, or its failure as its last event."""
+        """Send an event stream; a failure becomes its last event."""
         body = _Events(stream, self._cancel, self._end)
         try:
             self._start(200, [("Content-Type", sse.CONTENT_TYPE), *_STREAM_HEADERS, *stream.headers])
@@ -116,18 +116,18 @@ class Responder:
         return body
 
     def send(self, answer: Answer | Text, body: bytes) -> Iterable[bytes]:
-        """Send a whole answer, whose body is :func:`encoded` already: a failure to encode still has its own status."""
+        """Send a whole response. Its body is :func:`encoded` before: a failure to encode has a status of its own."""
         return self._send(200, body, answer.headers, _TEXT if isinstance(answer, Text) else _JSON)
 
     def fail(self, error: APIError) -> Iterable[bytes]:
-        """Send a failure, in OpenAI's shape."""
+        """Send an error in OpenAI's format."""
         headers = list(error.headers)
         if error.retry is not None:
             headers.append(("x-should-retry", "true" if error.retry else "false"))
         return self._send(error.status, json.encode(error.body()), headers, _JSON, error.code)
 
     def refuse_method(self, methods: Iterable[str]) -> Iterable[bytes]:
-        """Answer a method that the URL does not have: OPTIONS is told those that it has, any other is a 405."""
+        """Answer a method that the URL does not support: OPTIONS with the list of methods, any other with 405."""
         allow = ("Allow", ", ".join(sorted({*methods, "OPTIONS"})))
         if self._method == "OPTIONS":
             self._start(204, [allow])
@@ -164,10 +164,10 @@ class Responder:
 
 
 class _Events:
-    """The body of an event stream: whole frames, closed once, even before its first item (W2).
+    """The body of an event stream: whole frames; it is closed once, even before its first item (W2).
 
-    :param cancel: is set when the server closes the stream before its end: its native calls end at once.
-    :param on_end: is given the code of a failure, and whether the stream was sent to its end.
+    :param cancel: is set when the server closes the stream before its end, so that its native calls end at once.
+    :param on_end: is called with the code of a failure, and whether the stream was sent to its end.
     """
 
     def __init__(self, stream: EventStream, cancel: Cancel, on_end: Callable[..., None]) -> None:
@@ -186,6 +186,7 @@ class _Events:
         return next(self._frames)
 
     def close(self) -> None:
+        """Close the stream and report its outcome, once."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -196,9 +197,9 @@ class _Events:
         self._on_end(self._error_code, is_complete=self._is_exhausted and self._error_code is None)
 
     def _make_frames(self) -> Generator[bytes, None, None]:
-        """Frames that can leave together do; none waits for a native line that is not there yet.
+        """Yield frames, several in one item if they are ready together; none waits for the next native line.
 
-        A failure is the last frame: after the status is out, a quiet end would look complete (MID).
+        A failure is the last frame: after the status was sent, a mere end would look complete (MID).
         """
         stream, held = self._stream, list[bytes]()
         source, encode, frame = stream.source, json.encode, sse.frame

@@ -1,7 +1,7 @@
-"""Every route: what is offered, what OpenAI has and is not, and the machine-readable table of both.
+"""The routes: those that are offered, those of OpenAI that are not, and the machine-readable table of both.
 
-An endpoint is one line here: its method, its path below the prefix, its function, and the struct whose rows say what
-becomes of each field of its request.
+An endpoint is one line here: its method, its path below the prefix, its function, and the struct of its request, whose
+rows say how each field is supported.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Endpoint = Callable[[Call, Backend], Reply]
 
 
 class Route(NamedTuple):
-    """One method of one path."""
+    """One method of one path, and the endpoint that answers it."""
 
     method: str
     #: below the prefix, with variable parts as werkzeug writes them
@@ -66,9 +66,9 @@ _ROUTER = Map([Rule(route.path, methods=[route.method], endpoint=route) for rout
 
 
 def match(method: str, path: str) -> tuple[Route, dict[str, str]]:
-    """Find the route of a path below the prefix, and the variable parts of the path.
+    """Return the route of a path below the prefix, and the variable parts of the path.
 
-    :raises NotFound: no route has this path, exactly.
+    :raises NotFound: no route has exactly this path.
     :raises MethodNotAllowed: one has it, with other methods.
     """
     try:
@@ -112,7 +112,7 @@ NOT_OFFERED: tuple[str, ...] = (
 
 
 def not_offered(path: str) -> str | None:
-    """The part of OpenAI's API that a path belongs to, where it is one that is not offered."""
+    """Return the part of OpenAI's API that a path belongs to, if it is one that is not offered."""
     return next((name for name in NOT_OFFERED if path == name or path.startswith(name + "/")), None)
 
 
@@ -120,6 +120,8 @@ def not_offered(path: str) -> str | None:
 
 
 class CompatibleField(Struct, kw_only=True):
+    """How one field of a request is supported."""
+
     name: str
     #: mapped, emulated, accepted or refused
     status: str
@@ -129,6 +131,8 @@ class CompatibleField(Struct, kw_only=True):
 
 
 class CompatibleRoute(Struct, kw_only=True):
+    """One route, and how the fields of its request are supported."""
+
     method: str
     path: str
     summary: str
@@ -136,7 +140,7 @@ class CompatibleRoute(Struct, kw_only=True):
 
 
 class Compatibility(Struct, kw_only=True):
-    """``GET /v1/compatibility``."""
+    """The response of ``GET /v1/compatibility``."""
 
     object: str = "compatibility"
     routes: list[CompatibleRoute]
@@ -144,12 +148,12 @@ class Compatibility(Struct, kw_only=True):
 
 
 def summary(endpoint: Endpoint) -> str:
-    """What an endpoint does, in a sentence."""
+    """Return what an endpoint does: the first sentence of its docstring."""
     return (endpoint.__doc__ or "").strip().split("\n")[0]
 
 
 def shown(path: str) -> str:
-    """A path as documentation writes it: ``/models/{model}``."""
+    """Return a path as documentation writes it: ``/models/{model}``."""
     return re.sub("<(?:path:)?(.*?)>", "{\\1}", path)
 
 

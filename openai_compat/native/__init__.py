@@ -1,1 +1,1 @@
-"""Ollama's side: its messages, the wrapped app seen as Ollama, a remote Ollama as a WSGI app."""
+"""Ollama as a client sees it: its types, the client, streams, errors, and what a server is known not to have."""

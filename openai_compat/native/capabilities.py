@@ -1,4 +1,7 @@
-"""What was found out about the native side, remembered for a while."""
+"""What a backend is known not to have, remembered for a while.
+
+Nothing is learned for ever: a model may be replaced and a server updated, so every entry expires.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class ExpiringSet:
         self._lock = threading.Lock()
 
     def add(self, name: str) -> None:
-        """Add a name, or keep it longer; a full set begins anew."""
+        """Add a name, or extend its lifetime; a full set is emptied first."""
         with self._lock:
             if len(self._until) >= self.LIMIT:
                 self._until.clear()
@@ -35,7 +38,7 @@ class ExpiringSet:
 
 
 class KnownLimits:
-    """What a native side is known not to have. All requests of a middleware share one."""
+    """What one backend is known not to have. All requests of a middleware share one."""
 
     def __init__(self) -> None:
         #: models without thinking

@@ -1,7 +1,7 @@
-"""The wrapped application as a client sees it: the one place that calls it.
+"""The wrapped application as an Ollama: the only module that calls it.
 
-Every native call is a call of a WSGI application, in process or remote, with an environ of its own.
-Only the paths below are ever asked for. What comes back is decoded messages, or an :class:`APIError`.
+Every native call is a call of a WSGI application, in process or remote, with an environ of its own. Only the paths
+below are called. A call returns decoded messages or raises :class:`APIError`; nothing here knows OpenAI's requests.
 
 Source: ollama ``middleware/openai.go``, where ``c.Next()`` runs the native handler.
 """
@@ -76,7 +76,7 @@ class Backend:
 
     :param app: the WSGI application that speaks ``/api/*``.
     :param environ: the client's environ; it is copied for every call and never changed.
-    :param limits: what was found out about this native side.
+    :param limits: what this backend is known not to have.
     :param cancel: ends every call; a new one if not given.
     """
 
@@ -98,7 +98,7 @@ class Backend:
 
     @property
     def is_remote(self) -> bool:
-        """Whether several calls can run at once, in threads; an application in process may not stand that."""
+        """Return whether several calls may run at once, in threads; an application in process may not allow it."""
         return is_remote(self._app)
 
     def chat(
@@ -106,9 +106,9 @@ class Backend:
     ) -> NativeStream[native.ChatResponse]:
         """Call ``POST /api/chat``, streamed, and read the first message.
 
-        :param model: the client's name for the model, if another than the request's.
+        :param model: the client's name for the model, if it differs from the request's.
         :param cancel: ends this call alone; the one of all calls ends it too.
-        :raises APIError: the native failure, or 502 and 504 for none or no sound answer.
+        :raises APIError: the native error; 502 for a response that is not valid, 504 for one that takes too long.
         """
         return self._stream("/api/chat", _decode_chat, request, model or request.model, cancel)
 
@@ -119,7 +119,7 @@ class Backend:
         return self._stream("/api/generate", _decode_generate, request, model or request.model, cancel)
 
     def embed(self, request: native.EmbedRequest, *, model: str | None = None) -> native.EmbedResponse:
-        """Call ``POST /api/embed``."""
+        """Call ``POST /api/embed``; *model* and errors as in :meth:`chat`."""
         response = self._collect(_decode_embed, "POST", "/api/embed", request, model or request.model)
         self.usage.add(response)
         return response
@@ -137,10 +137,10 @@ class Backend:
         return self._collect(_decode_list, "GET", "/api/ps")
 
     def context_lengths(self) -> dict[str, int]:
-        """Return the context length in force of each model in memory, in tokens; nothing where it is not known.
+        """Return the context length in force of each loaded model, in tokens; empty where it is not known.
 
-        The answer that it goes into stands without it, so a failure is logged and not raised; a server that has no
-        such path is not called for it again for a while.
+        The response that it goes into is valid without it, so a failure is logged and not raised. A server without the
+        path is not called for it again for a while.
         """
         if "/api/ps" in self.limits.absent_paths:
             return {}
@@ -160,10 +160,10 @@ class Backend:
     def show(self, name: str, *, model: str | None = None) -> native.ShowResponse:
         """Call ``POST /api/show``: describe one model.
 
-        The request has ``name``, as that of Ollama's own middleware; where a server answers 400, it is sent once more
-        with ``model``.
+        The request has ``name``, like that of Ollama's own middleware; if a server answers 400, it is sent again with
+        ``model``.
 
-        :param model: the client's name for the model, if another.
+        :param model: the client's name for the model, if it differs.
         """
         model = model or name
         try:
@@ -247,7 +247,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def _login_required(call: WSGICall) -> APIError:
-    """Make the error of an application in process that wants a login: its 401 or 403, or 401 for a login page."""
+    """Return the error for an application in process that wants a login: its 401 or 403, or 401 for a redirect."""
     status = call.status if call.status in (401, 403) else 401
     challenge = call.header("www-authenticate")
     text = "You must be signed in." if status == 401 else "You are not allowed to do this."

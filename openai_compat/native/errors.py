@@ -1,8 +1,7 @@
-"""Native failures, as the client will see them.
+"""Native errors, translated into the errors that the client sees.
 
-Ollama says what went wrong in one string, which may itself be JSON of the runner. What the string
-means is looked up here, in tables; its text is shown to the client where it was JSON and at most
-500 characters of it, and never from anything that was no JSON.
+Ollama reports an error as one string, which may itself be JSON of the model runner. The tables here map strings to
+statuses, codes and parameters. The client sees the string, cut to 500 characters, only where the body was JSON.
 
 Source: ollama ``middleware/openai.go`` ``BaseWriter.writeError``, ``openai/openai.go`` ``NewError``.
 """
@@ -67,10 +66,10 @@ _PROMPTS = {"POST /api/generate": "prompt", "POST /api/embed": "input"}
 
 
 def from_status(status: int, body: bytes, model: str | None = None, *, operation: str = "") -> APIError:
-    """Translate an answer of the native side that is not 200.
+    """Translate a native response whose status is not 200.
 
-    :param model: the model that the client named, for the text of a 404.
-    :param operation: method and path, for the log and for the name of the field at fault.
+    :param model: the client's name for the model, for the text of a 404.
+    :param operation: method and path, such as ``POST /api/chat``, for the log and the name of the invalid field.
     """
     failure = _read(body)
     if failure is None or (status == 404 and failure.error is UNSET):  # Ollama's 404 has an error
@@ -80,12 +79,12 @@ def from_status(status: int, body: bytes, model: str | None = None, *, operation
 
 
 def from_line(error: Any, *, model: str | None = None, operation: str = "") -> APIError:
-    """Translate a native error line, which comes after a 200: as a native 500."""
+    """Translate an error line of a native stream: like a native 500, since the status was 200 already."""
     return _named(_translate(500, _Failure(error=error), model), operation)
 
 
 def unreadable(body: bytes, *, operation: str = "") -> APIError:
-    """Translate a 200 whose body is not the expected answer."""
+    """Translate a 200 whose body could not be decoded as the expected response."""
     failure = _read(body)
     if failure is not None and failure.error is not UNSET:
         return _named(_translate(500, failure, None), operation)
@@ -121,7 +120,7 @@ def _not_json(status: int) -> APIError:
 
 
 def not_ollama() -> APIError:
-    """Whatever answers there, it does not speak Ollama's native API, or not this part of it."""
+    """Return the error for a server that does not speak Ollama's native API, or lacks this part of it."""
     log.error("does the backend speak Ollama's native API? A site of its own is wrapped with `upstream=`")
     return APIError(502, "The backend is not an Ollama.", code="backend_not_ollama", retry=False)
 
@@ -156,13 +155,13 @@ def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
 
 
 def model_not_found(model: str | None, text: str = "") -> APIError:
-    """OpenAI's 404 of a model, and Ollama's own text after it."""
+    """Return OpenAI's 404 for a model, with Ollama's own text after it."""
     message = f"The model `{(model or '')[:MAX_TEXT]}` does not exist or you do not have access to it."
     return APIError(404, f"{message} {text}".strip(), code="model_not_found")
 
 
 def _unwrap(failure: _Failure) -> _Failure:
-    """Follow ``error`` through objects and JSON inside strings to the innermost failure."""
+    """Follow ``error`` through objects and JSON in strings to the innermost error."""
     for _ in range(4):
         error = failure.error
         if isinstance(error, dict):

@@ -1,7 +1,9 @@
-"""The messages of a native stream: lines in, structs out, one at a time, and a true end.
+"""The messages of a native stream: bytes in, decoded messages out, one at a time.
 
-Source: ollama ``middleware/openai.go`` ``ChatWriter.Write``, which takes one write for one document. Differs: lines are
-re-framed, a failure in mid-stream is raised, and so is an end before ``done``.
+Lines are re-framed, however the bytes arrive. Only a message with ``done`` ends a stream properly; an error line in
+mid-stream and an early end are raised.
+
+Source: ollama ``middleware/openai.go`` ``ChatWriter.Write``, which takes each write for one document.
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ L = TypeVar("L", bound="native.StreamLine")
 
 
 class NativeStream(Generic[L]):
-    """The messages of one native stream, in order; iterate once, close once.
+    """The messages of one native stream, in order. Iterate it once, close it once.
 
-    ``pending`` tells whether the next message is in hand already, so that events which can leave
-    together do. Only a message with ``done`` ends a stream well: any other end raises.
+    :param decode: decodes one line.
+    :param max_line: bytes of a line.
+    :param model: the client's name for the model, for errors.
+    :param operation: method and path, for errors.
+    :param on_end: is given the message with ``done``.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class NativeStream(Generic[L]):
         self.size = 0
 
     def open(self) -> NativeStream[L]:
-        """Read the first message, so that a failure up front can still have its own status."""
+        """Read the first message, so that an early failure can still set the status of the response."""
         try:
             self._first = self._read()
         except BaseException:
@@ -67,6 +72,7 @@ class NativeStream(Generic[L]):
 
     @property
     def pending(self) -> bool:
+        """Return whether the next message can be read without waiting."""
         return bool(self._lines) or self.done
 
     def __iter__(self) -> Iterator[L]:
@@ -126,7 +132,7 @@ class NativeStream(Generic[L]):
             self._lines.append(last)
 
     def _whole(self, line: bytes, error: json.Malformed) -> L:
-        """Take a first line that is no message as the beginning of one document over several lines (F16)."""
+        """Decode a first line that is not a message as the beginning of one document over several lines (F16)."""
         if self._given or "ndjson" in self._call.header("content-type"):
             if self._at_end and not self._lines:
                 raise bad_gateway("The backend's answer ended before it was complete.") from error
@@ -146,7 +152,7 @@ class NativeStream(Generic[L]):
             raise errors.unreadable(b"\n".join(pieces), operation=self._operation) from whole_error
 
     def close(self) -> None:
-        """Close the native side: at once, or, when it has said all, after its own end."""
+        """Close the native response; after ``done`` the application may first run to its own end."""
         # What follows the end is nobody's, and its connection ends with it (F35).
         ended = self.done and not self._lines and not self._splitter.end()
         self._lines.clear()

@@ -1,7 +1,7 @@
-"""Ollama's own requests and answers. Used qualified, as ``native.ChatRequest``.
+"""Ollama's own requests and responses. Used qualified, as ``native.ChatRequest``.
 
-Names are Ollama's. ``UNSET`` is Go's ``omitempty``: the key is left out. What an answer may lack or
-spell oddly has a default here, so that a line of an older server, or of another one, is still a line.
+Names are Ollama's. ``UNSET`` is Go's ``omitempty``: the key is left out. Whatever a response may lack has a default,
+so that a line of an older server, or of another implementation, still decodes.
 
 Source: ollama ``api/types.go`` (at fb3076099).
 """
@@ -169,7 +169,7 @@ class Metrics(Struct):
 
 
 class StreamLine(Metrics):
-    """What every line of a native stream may have: an end, what it used, or a failure."""
+    """What every line of a native stream may have: an end, its usage, or an error."""
 
     done: bool | None = None
     created_at: str | None = None
@@ -179,31 +179,33 @@ class StreamLine(Metrics):
     error: Any = UNSET
 
     def is_answer(self) -> bool:
-        """Whether this is an answer at all, and not JSON of something else."""
+        """Return whether this is a message at all, and not other JSON."""
         return self.done is not None
 
     @property
     def is_bare_end(self) -> bool:
-        """Whether it is an end that gives no reason and no counts."""
+        """Return whether this is a final message without a reason and without counts."""
         return bool(self.done) and not self.done_reason and self.eval_count is None and self.prompt_eval_count is None
 
 
 class ChatResponse(StreamLine):
-    """One line of a chat answer, or the whole of one. Source: ``ChatResponse``."""
+    """One line of a chat response, or a whole one. Source: ``ChatResponse``."""
 
     message: AnswerMessage | None = None
 
     def is_answer(self) -> bool:
+        """Return whether this is a message at all, and not other JSON."""
         return self.message is not None or self.done is not None
 
 
 class GenerateResponse(StreamLine):
-    """One line of a generated text, or the whole of one. Source: ``GenerateResponse``."""
+    """One line of a generated text, or a whole one. Source: ``GenerateResponse``."""
 
     response: str | None = None
     thinking: str | None = None
 
     def is_answer(self) -> bool:
+        """Return whether this is a message at all, and not other JSON."""
         return self.response is not None or self.done is not None
 
 
@@ -232,7 +234,7 @@ class ListedModel(Struct):
 
     @property
     def can_chat(self) -> bool:
-        """Whether it can chat; trusted to where the server does not tell."""
+        """Return whether the model can chat; true where the server does not list capabilities."""
         return self.capabilities is None or "completion" in self.capabilities
 
 
@@ -252,7 +254,7 @@ class ShowResponse(Struct):
 
     @property
     def num_ctx(self) -> int | None:
-        """The context length that the Modelfile sets."""
+        """Return the context length that the Modelfile sets, in tokens."""
         found = re.search(r"^num_ctx\s+(\d{1,9})\s*$", self.parameters or "", re.M | re.A)
         return int(found[1]) if found else None
 
@@ -269,9 +271,9 @@ _RFC3339 = re.compile(
 
 
 def unix_time(timestamp: str | None, default: int) -> int:
-    """Unix seconds of an RFC 3339 timestamp with any number of digits and any offset.
+    """Return the Unix seconds of an RFC 3339 timestamp with any number of digits and any offset.
 
-    Go's zero time, an absent or an unreadable timestamp give *default*.
+    :param default: returned for Go's zero time, and for a timestamp that is absent or not valid.
     """
     match = _RFC3339.fullmatch(timestamp or "")
     if not match:

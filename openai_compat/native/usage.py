@@ -1,4 +1,7 @@
-"""What the native calls of one request used, added up as they end."""
+"""What the native calls of one request used, added up as they end.
+
+Counts come from a server that may be broken: every number passes :func:`count`.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,13 @@ class NativeUsage:
         self.eval_duration = 0
 
     def begin(self, model: str | None) -> None:
-        """Note a call, and the client's name for its model."""
+        """Count a call, and note the client's name for its model."""
         with self._lock:
             self.calls += 1
             self.model = self.model or model
 
     def add(self, metrics: native.Metrics) -> None:
-        """Add what the last line of a call, or its whole answer, says of its cost."""
+        """Add the counts and durations of a final message, or of a whole response."""
         with self._lock:
             self.prompt_tokens += count(metrics.prompt_eval_count)
             self.completion_tokens += count(metrics.eval_count)

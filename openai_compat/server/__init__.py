@@ -1,1 +1,1 @@
-"""The command line and the server."""
+"""The command line and the server: what runs the middleware outside another program."""

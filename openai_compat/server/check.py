@@ -1,4 +1,4 @@
-"""``openai-compat check``: ask a backend what it is and what works."""
+"""``openai-compat check``: test what a backend is and what works with it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def check(
     verify: bool | str = True,
     out: TextIO | None = None,
 ) -> int:
-    """Ask for version and models, stream one tiny chat through the middleware, print what worked.
+    """Get version and models, stream one small chat through the middleware, and print what worked.
 
-    :param out: where to print; standard output if not given.
-    :returns: 0 if all worked, else 1.
+    :param out: where to print; standard output by default.
+    :returns: the exit status: 0 if everything worked, else 1.
     """
     out = sys.stdout if out is None else out
     upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify)
@@ -81,7 +81,7 @@ class _Steps:
 
 
 class _Reasons(logging.Handler):
-    """Keeps what the package logs: who checks a backend may know the reason of a failure."""
+    """Collects what the package logs, to print the reason of a failure."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -114,7 +114,7 @@ def _models(backend: Backend, found: list[native.ListedModel]) -> str:
 
 
 def _choose(backend: Backend, found: list[native.ListedModel]) -> str | None:
-    """A loaded model that can chat, else the first that can."""
+    """Return a loaded model that can chat, else the first that can."""
     names = [model.called for model in found if model.can_chat]
     try:
         loaded = {model.called for model in backend.loaded().models or []}
@@ -140,7 +140,7 @@ def _chat(upstream: Upstream, model: str) -> str:
 
 
 class _Failure(native.StreamLine):
-    """An error in OpenAI's shape."""
+    """An error in OpenAI's format."""
 
 
 _decode_failure = json.native_decoder(_Failure)

@@ -1,7 +1,7 @@
 """The command line: ``openai-compat serve`` and ``openai-compat check``.
 
-Every scalar setting has a flag and an environment variable, read off ``Settings``. Nothing here may import
-``requests`` or a server at its top: with gevent workers everything must be patched first.
+Every scalar setting has a flag and an environment variable, derived from ``Settings``. No module-level import may load
+``requests`` or a server: gevent must be able to patch first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """Run a command; the exit status."""
+    """Run a command and return the exit status."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.command is None:
@@ -83,9 +83,9 @@ def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check_configured(settings: Settings, *, workers: int | None) -> None:
-    """Find here what would fail in every worker, for ever.
+    """Find errors here that would otherwise stop every worker at its start.
 
-    :raises ValueError: a model's settings, or a store, that cannot be.
+    :raises ValueError: the settings name a store that cannot be used.
     """
     from openai_compat.middleware.app import opened_store
 
@@ -95,8 +95,9 @@ def _check_configured(settings: Settings, *, workers: int | None) -> None:
 
 
 def _check_directory(store: str) -> None:
-    """
-    :raises ValueError: a file is to be kept in a directory that is not there, or cannot be written to.
+    """Check that the directory of a SQLite file exists and is writable.
+
+    :raises ValueError: it is not.
     """
     _, separator, path = store.partition("sqlite:///")
     directory = os.path.dirname(os.path.abspath(path))
@@ -123,7 +124,7 @@ def _upstream(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
 
 
 def _headers(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
-    """The headers of the flags, else of the variable, one a line: a key is better not seen in a list of processes."""
+    """Return the headers of the flags, else of the variable, one a line: arguments are visible in process lists."""
     lines = given.upstream_header or environ.get(environment_name("upstream_header"), "").splitlines()
     pairs = [header.partition(":") for header in lines]
     if not all(colon for _, colon, _ in pairs):
@@ -232,7 +233,7 @@ def _help(name: str, text: str, default: object = None) -> str:
 
 
 def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that were given, by a flag or by the environment."""
+    """Return the settings that are given by a flag or a variable."""
     found: dict[str, Any] = {}
     for row in scalars():
         value = getattr(given, row.name)
@@ -267,7 +268,7 @@ def _boolean(name: str, text: str) -> bool:
 
 
 def _value(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> Any:
-    """What a flag says, else its variable; None if neither does."""
+    """Return the value of a flag, else of its variable, else None."""
     value = getattr(given, name)
     return environ.get(environment_name(name)) or None if value is None else value
 

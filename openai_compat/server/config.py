@@ -1,4 +1,4 @@
-"""Settings from a TOML file, for the command line: all of them, those too that are no single value.
+"""Settings from a TOML file, for the command line: all of them, including those that are not scalars.
 
 .. code-block:: toml
 
@@ -26,9 +26,9 @@ SAMPLINGS = {"default": Sampling(), "model": Sampling.model(), "v0_1_24": Sampli
 
 
 def from_toml(path: str) -> dict[str, Any]:
-    """The settings of a file, as keywords of :class:`Settings`.
+    """Return the settings of a file, as keywords of :class:`Settings`.
 
-    :raises ValueError: the file cannot be read, is no TOML, or names a setting that there is not.
+    :raises ValueError: the file cannot be read, is not valid TOML, or has an unknown setting.
     """
     try:
         import tomllib
@@ -48,7 +48,7 @@ def from_toml(path: str) -> dict[str, Any]:
 
 
 def _tomli() -> Any:
-    """What Python 3.10 needs instead of its own."""
+    """Return the module that Python 3.10 needs instead of its own."""
     try:
         import tomli  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
@@ -57,7 +57,7 @@ def _tomli() -> Any:
 
 
 def _sampling(value: Any, path: str) -> Sampling:
-    """A policy by its name, or by its fields."""
+    """Return a policy by its name, or made of its fields."""
     if isinstance(value, str) and value in SAMPLINGS:
         return SAMPLINGS[value]
     known = {row.name for row in dataclasses.fields(Sampling)}

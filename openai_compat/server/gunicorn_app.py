@@ -1,4 +1,4 @@
-"""gunicorn as a library: configured from values, then GUNICORN_CMD_ARGS, then flags."""
+"""gunicorn as a library: configured by values, then by GUNICORN_CMD_ARGS, then by flags."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
         super().__init__(prog="openai-compat")
 
     def load_config(self) -> None:
+        """Set gunicorn's configuration."""
         for name, value in self._options.items():
             self.cfg.set(name, value)
         from_environment = self.cfg.parser().parse_args(self.cfg.get_cmd_args_from_env())
@@ -35,7 +36,7 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
                 self.cfg.set(name, value)
 
     def taken_address(self) -> str:
-        """Say which address cannot be had, if one cannot: gunicorn would try five times and log as often."""
+        """Return why an address cannot be bound, empty if all can: gunicorn would retry and log five times."""
         for address in self.cfg.address:
             if not isinstance(address, tuple) or self.cfg.reuse_port:
                 continue
@@ -49,4 +50,5 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
         return ""
 
     def load(self) -> Any:
+        """Return the application of this worker."""
         return self._make()

@@ -1,7 +1,7 @@
-"""The server: gunicorn in this process.
+"""``openai-compat serve``: gunicorn in this process.
 
-The application, its sessions and threads are made in ``load()``, that is in each worker, after the fork: a warmed
-pool that is shared over a fork gives one request the answer of another. So nothing is preloaded.
+The application, its sessions and threads are made in ``load()``, in each worker after the fork: a connection pool that
+is shared over a fork gives one request the response of another. So nothing is preloaded.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ServerConfig:
     server: Mapping[str, Any]
 
     def backend(self, *, timeout: float | None = None) -> WSGIApplication:
-        """The native application. Made after the fork: see the top of this file."""
+        """Return the native application. It is made after the fork: see the top of this file."""
         if self.upstream is None:
             from openai_compat.testing.demo import Demo
 
@@ -71,7 +71,7 @@ class ServerConfig:
 
 
 def serve(plan: ServerConfig) -> int:
-    """Serve until stopped; the exit status."""
+    """Serve until stopped and return the exit status."""
     try:
         from openai_compat.server.gunicorn_app import Application
     except ModuleNotFoundError as error:
@@ -93,12 +93,12 @@ def serve(plan: ServerConfig) -> int:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Where ``n`` needs more connections than are kept, the others are closed after use; urllib3 says so each time."""
+    """Return whether a log record matters: urllib3 logs each connection above the pool's size, which ``n`` needs."""
     return not str(record.msg).startswith("Connection pool is full")
 
 
 def _stop_at_once(worker: Any) -> None:
-    """On SIGINT: a thread that streams would keep the process until gunicorn kills it, half a minute later."""
+    """End the worker on SIGINT: a thread that streams would keep it until gunicorn kills it after 30 s."""
     sys.stdout.flush()
     os._exit(0)
 
@@ -113,7 +113,7 @@ def _announcer(plan: ServerConfig) -> Any:
 
 
 def address(name: Any) -> str:
-    """The URL of a listening socket, from what ``getsockname`` says."""
+    """Return the URL of a listening socket, from the result of ``getsockname``."""
     if not isinstance(name, tuple):
         return f"unix:{name}"
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
@@ -121,7 +121,7 @@ def address(name: Any) -> str:
 
 
 def announcement(plan: ServerConfig, addresses: list[str]) -> str:
-    """What the server says once it listens: where, what it serves, and a line to try."""
+    """Return what the server prints once it listens: where, what it serves, and a command to try."""
     base, flag = addresses[0] + plan.settings.prefix, ""
     if addresses[0].startswith("unix:"):
         base, flag = "http://localhost" + plan.settings.prefix, f" --unix-socket {addresses[0][5:]}"
@@ -147,7 +147,7 @@ def _probe(plan: ServerConfig) -> Backend:
 
 
 def probe_environ() -> dict[str, Any]:
-    """The environ of a request that no client made."""
+    """Return an environ for native calls that no client's request caused."""
     return {
         "SCRIPT_NAME": "",
         "SERVER_NAME": "localhost",

@@ -1,1 +1,1 @@
-"""Answers that are held to a form: forced tool calls, JSON text, JSON Schemas."""
+"""Output in a required format: forced tool calls, JSON text, JSON Schemas."""

@@ -1,12 +1,14 @@
 """The JSON Schema of a call of one of the tools, for Ollama's ``format``.
 
-What makes a grammar of it finds references only by plain pointers from the root of the whole. So each part of a
-tool's schema that a ``$ref`` refers to, whichever way, is written once, under ``$defs`` of the whole and a name of ours
-(``tool-0-1``), and referred to everywhere else; that leaves nothing to do for the tool's own ``$defs``.
+llama.cpp's grammar converter, which Ollama uses, resolves only ``#/…`` pointers from the root of the schema that it is
+given. So each part of a tool's schema that a ``$ref`` refers to, in whatever way, is written once, under ``$defs`` of
+the whole schema with a name of ours (``tool-0-1``), and referred to by that pointer; the tool's own ``$defs`` are not
+copied.
 
-Where the tool's schema cannot be said, or would be refused, what is written allows more, never less: an answer is
-constrained so that it becomes a call, not to check it. (So it is for what a grammar can hold; Ollama does not look at
-``not`` and ``if``.) All else stays as it is, in its order.
+What the converter cannot express, or would refuse, is widened, never narrowed: the resulting schema admits every value
+that the tool's schema admits, and perhaps more. A narrowed schema could make a correct call impossible; a wider one
+only leaves a wrong call to the client, which checks arguments anyway. Keywords that no grammar can hold (``not``,
+``if``) stay as they are. Everything else keeps its text and its order.
 """
 
 from __future__ import annotations
@@ -57,10 +59,10 @@ _NOTHING: Any = object()
 
 
 def calls_schema(tools: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
-    """The schema of ``{"name": …, "parameters": {…}}`` for one of *tools*, with keys in this order.
+    """Return the schema of ``{"name": …, "parameters": {…}}`` for a call of one of *tools*, with keys in this order.
 
-    Parameters that are no object schema become ``{"type": "object"}``. A reference that is remote or leads nowhere, or
-    in a circle, allows anything, and so does a subschema ``true``; an alternative ``false`` is left out.
+    Parameters that are not an object schema become ``{"type": "object"}``. A subschema ``true``, and a reference that
+    is remote, circular or without a target, admits any value; an alternative ``false`` is left out.
 
     :param tools: at least one name and the JSON of its parameters, empty for none.
     """
@@ -81,7 +83,7 @@ def calls_schema(tools: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
 
 
 def _parameters(text: bytes, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The schema of a tool's parameters, and the definitions that it needs, whose names begin with *prefix*."""
+    """Return the schema of a tool's parameters, and its definitions, whose names begin with *prefix*."""
     try:
         root = json.decode_raw(Raw(text)) if json.is_object(text) else {}
     except ValueError:  # a number out of range, written so that it does not look it
@@ -104,7 +106,7 @@ def _object_schema(root: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Tool:
-    """A tool's schema, on its way into another one."""
+    """A tool's schema while it is copied into the schema of the call."""
 
     def __init__(self, root: dict[str, Any], prefix: str) -> None:
         self._root = root
@@ -127,10 +129,11 @@ class _Tool:
                 _with_parts(keyword, value, pending.append)
 
     def definitions(self) -> dict[str, Any]:
+        """Return the parts that are referred to, by their new names."""
         return {self._names[id(part)]: _or_anything(self._written(part)) for part in self._referred}
 
     def written(self, part: Any) -> Any:
-        """A part as it is written where it stands; :data:`_NOTHING` for one that allows nothing."""
+        """Return what stands in the place of a part: a copy, a reference, or :data:`_NOTHING` for ``false``."""
         if isinstance(part, dict) and id(part) in self._names:
             return {"$ref": f"#/$defs/{self._names[id(part)]}"}
         if part is False:
@@ -153,7 +156,7 @@ class _Tool:
         return {**_ANYTHING, **schema} if _SAYS_WHAT.isdisjoint(schema) else schema
 
     def _target(self, reference: Any) -> Any:
-        """What a reference refers to: a schema; ``None`` if that cannot be found, or is in the end itself."""
+        """Return the schema that a reference refers to; None if there is none, or the chain is circular or too long."""
         target = part = self._at(reference)
         for _ in range(_MAX_HOPS):
             if not isinstance(part, dict) or "$ref" not in part:
@@ -173,7 +176,7 @@ class _Tool:
 
 
 def _with_parts(keyword: str, value: Any, write: Callable[[Any], Any]) -> Any:
-    """The value of a keyword with the schemas in it rewritten; :data:`_NOTHING` to leave the keyword out."""
+    """Return the value of a keyword with the schemas in it rewritten; :data:`_NOTHING` to leave the keyword out."""
     if keyword in _SWITCHES and isinstance(value, bool):
         return value
     if keyword in _SCHEMA_ARRAY and isinstance(value, list):

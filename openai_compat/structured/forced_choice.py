@@ -1,7 +1,7 @@
-"""The answer to a forced ``tool_choice``: one call, whichever way the model writes it.
+"""The answer to a forced ``tool_choice``: one tool call, in whatever way the model writes it.
 
-It comes as JSON text, or as a native tool call, which some templates make of it. Both are taken, name and arguments are
-checked, and what is no call is an error, never plain text. The request that leads to it is made in ``tool_choice.py``.
+The call arrives as JSON text, or as a native tool call where the template parses it. Both are accepted, and name and
+arguments are checked; anything else is an error, never plain text. The request is made in ``tool_choice.py``.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class _WrittenCall(Struct):
 
 
 class ForcedChoiceBuilder:
-    """A choice that is one call, whichever way the model writes it.
+    """Builds a choice that is one tool call.
 
-    Of JSON text the name is sent on as soon as it is known, and the arguments as they come.
+    Of JSON text, the name is passed on as soon as it is complete, and the arguments as they arrive.
 
-    :param new_id: gives the id of a call that was written as text.
+    :param new_id: makes the id of a call that was written as text.
+    :param single_tool_call: pass on the first native tool call only.
     """
 
     def __init__(self, forced: ForcedChoice, new_id: Callable[[str], str], *, single_tool_call: bool = False) -> None:
@@ -52,9 +53,9 @@ class ForcedChoiceBuilder:
         self._calls = 0
 
     def feed(self, response: native.ChatResponse) -> ChoiceDelta:
-        """Take the next native message.
+        """Take the next native message and return what it adds.
 
-        :raises APIError: 502 ``tool_choice_failed`` for an answer that is no call.
+        :raises APIError: 502 ``tool_choice_failed`` for an answer that is not such a call.
         """
         delta, message = ChoiceDelta(), response.message
         if message is not None:
@@ -86,7 +87,7 @@ class ForcedChoiceBuilder:
         return found
 
     def _written(self, text: str) -> list[ToolCallDelta]:
-        """What text adds to the call."""
+        """Return what text adds to the call."""
         if self._brackets is not None:
             return self._argument(text)
         self._held += text
@@ -130,7 +131,7 @@ class ForcedChoiceBuilder:
         delta.finish_reason = "stop" if self._forced.is_named else "tool_calls"
 
     def _otherwise_written(self) -> list[ToolCallDelta]:
-        """A call whose keys stand in another order, or with more of them."""
+        """Return a call whose keys are in another order, or more than expected."""
         try:
             call = _decode(self._held.encode("utf-8", "replace"))
         except json.Malformed as error:

@@ -1,8 +1,8 @@
-"""Text that should be JSON and nothing else: what some models write around it is taken off.
+"""Text that should be JSON: code fences and thinking around it are removed.
 
-Where the native side applies ``format`` there is nothing to take off. Remote models, and some that think, put a
-fence of back-quotes or ``<think>…</think>`` around the JSON, and then OpenAI's ``.parse()`` fails. A fence around
-something that is no JSON stays; a bounded number of characters is held, and never longer than needed.
+Where the native side applies ``format`` there is nothing to remove. Remote models, and some thinking models, write a
+Markdown fence or ``<think>…</think>`` around the JSON, and then ``.parse()`` of OpenAI's client fails. A fence around
+anything that does not begin like JSON stays. The text that waits for a decision is bounded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_HELD = 32 * 1024
 
 
 class JSONUnwrapper:
-    """Takes a text in pieces, and gives of each ``(thinking, text)``, as far as it is certain."""
+    """Removes what surrounds a JSON text that arrives in parts; each part gives ``(thinking, text)``."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -32,7 +32,7 @@ class JSONUnwrapper:
         self._fenced: Brackets | None = None
 
     def feed(self, text: str) -> tuple[str, str]:
-        """The next piece."""
+        """Take the next part and return the thinking and the text that are certain by now."""
         if self._is_open:
             return "", text if self._fenced is None else self._until_end(self._fenced, text)
         self._held += text
@@ -53,14 +53,14 @@ class JSONUnwrapper:
             self._is_thinking = True
 
     def end(self) -> tuple[str, str]:
-        """What was held, without the fence at its end."""
+        """Return what was held back, without a closing fence."""
         held, self._held = self._held, ""
         if self._is_thinking:
             return held, ""
         return "", "" if self._fenced is not None and _CLOSING_FENCE.fullmatch(held) else held
 
     def _thought(self) -> str:
-        """The thinking in hand; what may be the beginning of its end waits."""
+        """Return the thinking that was held back, except what may be the beginning of its end tag."""
         end = self._held.find(_END_OF_THINK)
         self._is_thinking = end < 0
         if end >= 0:
@@ -86,7 +86,7 @@ class JSONUnwrapper:
         return self._until_end(self._fenced, held[fence.end() :])
 
     def _until_end(self, brackets: Brackets, text: str) -> str:
-        """Give fenced JSON up to its last bracket, hold what follows."""
+        """Return fenced JSON up to its last bracket, and hold back what follows."""
         end = brackets.feed(text)
         self._held += text[end:]
         return text[:end]
@@ -96,7 +96,7 @@ _MARK = re.compile(r'["\\\[\]{}]')
 
 
 class Brackets:
-    """Follows the brackets of a JSON text, in pieces."""
+    """Counts the brackets of a JSON text that arrives in parts."""
 
     def __init__(self) -> None:
         #: the value is complete
@@ -106,7 +106,7 @@ class Brackets:
         self._is_escaped = False
 
     def feed(self, text: str) -> int:
-        """How much of *text* belongs to the value: all of it, up to its last bracket, or nothing after that."""
+        """Return how many characters of *text* belong to the value: up to its last bracket, 0 after that."""
         position = 0
         while position < len(text) and not self.closed:
             if self._is_escaped:

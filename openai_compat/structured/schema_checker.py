@@ -1,10 +1,10 @@
-"""Whether a finished answer is what the client's JSON Schema asks for.
+"""Checking a finished answer against the client's JSON Schema.
 
-A client's schema is data of a stranger, and the library that evaluates schemas trusts them: it fetches, compiles
-regular expressions, recurses, and puts whole answers into its messages. So the rule: nothing of a schema reaches the
-library as it came. What can be reached of it is copied, keyword by keyword as the tables say, without names and
-dialects and with references resolved, and the text of every value is short. How a copy is evaluated, and what that
-may cost, stands in ``evaluation.py``. A mismatch is certain, and all else that can happen is :class:`Uncheckable`.
+The schema is untrusted, and the library that evaluates it (jsonschema) trusts schemas: it fetches references, compiles
+regular expressions, recurses, and quotes whole answers in its messages. So the library never sees the client's schema,
+only a sanitised copy: known keywords with valid values, references resolved, without names and dialects, with short
+texts. ``schema_evaluation.py`` evaluates the copy within a step budget. A reported mismatch is always a real one;
+whatever else can happen is :class:`Uncheckable`.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ MAX_SIZE = 256 * 1024
 
 @dataclass(frozen=True)
 class Checker:
-    """A schema that answers are checked against, by any number of threads."""
+    """A compiled schema; any number of threads may use one."""
 
     #: keywords of the schema that are not looked at, sorted
     unevaluated: tuple[str, ...]
     _validator: Any = field(repr=False, compare=False)
 
     def mismatch(self, text: str) -> str | None:
-        """``None`` if *text* is one JSON document that the schema allows, else one line that says where and why.
+        """Return None if *text* is one JSON document that the schema admits, else one line that says where and why.
 
-        The line has at most :data:`MAX_TEXT` characters, a JSON path and a reason; it may quote short excerpts of
+        The line has at most :data:`MAX_TEXT` characters: a JSON path and a reason, which may quote short excerpts of
         the answer and of the schema.
 
         :raises Uncheckable: the answer is too large, or the check takes too long.
@@ -69,11 +69,10 @@ class Checker:
 
 
 def checker(schema: bytes) -> Checker:
-    """Make a checker of a JSON Schema of the dialect 2020-12, whatever ``$schema`` says.
+    """Compile a JSON Schema of the dialect 2020-12, whatever ``$schema`` says.
 
     :param schema: its JSON, as the client sent it.
-    :raises Uncheckable: the extra ``schema`` is not installed, or the schema is too large, too deep, no schema, or
-        not whole.
+    :raises Uncheckable: the extra ``schema`` is not installed, or the schema is too large, too deep or not valid.
     """
     text = bytes(schema)
     if len(text) > MAX_SIZE:
@@ -124,7 +123,7 @@ def _load(text: str) -> Any:
 
 
 def _number(text: str) -> int | float:
-    """A finite number; an integer however it is written, as JSON Schema has it."""
+    """Return a finite number, as an integer however it is written: JSON Schema does not tell 1.0 from 1."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError("out of range")
@@ -182,10 +181,10 @@ _ACTIVE = _KEYWORDS - {"then", "else", "minContains", "maxContains"}
 
 
 class _Copy:
-    """What can be reached of a schema: nothing but known keywords, with values that they can have.
+    """The sanitised copy of a schema: only known keywords, with values that they can have.
 
-    It is made without recursion, since a chain of references may be long. A reference becomes the very copy that it
-    refers to, so a copy may contain itself.
+    It is made without recursion, since a chain of references may be long. A reference becomes the copy of its target,
+    so a copy may contain itself.
     """
 
     def __init__(self, root: Any) -> None:
@@ -236,7 +235,7 @@ class _Copy:
             self.unevaluated.add("additionalProperties")  # it is for those that match no pattern
 
     def _target(self, reference: Any) -> Any:
-        """What a reference refers to, which must be a JSON pointer into the schema."""
+        """Return the part that a reference refers to, which must be a JSON pointer into the schema."""
         try:
             return json_pointer.resolve(self._root, reference)
         except ValueError:

@@ -1,10 +1,10 @@
-"""What the copy of a schema says of an answer: its evaluation, within a budget.
+"""Evaluation of a sanitised schema copy by jsonschema, within a step budget.
 
-The rule: whatever the library would do, every evaluation of a keyword is counted, no text is long, and an error is
-certain. The library is an extra, and is known here only; what it is given comes from ``schemas.py``.
+Every evaluation of a keyword costs steps, so that a check ends whatever the schema and the answer are; texts are cut.
+jsonschema is an extra, and this is the only module that imports it; the copy comes from ``schema_checker.py``.
 
-What is not looked at (``pattern``, say) may only make the verdict milder. That takes care where a match counts against
-the answer, as in ``not``: see :func:`_tried`.
+Keywords that are not evaluated (:data:`UNSEEN`, such as ``pattern``) count as satisfied. Where satisfying a subschema
+speaks against the answer, as in ``not``, such a result is uncertain and is not reported: see :func:`_tried`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_ERRORS = 8
 
 
 class Uncheckable(Exception):
-    """An answer cannot be checked against this schema. The text is a short reason, and holds nothing of the two."""
+    """An answer cannot be checked against a schema. The text is a short reason that quotes neither."""
 
 
 # -- what a copy and its evaluation agree on --------------------------------------------------
@@ -58,7 +58,7 @@ canonical = json.JSONEncoder(sort_keys=True).encode
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one of JSON's numbers, which a boolean is not."""
+    """Return whether a value is one of JSON's numbers, which a boolean is not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -68,7 +68,7 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any]]
 
 
 class _Run:
-    """The state of one check."""
+    """The budget and the state of one check."""
 
     def __init__(self) -> None:
         self.steps = MAX_STEPS
@@ -77,6 +77,10 @@ class _Run:
         self.unsure = 0
 
     def spend(self, steps: int) -> None:
+        """Take steps from the budget.
+
+        :raises Uncheckable: it is exhausted.
+        """
         self.steps -= steps
         if self.steps < 0:
             raise Uncheckable("the check takes too many steps")
@@ -88,7 +92,7 @@ _run: ContextVar[_Run] = ContextVar("_run")
 
 @functools.cache
 def library() -> tuple[Any, Any]:
-    """The class of validators, and their registry of other schemas: it has none, and fetches none.
+    """Return the class of validators, and a registry of other schemas that is empty and fetches none.
 
     :raises ImportError: the extra ``schema`` is not installed.
     """
@@ -123,7 +127,7 @@ def _size(value: Any) -> int:
 
 
 def verdict(validator: Any, answer: Any) -> str | None:
-    """``None`` if the schema allows the answer, else one line that says where and why.
+    """Return None if the schema admits the answer, else one line that says where and why.
 
     :raises Uncheckable: the check takes too long, or fails.
     """
@@ -132,7 +136,7 @@ def verdict(validator: Any, answer: Any) -> str | None:
 
 
 def _errors(validator: Any, answer: Any) -> list[Any]:
-    """The first errors. One that was found before the steps ran out is certain all the same."""
+    """Return the first errors; one that was found before the budget was exhausted is still a real mismatch."""
     found: list[Any] = []
     _run.set(_Run())
     try:
@@ -147,9 +151,9 @@ def _errors(validator: Any, answer: Any) -> list[Any]:
 
 
 def _tried(validator: Any, instance: Any, schema: Any) -> tuple[list[Any], bool]:
-    """The errors of a subschema, and whether its verdict is certain.
+    """Return the errors of a subschema, and whether its result is certain.
 
-    An error always is. A match is not if a keyword applied that is not looked at.
+    An error always is; a match is not if a keyword applied that is not evaluated.
     """
     run = _run.get()
     before = run.unsure
@@ -279,7 +283,7 @@ def _one_of(validator: Any, alternatives: Any, instance: Any, schema: Any) -> It
 
 
 class _Closest:
-    """What to say of an answer that matches no alternative: what is wrong with the one it comes closest to."""
+    """What is wrong with an answer that matches no alternative: the errors of the alternative it is closest to."""
 
     def __init__(self) -> None:
         self._rank: tuple[bool, bool, int] | None = None
@@ -287,6 +291,7 @@ class _Closest:
         self._texts: dict[str, None] = {}
 
     def add(self, errors: list[Any]) -> None:
+        """Compare the errors of another alternative."""
         # Closer is what has the right type; of objects that a tag tells apart, the one with this tag.
         wrong_type = any(error.validator == "type" and not error.path for error in errors)
         rank = (wrong_type, any(error.validator in ("const", "enum") for error in errors), len(errors))
@@ -296,6 +301,7 @@ class _Closest:
             self._texts[_said(errors[0])] = None
 
     def error(self) -> Any:
+        """Return the one error to report."""
         closest = _shallowest(self._errors)
         if closest.path or closest.validator not in ("type", "const", "enum"):
             return closest
@@ -344,6 +350,6 @@ def _path(parts: Iterable[str | int]) -> str:
 
 
 def line(path: str, reason: str) -> str:
-    """A line about a mismatch, of at most :data:`MAX_TEXT` characters."""
+    """Return a line about a mismatch, of at most :data:`MAX_TEXT` characters."""
     text = f"{path}: {reason}"[: MAX_TEXT + 1]
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."

@@ -1,7 +1,7 @@
 """The keywords of JSON Schema whose values hold schemas, in the dialect 2020-12.
 
-Who reads a client's schema walks along these. What a reader knows beyond them stands beside that reader: keywords of
-earlier dialects, and those that it does not evaluate.
+Both readers of clients' schemas use these tables. What one of them knows beyond them stands in its own module: keywords
+of earlier dialects, and those that it does not evaluate.
 
 Source: JSON Schema 2020-12, *Core*, section 10 (applicators).
 """

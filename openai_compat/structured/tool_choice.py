@@ -1,8 +1,8 @@
 """``tool_choice``: which tools may be called, and whether one must be.
 
-Ollama has no such switch, so a call that must be made is emulated: only the allowed tools go up; with them a ``format``
-that admits one call of one of them and nothing else, thinking off (with it, Ollama does not apply the format), and a
-line that says so to the model. What comes back is read by ``forced_choice.py``.
+Ollama has no such parameter, so a required call is emulated: only the allowed tools are sent, with a ``format`` that
+admits one call of one of them, thinking off (Ollama does not apply a format to a thinking model), and an instruction in
+the system message. ``forced_choice.py`` reads the answer.
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ from openai_compat.wire import json
 
 
 class NamedFunction(Struct):
+    """Source: OpenAI's ``ChatCompletionNamedToolChoice.function``."""
+
     name: str | None = None
 
 
 class AllowedTool(Struct):
+    """Source: OpenAI's ``ChatCompletionAllowedTools.tools[]``."""
+
     type: str | None = None
     function: NamedFunction | None = None
 
 
 class AllowedTools(Struct):
+    """Source: OpenAI's ``ChatCompletionAllowedTools``."""
+
     #: ``auto`` or ``required``
     mode: str | None = None
     tools: list[AllowedTool] | None = None
 
 
 class ToolChoice(Struct):
-    """Source: OpenAI's ``ChatCompletionToolChoiceOption``, its objects in one."""
+    """Source: OpenAI's ``ChatCompletionToolChoiceOption``, all its objects in one."""
 
     type: str | None = None
     function: NamedFunction | None = None
@@ -46,7 +52,7 @@ class ToolChoice(Struct):
 
 @dataclass(frozen=True)
 class ForcedChoice:
-    """A call that the answer must be."""
+    """The tool call that the answer must be."""
 
     names: frozenset[str]
     #: one function, by its name: OpenAI's ``finish_reason`` is then ``stop``
@@ -56,9 +62,10 @@ class ForcedChoice:
 def choose(
     choice: str | ToolChoice | None, tools: list[native.Tool], param: str = "tool_choice"
 ) -> tuple[list[native.Tool], ForcedChoice | None]:
-    """The tools that a choice leaves, and the call that it forces, if it does.
+    """Return the tools that a choice allows, and the call that it requires, if it does.
 
-    :raises APIError: 400 for a choice that is none, or of a tool that is not there.
+    :param param: the request's field, for errors.
+    :raises APIError: 400 for a choice that is not valid, or names a tool that is not among the tools.
     """
     if choice is None or choice == "auto":
         return tools, None
@@ -129,7 +136,7 @@ _GPT_OSS = re.compile(r"(^|/)gpt-oss([:.-]|$)", re.I)
 
 
 def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored, param: str = "tool_choice") -> None:
-    """Make the native request, which has its tools already, admit nothing but a call."""
+    """Make a native request, whose tools are set already, admit only a tool call."""
     tools = sent.tools or []
     if _GPT_OSS.search(sent.model):
         # It cannot be held to a format beside tools (it then answers nothing), nor be kept from thinking.
@@ -154,7 +161,7 @@ def _instruction(forced: ForcedChoice, *, is_held: bool) -> str:
 
 
 def _add_to_system_message(sent: native.ChatRequest, line: str) -> None:
-    """Say it in the system message: many templates know only one, at the beginning."""
+    """Append to the system message: many templates read only one, at the beginning."""
     first = sent.messages[0]
     if first.role == "system":
         sent.messages = [native.Message("system", f"{first.content}\n\n{line}"), *sent.messages[1:]]

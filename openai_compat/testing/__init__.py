@@ -1,6 +1,7 @@
-"""For tests, and for trying things without an Ollama: a scriptable fake, and the demo backend.
+"""For tests, and for trying the middleware without an Ollama: a scriptable fake, and the demo backend.
 
-The names here are public; :mod:`openai_compat.testing.fake` has the fake, :mod:`openai_compat.testing.demo` the demo.
+The names listed here are public. :mod:`openai_compat.testing.fake` has the fake, :mod:`openai_compat.testing.demo` the
+demo backend.
 """
 
 from openai_compat.testing.fake import FakeOllama, Gate, Recorded, Step, done, say

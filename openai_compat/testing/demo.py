@@ -1,8 +1,8 @@
-"""A native backend that is no model: it answers, streams, thinks, calls tools and embeds, always the same way.
+"""The demo backend: it answers, streams, thinks, calls tools and embeds without a model, always in the same way.
 
-A WSGI application that speaks Ollama's native API, for trying things where there is no Ollama
-(``openai-compat serve --demo``) and under ``openai_compat.testing.FakeOllama``. Everything it says is a
-function of the request; it says in its answers and in its version that it is the demo.
+A WSGI application that speaks Ollama's native API, for use without an Ollama (``openai-compat serve --demo``) and
+inside ``openai_compat.testing.FakeOllama``. Every answer is a function of the request; answers and version say that
+they come from the demo.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Json = dict[str, Any]
 
 
 class Refused(Exception):
-    """A native failure: a status, and Ollama's text."""
+    """A native error: a status, and Ollama's text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -53,7 +53,7 @@ class Refused(Exception):
 
 
 class Demo:
-    """The application. It keeps nothing between requests."""
+    """The demo application. It stores nothing between requests."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "") or "/"
@@ -66,9 +66,9 @@ class Demo:
         return lines if method != "HEAD" else ()
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, str, Iterator[bytes]]:
-        """Answer one native request: status, content type, and the body, a line an item.
+        """Answer one native request; return status, content type, and the body, one line an item.
 
-        :raises Refused: a native failure.
+        :raises Refused: a native error.
         """
         if path == "/" and method in ("GET", "HEAD"):
             return 200, "text/plain; charset=utf-8", iter([b"Ollama is running (openai-compat demo)"])
@@ -97,7 +97,7 @@ _STATUS = {
 
 
 def encode(value: object) -> bytes:
-    """One line of compact JSON, without its end."""
+    """Return one line of compact JSON, without its line end."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -191,7 +191,7 @@ def _said(request: Json, rest: Json) -> Json:
 
 
 def _spelt(key: str, part: Json) -> Json:
-    """A part of an answer as chat (``message``) or generate (``response``) spells it."""
+    """Return a part of an answer in the format of chat (``message``) or generate (``response``)."""
     if key == "message":
         return {"message": {"role": "assistant", "content": "", **part}}
     return {"response": part.get("content", ""), **({"thinking": part["thinking"]} if "thinking" in part else {})}
@@ -232,7 +232,7 @@ def _limited(tokens: list[str], options: Json) -> tuple[list[str], str]:
 
 
 def _checked_prompt(request: Json, text: str) -> int:
-    """The tokens of the prompt: cut to the context, or refused, as the request says."""
+    """Return the tokens of the prompt: cut to the context length, or refused, as the request says."""
     count, context = len(text.split()), int((request.get("options") or {}).get("num_ctx") or CONTEXT)
     if count <= context:
         return max(count, 1)
@@ -258,7 +258,7 @@ def _logprobs(request: Json, tokens: list[str]) -> Json:
 
 
 def _tool_calls(tools: list[Json], text: str) -> list[Json]:
-    """One call: of the tool that the text names, else of the first."""
+    """Return one call: of the tool whose name is in the text, else of the first."""
     functions = [tool.get("function", {}) for tool in tools]
     if not functions:
         return []
@@ -270,9 +270,9 @@ def _tool_calls(tools: list[Json], text: str) -> list[Json]:
 
 
 def instance(schema: Any) -> Any:
-    """A small value that a JSON Schema allows, for the usual schemas.
+    """Return a small value that a JSON Schema admits, for common schemas.
 
-    A reference back to where we are is null, and so is everything after the first thousand values.
+    A circular reference becomes null, and so does every value after the first thousand.
     """
     return _instance(schema, schema, (), [_MAX_VALUES])
 

@@ -1,7 +1,7 @@
-"""A scriptable Ollama for tests: ours, and those of programs that use this package.
+"""A scriptable Ollama for tests, those of this package and of programs that use it.
 
-:class:`FakeOllama` is a WSGI application. Unscripted, it answers like the demo backend; a script says, byte for
-byte where need be, what the next request gets::
+:class:`FakeOllama` is a WSGI application. Without a script it answers like the demo backend; a script defines, byte for
+byte if necessary, the next response::
 
     fake = FakeOllama()
     fake.script("/api/chat", say("Hello"), say(" world"), done())
@@ -29,9 +29,9 @@ __all__ = ["FakeOllama", "Gate", "Recorded", "Step", "done", "say"]
 
 
 class Gate:
-    """A place in a script where the answer waits until the test opens it.
+    """A point in a script where the response waits until the test opens it.
 
-    :param timeout: seconds; a gate that stays shut fails the answer.
+    :param timeout: seconds; a gate that stays shut fails the response.
     """
 
     def __init__(self, timeout: float = 10.0) -> None:
@@ -41,10 +41,11 @@ class Gate:
         self.reached = threading.Event()
 
     def open(self) -> None:
-        """Let the answer go on."""
+        """Let the response continue."""
         self._open.set()
 
     def wait(self) -> None:
+        """Wait until the gate is open."""
         self.reached.set()
         if not self._open.wait(self._timeout):
             raise AssertionError("a gate of FakeOllama was never opened")
@@ -55,7 +56,7 @@ Step = dict[str, Any] | bytes | Gate | Exception
 
 
 def say(content: str = "", **message: Any) -> dict[str, Any]:
-    """One native chat line: *content*, and further keys of the message (``thinking``, ``tool_calls``)."""
+    """Return one native chat line: *content*, and further keys of the message (``thinking``, ``tool_calls``)."""
     return {
         "model": "demo",
         "created_at": "2026-01-01T00:00:00Z",
@@ -65,13 +66,13 @@ def say(content: str = "", **message: Any) -> dict[str, Any]:
 
 
 def done(reason: str = "stop", *, prompt: int = 1, made: int = 1, **rest: Any) -> dict[str, Any]:
-    """The last native chat line: its reason, the tokens of the prompt and those made, and further keys."""
+    """Return the final native chat line: its reason, its token counts, and further keys."""
     return {**say(), "done": True, "done_reason": reason, "prompt_eval_count": prompt, "eval_count": made, **rest}
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A request that the fake got."""
+    """A request that the fake received."""
 
     method: str
     path: str
@@ -81,7 +82,7 @@ class Recorded:
 
     @property
     def json(self) -> Any:
-        """The body as values."""
+        """Return the decoded body."""
         return json.loads(self.body)
 
 
@@ -94,9 +95,10 @@ class _Script:
 
 
 class FakeOllama:
-    """An Ollama that says what it is told to, and remembers what it was asked.
+    """An Ollama that answers as scripted, and records its requests.
 
-    ``requests`` lists what came, in order; ``opened`` and ``closed`` count the answers that were begun and closed.
+    ``requests`` lists what was received, in order; ``opened`` and ``closed`` count the responses that were begun and
+    closed.
     """
 
     def __init__(self) -> None:
@@ -116,12 +118,11 @@ class FakeOllama:
         headers: Iterable[tuple[str, str]] = (),
         cut: int | None = None,
     ) -> None:
-        """Say what the next unscripted request to *path* gets; several calls line up.
+        """Define the next response of *path*; several definitions are used in order.
 
-        :param steps: in order: a ``dict`` is one line of JSON; ``bytes`` go as they are; a :class:`Gate` waits; an
-            exception is raised. Leave :func:`done` out for a stream that breaks off.
-        :param cut: re-cut the bytes between gates into items of so many bytes; 0 is one item. Not given, each
-            step is an item.
+        :param steps: in order: a ``dict`` is one line of JSON; ``bytes`` are sent as they are; a :class:`Gate` waits;
+            an exception is raised. Leave :func:`done` out for a stream that breaks off.
+        :param cut: split the bytes between gates into items of this size; 0 is one item. By default each step is one.
         """
         script = _Script(steps, status, [("Content-Type", content_type), *headers], cut)
         with self._lock:
@@ -154,7 +155,7 @@ class _Bytes:
 
 
 class _Answer:
-    """A body that counts its close."""
+    """A response body that counts its close."""
 
     def __init__(self, fake: FakeOllama, items: Iterator[bytes]) -> None:
         self._fake = fake
@@ -181,7 +182,7 @@ def _items(steps: Sequence[Step]) -> Iterator[bytes]:
 
 
 def _recut(script: _Script) -> Iterator[bytes]:
-    """The bytes of the script, cut anew between the steps that are no bytes."""
+    """Yield the bytes of a script, split anew between the steps that are not bytes."""
     held = b""
     for step in [*script.steps, None]:
         if isinstance(step, bytes | dict):

@@ -1,1 +1,1 @@
-"""What two or more endpoints share: pure mapping, both ways."""
+"""Mapping of fields between OpenAI's API and Ollama's, pure, for all endpoints: values in, values out, no I/O."""

@@ -1,6 +1,6 @@
-"""What one native message adds to a choice, in OpenAI's terms and in no endpoint's shape.
+"""What one native message adds to a choice, in OpenAI's terms but in no endpoint's format.
 
-A whole answer collects deltas, a stream sends them on.
+A whole response collects deltas, a stream sends them on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from openai_compat.translate.tools import ToolCallDelta
 
 
 class ChoiceDelta(Struct):
-    """What one native message adds to a choice."""
+    """What one native message adds to a choice; empty where it adds nothing."""
 
     thinking: str = ""
     content: str = ""

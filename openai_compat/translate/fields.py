@@ -1,8 +1,8 @@
-"""What becomes of each request field: a row beside the field, read by code and by the README.
+"""How each request field is supported: a row beside the field, read by the code and by the README.
 
 A request struct annotates every field with a :class:`Field`: ``Annotated[float | None,
-mapped("options.temperature", low=0, high=2)]``. Nothing is silently ignored: a field is mapped,
-accepted (and listed in a response header when it has no effect), or refused by name.
+mapped("options.temperature", low=0, high=2)]``. No field is silently ignored: it is mapped, emulated, accepted (and
+listed in a response header if it has no effect), or refused by name.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ INT64 = (-(2**63), 2**63 - 1)
 
 @dataclass(frozen=True)
 class Field:
-    """One row: what becomes of a field.
+    """One row: how a field is supported.
 
-    ``status``: *mapped* to ``native``; *emulated*: done here, since Ollama cannot; *accepted* without a native
-    counterpart; *policy*: accepted or refused, as the setting ``unsupported`` says.
+    ``status``: *mapped* to the field ``native``; *emulated* here, since Ollama does not support it; *accepted* without
+    a native counterpart; *policy*: accepted or refused, as the setting ``unsupported`` says.
     """
 
     status: Status
@@ -51,37 +51,38 @@ class Field:
 
 
 def mapped(native: str, note: str = "", *, low: float | None = None, high: float | None = None) -> Field:
+    """Describe a field that becomes a native one."""
     return Field("mapped", native, note, low, high)
 
 
 def mapped_integer(native: str, note: str = "", *, low: float = INT64[0], high: float = INT64[1]) -> Field:
-    """A mapped integer."""
+    """Describe an integer field that becomes a native one."""
     return Field("mapped", native, note, low, high, is_integer=True)
 
 
 def emulated(note: str, native: str = "") -> Field:
-    """A field that Ollama does not have and that is honoured all the same."""
+    """Describe a field that Ollama does not have and that is implemented here."""
     return Field("emulated", native, note)
 
 
 def emulated_integer(note: str, *, low: float = INT64[0], high: float = INT64[1]) -> Field:
-    """An emulated integer."""
+    """Describe an integer field that Ollama does not have and that is implemented here."""
     return Field("emulated", "", note, low, high, is_integer=True)
 
 
 def accepted(note: str = "") -> Field:
-    """A field that cannot change the answer's meaning; listed as ignored unless a note says what it does."""
+    """Describe a field that cannot change the meaning of the answer; without a note it is listed as ignored."""
     return Field("accepted", "", note or "no effect", effect=bool(note))
 
 
 def policy(note: str) -> Field:
-    """A parameter that Ollama can never honour, and why."""
+    """Describe a parameter that Ollama cannot support, and why."""
     return Field("policy", "", note, effect=False)
 
 
 @functools.cache
 def rows(struct: type[msgspec.Struct]) -> dict[str, Field]:
-    """The rows of a request struct, by the field's name on the wire, in order."""
+    """Return the rows of a request struct by the field's name on the wire, in order."""
     hints = get_type_hints(struct, include_extras=True)
     found = {}
     for field in msgspec.structs.fields(struct):
@@ -97,9 +98,9 @@ def _ranged(struct: type[msgspec.Struct]) -> list[tuple[str, Field]]:
 
 
 def check_ranges(request: msgspec.Struct) -> None:
-    """Refuse numbers outside the ranges of their rows, in OpenAI's words; make whole numbers integers.
+    """Check every number against the range of its row; convert the integers among them to ``int``.
 
-    :raises APIError: 400.
+    :raises APIError: 400 with OpenAI's text and code.
     """
     for name, row in _ranged(type(request)):
         value = getattr(request, name)
@@ -110,9 +111,9 @@ def check_ranges(request: msgspec.Struct) -> None:
 
 
 def check_number(name: str, value: float, row: Field) -> float:
-    """The number, an ``int`` if its row says so.
+    """Return a number that is within the range of its row, as ``int`` if the row is an integer's.
 
-    :raises APIError: 400 for a fraction where none may be, and outside the row's range.
+    :raises APIError: 400 for a fraction where an integer is expected, and for a number out of range.
     """
     kind = "integer" if row.is_integer else "decimal"
     if row.is_integer and isinstance(value, float):
@@ -130,9 +131,9 @@ def check_number(name: str, value: float, row: Field) -> float:
 
 
 def check_integer(name: str, value: float, *, low: int = INT64[0], high: int = INT64[1]) -> int:
-    """Check a number that must be an integer.
+    """Return a number that is an integer within a range.
 
-    :raises APIError: 400 for a fraction, and outside the range.
+    :raises APIError: 400 for a fraction, and for a number out of range.
     """
     return int(check_number(name, value, Field("emulated", low=low, high=high, is_integer=True)))
 
@@ -142,7 +143,7 @@ def _limit_text(limit: float) -> str:
 
 
 def note_effectless(request: msgspec.Struct, ignored: Ignored) -> None:
-    """Note every given field whose row says that it has no effect, or that the policy decides.
+    """List every given field whose row says that it has no effect, or that the policy decides.
 
     :raises APIError: 400 for one that the policy refuses.
     """
@@ -166,7 +167,7 @@ _MAX_HEADER = 1024
 
 
 class Ignored:
-    """What a request holds that has no effect on its answer."""
+    """The parameters of a request that have no effect on its answer."""
 
     HEADER = "openai-compat-ignored"
 
@@ -175,13 +176,13 @@ class Ignored:
         self._names = set(unknown)
 
     def add(self, name: str, why: str = "") -> None:
-        """Note a parameter that is accepted and has no effect."""
+        """List a parameter that is accepted and has no effect."""
         if why:
             log.info("ignored parameter %s: %s", name, why)
         self._names.add(name)
 
     def unsupported(self, name: str, why: str) -> None:
-        """Note a parameter that Ollama can never honour.
+        """List a parameter that Ollama cannot support.
 
         :raises APIError: 400 under ``unsupported="error"``.
         """
@@ -191,7 +192,7 @@ class Ignored:
         self._names.add(name)
 
     def headers(self) -> list[tuple[str, str]]:
-        """The response header that lists them, sorted; at most 1 KiB, then ``...+N``."""
+        """Return the response header that lists them, sorted; at most 1 KiB, then ``...+N`` for the rest."""
         names = sorted({_NOT_A_NAME.sub("_", name)[:_MAX_NAME] for name in self._names} - {""})
         if not names:
             return []

@@ -1,4 +1,4 @@
-"""Lists that are read page by page: the arguments of the URL, and the page as OpenAI writes it.
+"""Lists that are read page by page: the query parameters, and a page in OpenAI's format.
 
 Source: OpenAI's ``after``, ``limit`` and ``order`` of every list; ``ChatCompletionList``.
 """
@@ -21,7 +21,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 
 
 class PageQuery(Struct, kw_only=True):
-    """What a page of anything kept is asked for with."""
+    """The query parameters of a page of any list."""
 
     after: Annotated[str | None, emulated("the id after which the page begins")] = None
     limit: Annotated[int, emulated("items of the page, up to 100; 20 if not given or 0")] = DEFAULT_LIMIT
@@ -29,14 +29,14 @@ class PageQuery(Struct, kw_only=True):
 
 
 class ListQuery(PageQuery, kw_only=True):
-    """What a page of kept objects is asked for with."""
+    """The query parameters of a page of stored objects."""
 
     model: Annotated[str | None, emulated("only those of this model")] = None
     metadata: Annotated[dict[str, str], emulated("``metadata[key]=value``: only those with this pair")] = {}
 
 
 class ListPage(Struct, kw_only=True):
-    """A page. Source: OpenAI's ``ChatCompletionList``, ``ChatCompletionMessageList``."""
+    """A page of a list. Source: OpenAI's ``ChatCompletionList``, ``ChatCompletionMessageList``."""
 
     object: str = "list"
     data: list[Raw]
@@ -51,9 +51,10 @@ _METADATA = re.compile(r"metadata\[(.+)\]", re.S)
 
 
 def from_query(query: Sequence[tuple[str, str]], kind: type[Q], ignored: Ignored) -> Q:
-    """Read the arguments of a list; of one that stands twice, the last. Others than those of *kind* are noted.
+    """Decode the query parameters of a list; the last of several with one name counts.
 
-    :raises APIError: 400 for a value that is none.
+    :param kind: the struct to decode into; parameters that it does not have are listed as ignored.
+    :raises APIError: 400 for a value that is not valid.
     """
     values: dict[str, Any] = {}
     for name, value in query:
@@ -85,7 +86,7 @@ _READERS: dict[str, Callable[[str], object]] = {"limit": _limit, "order": _order
 
 
 def to_page(rows: Mapping[str, bytes], *, has_more: bool) -> ListPage:
-    """A page of JSON texts by their ids."""
+    """Return a page of objects, each JSON text by its id, in order."""
     ids = list(rows)
     return ListPage(
         data=[Raw(body) for body in rows.values()],

@@ -1,4 +1,4 @@
-"""Log-probabilities: native → OpenAI's two forms, that of chat and the legacy one of completions.
+"""Log-probabilities, from native to OpenAI's two formats: that of chat and the legacy one of completions.
 
 Source: ollama ``openai/openai.go`` ``ToChatCompletion``. Differs: ``bytes`` and ``top_logprobs`` are always there.
 """
@@ -38,7 +38,7 @@ class ChoiceLogprobs(Struct):
 
 
 def to_logprobs(logprobs: list[native.Logprob]) -> ChoiceLogprobs:
-    """Translate the log-probabilities of some tokens."""
+    """Map the log-probabilities of some tokens to the format of chat."""
     return ChoiceLogprobs(
         [
             TokenLogprob(
@@ -64,9 +64,9 @@ class LegacyLogprobs(Struct):
 
 
 def to_legacy_logprobs(entries: list[native.Logprob], offset: int) -> LegacyLogprobs:
-    """Translate the log-probabilities of some tokens.
+    """Map the log-probabilities of some tokens to the legacy format.
 
-    :param offset: where the first of them begins.
+    :param offset: where the first token begins in the text, in characters.
     """
     found = LegacyLogprobs([], [], [], [])
     for entry in entries:
@@ -80,12 +80,12 @@ def to_legacy_logprobs(entries: list[native.Logprob], offset: int) -> LegacyLogp
 
 
 def characters(entry: native.TokenLogprob) -> int:
-    """The characters that begin with a token, which may be a part of one."""
+    """Count the characters that begin in a token, which may hold only a part of one."""
     return sum(byte & 0xC0 != 0x80 for byte in _bytes(entry))
 
 
 def mean_logprob(entries: list[native.Logprob]) -> float | None:
-    """The mean log-probability of a text's tokens; None if nothing is known of them."""
+    """Return the mean log-probability of a text's tokens; None if none are known."""
     return sum(map(_logprob, entries)) / len(entries) if entries else None
 
 
@@ -102,11 +102,11 @@ _MAX_HELD = 1000
 
 
 class ContentLogprobs:
-    """Keep the log-probabilities of content apart from those of thinking, which belong to no content.
+    """Separates the log-probabilities of content from those of thinking, which OpenAI does not report.
 
-    A line may carry log-probabilities and no text: a part of a character, or a tag around the thinking.
-    Those wait for the next line with text, and share its fate; of those between thinking and content, only
-    what the content is made of is kept.
+    A native line may carry log-probabilities and no text: a part of a character, or a tag around the thinking. Those
+    are held until the next line with text and treated like that line's; of those between thinking and content, only as
+    many are passed on as the content is made of.
     """
 
     def __init__(self) -> None:
@@ -115,10 +115,10 @@ class ContentLogprobs:
         self._thought = False
 
     def of(self, line: native.StreamLine, content: str, thinking: str, *, calls: bool = False) -> list[native.Logprob]:
-        """The log-probabilities that belong to the content of this line (or, at the end, to content before it).
+        """Return the log-probabilities that belong to the content of this line, or at the end to content before it.
 
-        :param content: the line's text, as is *thinking*.
-        :param calls: whether the line calls tools.
+        :param content: the line's text; *thinking* likewise.
+        :param calls: whether the line has tool calls.
         """
         if line.logprobs:
             self._held += line.logprobs
@@ -138,7 +138,7 @@ class ContentLogprobs:
 
 
 def _covering(entries: list[native.Logprob], content: str) -> list[native.Logprob]:
-    """The last entries, as many as *content* is made of."""
+    """Return the last entries, as many as *content* is made of."""
     missing, first = len(content.encode()), len(entries)
     while missing > 0 and first > 0:
         first -= 1

@@ -1,6 +1,6 @@
-"""Messages: OpenAI's → Ollama's, one for one.
+"""Messages, from OpenAI's to Ollama's, one for one.
 
-Several parts stay one native message: text joined in order, images and audio beside it.
+The content parts of a message stay one native message: text joined in order, images and audio beside it.
 
 Source: ollama ``openai/openai.go`` ``FromChatRequest``, ``decodeImageURL``. Differs: parts are not split into
 messages, ``developer`` is ``system``, null content is "", references in the history survive.
@@ -23,18 +23,22 @@ from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_functio
 
 
 class ImageURL(Struct, omit_defaults=True):
+    """Source: OpenAI's ``ChatCompletionRequestMessageContentPartImage.image_url``."""
+
     url: str | None = None
     detail: str | None = None
 
 
 class InputAudio(Struct, omit_defaults=True):
+    """Source: OpenAI's ``ChatCompletionRequestMessageContentPartAudio.input_audio``."""
+
     #: base64
     data: str | None = None
     format: str | None = None
 
 
 class ContentPart(Struct, omit_defaults=True):
-    """A part of any kind; ``type`` says which field counts."""
+    """A content part of any type; ``type`` says which of the fields counts."""
 
     type: str | None = None
     text: str | None = None
@@ -44,7 +48,7 @@ class ContentPart(Struct, omit_defaults=True):
 
 
 class ChatMessage(Struct):
-    """Source: OpenAI's ``ChatCompletionRequestMessage``, all roles in one. Unknown keys are tolerated."""
+    """Source: OpenAI's ``ChatCompletionRequestMessage``, all roles in one. Unknown keys are accepted."""
 
     role: str | None = None
     content: str | list[ContentPart] | None = None
@@ -79,8 +83,8 @@ def from_messages(
 ) -> list[native.Message]:
     """Map all messages, in order.
 
-    :param fetch: gets images by URL; without it they are refused.
-    :raises APIError: 400 whose ``param`` is the path of what is wrong, as ``messages[0].content[1]``.
+    :param fetch: downloads images by URL; without it they are refused.
+    :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``messages[0].content[1]``.
     """
     called: dict[str, str] = {}  # the name of each function called so far, by the id of the call
     return [_from_message(message, f"messages[{i}]", called, ignored, fetch) for i, message in enumerate(messages)]
@@ -123,7 +127,7 @@ def _set_assistant(sent: native.Message, message: ChatMessage, path: str, called
 
 
 def _set_result(sent: native.Message, message: ChatMessage, called: dict[str, str]) -> None:
-    """The result of a call: Ollama wants the function's name, OpenAI's clients send only the id of the call."""
+    """Map a tool message: Ollama wants the function's name, OpenAI's clients send only the id of the call."""
     name = message.name or called.get(message.tool_call_id or "")
     if name:
         sent.tool_name = name
@@ -185,9 +189,9 @@ _BAD_IMAGE = "invalid image input: expected base64, alone or in a data URI of ty
 
 
 def image(url: str, path: str, fetch: Fetch | None = None) -> str:
-    """The base64 of an image given as a data URI, as bare base64, or, with *fetch*, by its URL.
+    """Return the base64 of an image that is given as a data URI, as bare base64 or, with *fetch*, by its URL.
 
-    :raises APIError: 400 for a URL that is not fetched, another type, or what is no base64.
+    :raises APIError: 400 for a URL that may not be fetched, another media type, or text that is not base64.
     """
     if re.match(r"https?:", url, re.I):
         if fetch is None:
@@ -216,7 +220,7 @@ _WHITE_SPACE = re.compile(r"[\r\n\t ]+")
 
 
 def _base64(text: str) -> str | None:
-    """The text if it is strict, non-empty base64 (line breaks are taken out), else None."""
+    """Return the text if it is strict, non-empty base64 (line breaks are removed), else None."""
     text = _WHITE_SPACE.sub("", text)
     try:
         return text if base64.b64decode(text, validate=True) else None

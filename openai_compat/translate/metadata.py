@@ -1,4 +1,4 @@
-"""``metadata`` of kept objects: a few short strings.
+"""``metadata`` of stored objects: a few short strings.
 
 Source: OpenAI's ``Metadata``: at most 16 pairs, keys of at most 64 characters, values of at most 512.
 """
@@ -11,8 +11,9 @@ MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
 
 
 def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """
-    :raises APIError: 400 for too many pairs, or one that is too long.
+    """Return metadata that is within OpenAI's limits.
+
+    :raises APIError: 400 for too many pairs, one that is too long, or a NUL character.
     """
     if len(metadata) > MAX_PAIRS:
         text = f"too many properties. Expected an object with at most {MAX_PAIRS} properties, but got {len(metadata)}."

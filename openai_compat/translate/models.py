@@ -1,7 +1,7 @@
-"""Names of models: what a client calls one, what the native side calls it, and what it is asked with.
+"""Names of models: the client's name, the native name behind it, and the settings of a model.
 
-An exact name beats a pattern, and a longer pattern a shorter one. Names are looked up once: an alias of an alias
-is none.
+An exact name wins over a pattern, and a longer pattern over a shorter one. A name is looked up once: the target of an
+alias is not an alias itself.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _LATEST = ":latest"
 
 
 def given(model: str | None) -> str:
-    """The name that a client asks for.
+    """Return the model name of a request.
 
-    :raises APIError: 400 for none.
+    :raises APIError: 400 if it is missing or empty.
     """
     if not model:
         raise invalid("you must provide a model parameter", "model", "missing_required_parameter")
@@ -29,12 +29,12 @@ def given(model: str | None) -> str:
 
 
 def native_name(asked: str, settings: Settings) -> str:
-    """The model behind the name that a client asks for; the name itself if it is no alias."""
+    """Return the native name behind the client's name for a model: the alias's target, or the name itself."""
     return (_found(asked, settings.aliases) if settings.aliases else None) or asked
 
 
 def defaults(asked: str, settings: Settings) -> ModelSettings:
-    """What the settings say of a model, under the client's name for it and under its own; the former wins."""
+    """Return the settings of a model: those under the client's name win over those under the native name."""
     if not settings.models:
         return _NOTHING
     mine = _found(asked, settings.models) or _NOTHING
@@ -50,7 +50,7 @@ _NOTHING = ModelSettings()
 
 
 def aliases(settings: Settings) -> list[tuple[str, str]]:
-    """The aliases that are names, and can be listed; with the model behind each."""
+    """Return the aliases that are names, not patterns, with the model behind each."""
     return [(name, model) for name, model in settings.aliases.items() if not set(name) & set("*?[")]
 
 

@@ -1,4 +1,4 @@
-"""Reasoning: every spelling of "think" that clients have → Ollama's ``think``.
+"""Reasoning: every request field that clients use to choose thinking, mapped to Ollama's ``think``.
 
 Source: ollama ``openai/openai.go`` ``thinkFromReasoningEffort``.
 """
@@ -36,13 +36,13 @@ class Reasoning(Struct):
 
 
 class ThinkingKind(Struct):
-    """``thinking``, as some clients write it: ``{"type": "enabled"}``."""
+    """``thinking``, as in Anthropic's API: ``{"type": "enabled"}``."""
 
     type: str | None = None
 
 
 class ThinkFields(SamplingFields):
-    """Sampling, and the request fields that choose thinking; the first that says something wins, in this order."""
+    """The sampling fields, and those that choose thinking; the first that is set wins, in this order."""
 
     think: Annotated[bool | str | None, mapped("think")] = None
     reasoning: Annotated[Reasoning | None, mapped("think", "its ``effort``")] = None
@@ -54,11 +54,10 @@ class ThinkFields(SamplingFields):
 def think(
     request: ThinkFields, ignored: Ignored, default: bool | str | None = None
 ) -> tuple[bool | str | None, str | None]:
-    """What ``think`` becomes, None if nothing says anything of it; and the field of the request that said it.
+    """Return the native ``think``, None if nothing sets it, and the name of the request field that set it.
 
-    :param default: what the model's own settings say.
-
-    :raises APIError: 400 for an effort that nobody knows.
+    :param default: the model's own setting.
+    :raises APIError: 400 for an unknown effort or level.
     """
     for key, value in (request.chat_template_kwargs or {}).items():
         if key != "enable_thinking" or not isinstance(value, bool | None):

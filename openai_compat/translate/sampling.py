@@ -1,6 +1,7 @@
-"""Sampling parameters → Ollama's options.
+"""Sampling parameters, mapped to Ollama's options.
 
-Precedence: OpenAI's own field, then a top-level extra, then ``options``, then the ``Sampling`` policy.
+Precedence: OpenAI's own field, then a top-level extra, then ``options``, then the model's settings, then the
+``Sampling`` policy.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from openai_compat.wire import json
 
 
 class SamplingFields(Struct):
-    """The request fields that become options, of every endpoint that generates.
+    """The request fields that become options, of every endpoint that generates text.
 
     Source: ollama ``openai/openai.go`` ``ChatCompletionRequest``, ``CompletionRequest``; ``api/types.go`` ``Options``.
     """
@@ -63,7 +64,7 @@ def from_sampling(
 
     :param max_tokens: −1 for no limit, 0 for no text (see :func:`max_tokens_is_zero`), None if not given.
     :param defaults: the options of the model's own settings.
-    :raises APIError: 400 for a wrong type inside ``options``, too many stop sequences.
+    :raises APIError: 400 for a wrong type inside ``options``, or too many stop sequences.
     """
     sampling = settings.sampling
     options = {**defaults, **from_options(request.options or {}, settings)}
@@ -87,7 +88,7 @@ def from_sampling(
 
 
 def max_tokens_is_zero(request: SamplingFields, max_tokens: int | None) -> bool:
-    """Return whether no text is wanted (``max_tokens: 0``, in either spelling), as to count the prompt's tokens."""
+    """Return whether no text is wanted (``max_tokens: 0`` or ``num_predict: 0``), as to count the prompt's tokens."""
     if max_tokens is not None:
         return max_tokens == 0
     given = (request.options or {}).get("num_predict")
@@ -95,7 +96,7 @@ def max_tokens_is_zero(request: SamplingFields, max_tokens: int | None) -> bool:
 
 
 def clear_final_message(response: native.StreamLine) -> None:
-    """Make the last line of ``max_tokens: 0`` report no text: Ollama was sent 1, since 0 means no limit to it."""
+    """Make the final message of ``max_tokens: 0`` report no text: 1 was sent, since 0 is no limit to Ollama."""
     response.logprobs = None
     response.done_reason = "length"
     response.eval_count = 0
@@ -107,7 +108,7 @@ def from_keep_alive(
     settings: Settings,
     default: str | float | None = None,
 ) -> None:
-    """Set what stands beside ``options`` in every generating native request.
+    """Set the fields beside ``options`` of a native request that generates text.
 
     :param default: ``keep_alive`` of the model's own settings.
     """
@@ -124,7 +125,7 @@ def set_beside(
     keep_alive: str | float | None,
     truncate: bool | None = None,
 ) -> None:
-    """Set what every native request may have beside ``options``; if *truncate* is not given, the settings say it."""
+    """Set ``keep_alive`` and ``truncate`` of any native request; if *truncate* is not given, the settings decide."""
     if keep_alive is not None:
         target.keep_alive = keep_alive
     if truncate is not None:
@@ -137,7 +138,10 @@ G = TypeVar("G", native.ChatRequest, native.GenerateRequest)
 
 
 def seeded(sent: G, index: int) -> G:
-    """A native request of its own for one of several choices: where a seed is given, each has its own (−1 is none)."""
+    """Return a copy of a native request for one of several choices.
+
+    Where a seed is given, each choice has its own (seed + index); −1 means that there is none.
+    """
     seed = sent.options.get("seed", -1)
     options = sent.options if seed == -1 else {**sent.options, "seed": min(seed + index, INT64[1])}
     return msgspec.structs.replace(sent, options=options)
@@ -176,7 +180,7 @@ def _stop(stop: str | list[str] | None, settings: Settings, param: str = "stop")
 
 
 def from_options(options: dict[str, Raw], settings: Settings) -> dict[str, Any]:
-    """Check the types of the options that we know; those that we do not know go on as they are."""
+    """Check the types of the known options; unknown ones are passed on as they are."""
     checked: dict[str, Any] = {}
     for name, raw in options.items():
         kind = OPTION_TYPES.get(name)
@@ -188,7 +192,10 @@ def from_options(options: dict[str, Raw], settings: Settings) -> dict[str, Any]:
 
 
 def _checked_option(name: str, value: Any, kind: str, settings: Settings) -> Any:
-    """Source: ollama ``api/types.go`` ``Options.FromMap``, which answers a wrong type with a 500."""
+    """Return an option's value in its Go type.
+
+    Source: ollama ``api/types.go`` ``Options.FromMap``, which answers a wrong type with a 500.
+    """
     param = f"options.{name}"
     if kind == "int" and isinstance(value, int | float) and not isinstance(value, bool):
         return check_integer(param, value)

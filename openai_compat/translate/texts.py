@@ -1,4 +1,4 @@
-"""Lists of texts: prompts of completions, inputs of embeddings. OpenAI takes token ids too, Ollama text only."""
+"""Lists of texts: prompts of completions, inputs of embeddings. OpenAI accepts token ids too, Ollama text only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from openai_compat.errors import invalid
 def check_texts(given: list[Any], param: str, token_ids_message: str, other_type_message: str) -> list[str]:
     """Return the list if every item is a string.
 
-    :param token_ids_message: what a client reads that sent token ids.
-    :param other_type_message: what one reads that sent anything else, with ``{path}`` for the item's path.
+    :param token_ids_message: error text for token ids.
+    :param other_type_message: error text for anything else, with ``{path}`` for the item's path.
     :raises APIError: 400 naming *param*, or the item's path.
     """
     for index, item in enumerate(given):

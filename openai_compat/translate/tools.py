@@ -1,4 +1,6 @@
-"""Tools and tool calls, both ways: OpenAI's arguments are a string, Ollama's an object.
+"""Tools and tool calls, in both directions: OpenAI's arguments are a string, Ollama's an object.
+
+Schemas and arguments are passed on byte for byte.
 
 Source: ollama ``openai/openai.go`` ``ToToolCalls``, ``FromChatRequest``; ``api/types.go`` ``Tool``.
 """
@@ -43,7 +45,7 @@ class FunctionCall(Struct):
 
 
 class FunctionCallOut(Struct):
-    """A call in an answer."""
+    """A function call in a response."""
 
     name: str
     #: one JSON object, as text
@@ -51,7 +53,7 @@ class FunctionCallOut(Struct):
 
 
 class ToolCallIn(Struct):
-    """A tool call of an earlier turn."""
+    """A tool call in a message of the history."""
 
     id: str | None = None
     type: str | None = None
@@ -67,14 +69,14 @@ class ToolCallOut(Struct):
 
 
 class FunctionCallDelta(Struct):
-    """What a chunk adds to a call; the name stands in its first one only."""
+    """What a chunk adds to a function call; only the first chunk has the name."""
 
     name: str | UnsetType = UNSET
     arguments: str = ""
 
 
 class ToolCallDelta(Struct):
-    """A call in a chunk, or what one adds to it. Source: OpenAI's ``ChatCompletionMessageToolCallChunk``."""
+    """A tool call in a chunk, or what one adds to it. Source: OpenAI's ``ChatCompletionMessageToolCallChunk``."""
 
     index: int
     function: FunctionCallDelta
@@ -89,7 +91,7 @@ class ToolCallDelta(Struct):
 def from_tools(tools: Sequence[ToolDefinition], settings: Settings, ignored: Ignored) -> list[native.Tool]:
     """Map the tools of a request.
 
-    :raises APIError: 400, naming the field, for what is no function tool.
+    :raises APIError: 400, naming the field, for what is not a function tool.
     """
     if len(tools) > settings.max_tools:
         raise too_long("tools", settings.max_tools, len(tools))
@@ -97,7 +99,7 @@ def from_tools(tools: Sequence[ToolDefinition], settings: Settings, ignored: Ign
 
 
 def from_functions(functions: Sequence[FunctionDefinition], settings: Settings, ignored: Ignored) -> list[native.Tool]:
-    """Map the functions of a request in the old form.
+    """Map ``functions``, the predecessor of ``tools``.
 
     :raises APIError: 400, naming the field.
     """
@@ -132,9 +134,9 @@ def _from_function(function: FunctionDefinition, path: str, ignored: Ignored) ->
 
 
 def from_tool_calls(calls: Sequence[ToolCallIn], path: str) -> list[native.ToolCall]:
-    """The tool calls of an assistant message of the history.
+    """Map the tool calls of an assistant message.
 
-    :raises APIError: 400 for a call without a function or with arguments that are no object.
+    :raises APIError: 400 for a call without a function, or with arguments that are not an object.
     """
     return [_from_tool_call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
 
@@ -146,9 +148,9 @@ def _from_tool_call(call: ToolCallIn, path: str) -> native.ToolCall:
 
 
 def from_function_call(call: FunctionCall, path: str) -> native.ToolCallFunction:
-    """A call of the history, without its id; the old ``function_call`` is no more than that.
+    """Map a function call of an assistant message, which has no id.
 
-    :raises APIError: 400 for no name, or arguments that are no object.
+    :raises APIError: 400 for a missing name, or arguments that are not an object.
     """
     if not call.name:
         raise missing(f"{path}.name")
@@ -156,7 +158,10 @@ def from_function_call(call: FunctionCall, path: str) -> native.ToolCallFunction
 
 
 def from_arguments(call: FunctionCall, path: str) -> Raw:
-    """Arguments as an object, byte for byte; ``""``, null and absent are an empty one."""
+    """Return arguments as a JSON object, byte for byte; ``""``, null and absent are an empty one.
+
+    :raises APIError: 400 for arguments that are not an object.
+    """
     text = json.text_of(call.arguments)
     if text[:1] == b'"':
         text = str(json.decode_raw(Raw(text))).encode().strip()
@@ -171,17 +176,18 @@ def from_arguments(call: FunctionCall, path: str) -> Raw:
 
 
 def to_tool_calls(calls: list[native.ToolCall], new_id: Callable[[str], str]) -> list[ToolCallOut]:
-    """Tool calls of an answer; an id is made where an older server gave none.
+    """Map tool calls of a response; an id is made where an older server gave none.
 
-    :raises APIError: 502 if the arguments are no object.
+    :raises APIError: 502 if the arguments are not an object.
     """
     return [ToolCallOut(call.id or new_id("call_"), _to_function(call.function)) for call in calls]
 
 
 def to_deltas(calls: list[native.ToolCall], new_id: Callable[[str], str], *, start: int) -> list[ToolCallDelta]:
-    """The same for chunks, a whole call each.
+    """Map tool calls to deltas of a chunk, each call whole.
 
-    :param start: the number of the first, whatever the native side says: older servers say 0 always.
+    :param start: index of the first; the native index is not used, since older servers always send 0.
+    :raises APIError: 502 if the arguments are not an object.
     """
     return [
         ToolCallDelta(index, FunctionCallDelta(call.function.name, call.function.arguments), call.id, "function")
@@ -190,7 +196,7 @@ def to_deltas(calls: list[native.ToolCall], new_id: Callable[[str], str], *, sta
 
 
 def add_deltas(calls: list[ToolCallOut], deltas: Sequence[ToolCallDelta]) -> None:
-    """Add what some chunks say to the calls of an answer, as OpenAI's clients do."""
+    """Add deltas to the tool calls of a response, as OpenAI's clients do."""
     for delta in deltas:
         name, arguments = delta.function.name, delta.function.arguments
         if delta.index == len(calls):

@@ -1,4 +1,4 @@
-"""Counts and reasons of an answer's end: native → OpenAI.
+"""Token counts and finish reasons, from native to OpenAI's.
 
 Source: ollama ``openai/openai.go`` ``ToUsage``.
 """
@@ -15,11 +15,15 @@ from openai_compat.translate.fields import Ignored
 
 
 class PromptTokensDetails(Struct):
+    """Source: OpenAI's ``CompletionUsage.prompt_tokens_details``."""
+
     cached_tokens: int = 0
     audio_tokens: int = 0
 
 
 class CompletionTokensDetails(Struct):
+    """Source: OpenAI's ``CompletionUsage.completion_tokens_details``."""
+
     #: Ollama does not count them apart
     reasoning_tokens: int = 0
     audio_tokens: int = 0
@@ -38,23 +42,23 @@ class CompletionUsage(Struct):
 
 
 class StreamOptions(Struct):
-    """``stream_options``, of every endpoint that streams chunks."""
+    """``stream_options`` of every endpoint that streams chunks."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 def includes_usage(options: StreamOptions | None, ignored: Ignored) -> bool:
-    """Whether a last chunk with the usage is asked for; what else is asked for is noted."""
+    """Return whether a last chunk with the usage is requested; other options are listed as ignored."""
     if options is not None and options.include_obfuscation:
         ignored.add("stream_options.include_obfuscation")
     return options is not None and bool(options.include_usage)
 
 
 def to_usage(final_messages: Iterable[native.StreamLine]) -> CompletionUsage:
-    """Add up the usage of one or several native calls. A count that is absent or absurd is 0.
+    """Return the usage of one or several native calls together. A count that is absent or absurd is 0.
 
-    :param final_messages: the last message of each call.
+    :param final_messages: the final message of each call.
     """
     prompt = completion = cached = 0
     for final in final_messages:
@@ -67,7 +71,7 @@ def to_usage(final_messages: Iterable[native.StreamLine]) -> CompletionUsage:
 
 
 def to_finish_reason(done_reason: str | None, *, tool_calls: bool) -> str:
-    """``length`` beats ``tool_calls`` beats ``stop``; Ollama's ``load`` and ``unload`` are ``stop``.
+    """Map ``done_reason``: ``length`` wins over tool calls, which win over ``stop``; all others are ``stop``.
 
     Source: ``ToChatCompletion``, ``FinishChunk``. Differs: never null and never a reason that OpenAI does not have.
     """

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: the request, the answer, and here what leads from one to the other.
+"""``POST /v1/chat/completions``: here is what leads from the request to the response; each has a module of its own.
 
 Source: ollama ``middleware/openai.go`` ``ChatMiddleware`` (at fb3076099).
 """
@@ -19,9 +19,9 @@ from openai_compat.translate.messages import ChatMessage
 
 
 def create(call: Call, backend: Backend) -> Reply:
-    """Answer a chat, as one completion or as a stream of chunks.
+    """Complete a chat, as one response or as a stream of chunks.
 
-    :raises APIError: 400 naming what is wrong with the request; the native side's failures.
+    :raises APIError: 400 naming the invalid field; the native errors.
     """
     request, unknown = decode(call.body)
     ignored = Ignored(call.settings, unknown)

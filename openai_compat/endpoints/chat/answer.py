@@ -1,4 +1,4 @@
-"""The answer of a chat: what its choices add up to, as one completion or as chunks.
+"""The response of a chat: its choices as one completion, or as chunks.
 
 Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``FinishChunk`` (at fb3076099).
 """
@@ -96,7 +96,7 @@ class ChatCompletionChunk(Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class ResponseEnvelope:
-    """What all chunks of an answer share."""
+    """What all chunks of a response have in common, and how they are written."""
 
     id: str
     #: the client's name for the model
@@ -111,7 +111,7 @@ class ResponseEnvelope:
 
 
 def to_chat_completion(envelope: ResponseEnvelope, run: Run[native.ChatResponse]) -> ChatCompletion:
-    """Make the completion of a run that has ended, whose choices were collected.
+    """Map a run that has ended, whose choices were collected, to a completion.
 
     Source: ``ToChatCompletion``.
     """
@@ -147,13 +147,13 @@ def _reason(envelope: ResponseEnvelope, reason: str) -> str:
 def to_chunks(
     envelope: ResponseEnvelope, run: Run[native.ChatResponse], *, include_usage: bool = False
 ) -> Iterator[list[ChatCompletionChunk]]:
-    """Translate native streams; each step gives the chunks of one native message.
+    """Map native streams to chunks; each step gives the chunks of one native message.
 
-    The roles of all choices come first, each in a chunk of its own, beside the first delta; thinking and content
-    have chunks of their own; then each choice has a finish chunk with an empty delta; then, if *include_usage*,
-    there is a chunk without choices.
+    The roles of all choices come first, each in a chunk of its own, together with the first delta; thinking and content
+    have chunks of their own; then each choice has a finish chunk with an empty delta; then, if *include_usage*, there
+    is a chunk without choices.
 
-    :raises APIError: the native side's failures, such as an end before ``done``.
+    :raises APIError: the native errors, such as an end before ``done``.
 
     Source: ``ToStreamChunks``, ``FinishChunk``; ``ChatWriter``, whose flags are local variables here.
     """

@@ -1,4 +1,4 @@
-"""The request of a chat: OpenAI's fields, what becomes of each, and the native request that they make.
+"""The request of a chat: OpenAI's fields, how each is supported, and the plan that they make.
 
 Source: ollama ``openai/openai.go`` ``ChatCompletionRequest``, ``FromChatRequest`` (at fb3076099).
 """
@@ -39,6 +39,8 @@ from openai_compat.wire import json
 
 
 class JSONSchema(Struct):
+    """Source: OpenAI's ``ResponseFormatJsonSchema.json_schema``."""
+
     name: str | None = None
     description: str | None = None
     schema: Raw | UnsetType = UNSET
@@ -46,6 +48,8 @@ class JSONSchema(Struct):
 
 
 class ResponseFormat(Struct):
+    """Source: OpenAI's ``response_format``, all its types in one."""
+
     type: str | None = None
     json_schema: JSONSchema | None = None
 
@@ -102,7 +106,7 @@ decode = json.request_decoder(ChatCompletionRequest)
 
 @dataclass(frozen=True)
 class ChatOutput:
-    """In which form the answer leaves, and whether it is stored."""
+    """In which format the response leaves, and whether it is stored."""
 
     stream: bool
     include_usage: bool
@@ -113,7 +117,7 @@ class ChatOutput:
 
 
 def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> tuple[ChatPlan, ChatOutput]:
-    """Map a whole request: what it asks of the native side, and the form of its answer.
+    """Map a whole request: to the plan of its native side, and the format of its response.
 
     :raises APIError: 400, naming the field.
 
@@ -156,7 +160,7 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
 def _native_request(
     request: ChatCompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
 ) -> tuple[native.ChatRequest, str | None]:
-    """The native request so far, without tools and format; and the field that turned thinking on."""
+    """Return the native request so far, without tools and format, and the field that turned thinking on."""
     settings = call.settings
     defaults = models.defaults(model, settings)
     sent = native.ChatRequest(
@@ -180,7 +184,7 @@ def _force(
     *,
     uses_functions: bool,
 ) -> None:
-    """Make the native request admit the forced call only, and list what it switches off."""
+    """Make the native request admit the forced call only, and list the fields that this switches off."""
     if sent.format is not UNSET:  # the format of a forced call is the call's own
         ignored.add("format" if request.response_format is None else "response_format")
     wants_thinking = sent.think is not UNSET and sent.think is not False
@@ -192,7 +196,7 @@ def _force(
 
 
 def _check(request: ChatCompletionRequest, call: Call) -> str:
-    """The model's name, if the request is sound so far."""
+    """Return the model's name, if the request is valid so far."""
     model = models.given(request.model)
     if not request.messages:
         code = "missing_required_parameter" if request.messages is None else "empty_array"
@@ -211,7 +215,7 @@ def _max_tokens(request: ChatCompletionRequest) -> int | None:
 
 
 def _note(request: ChatCompletionRequest, ignored: Ignored) -> None:
-    """Note what is accepted without effect."""
+    """List what is accepted without effect."""
     note_effectless(request, ignored)
     if request.service_tier not in (None, "auto", "default"):
         ignored.add("service_tier")
@@ -237,7 +241,7 @@ def _stored_metadata(request: ChatCompletionRequest, call: Call, ignored: Ignore
 def _set_tools(
     request: ChatCompletionRequest, sent: native.ChatRequest, call: Call, ignored: Ignored, *, uses_functions: bool
 ) -> ForcedChoice | None:
-    """Set the tools that may be called; the call that is forced, if one is."""
+    """Set the tools that may be called; return the call that is forced, if one is."""
     choice, param = request.tool_choice, "tool_choice"
     if uses_functions:
         if choice not in (None, "none", "auto"):
@@ -264,7 +268,7 @@ def _set_tools(
 def _allowed(
     request: ChatCompletionRequest, sent: native.ChatRequest, *, uses_functions: bool
 ) -> frozenset[str] | None:
-    """The functions that a choice leaves, where it leaves out some."""
+    """Return the functions that may be called, if the choice excludes some."""
     choice = request.function_call if uses_functions else request.tool_choice
     if choice != "none" and not (isinstance(choice, ToolChoice) and choice.type == "allowed_tools"):
         return None
@@ -284,7 +288,7 @@ def _function_choice(choice: str | NamedFunction | None) -> str | ToolChoice | N
 
 
 def _format(request: ChatCompletionRequest) -> tuple[str | Raw | UnsetType, bytes | None]:
-    """``response_format``, else Ollama's own ``format``; and the schema that is to be checked."""
+    """Return the native ``format``, and the schema that the answer is checked against."""
     wanted = request.response_format
     kind = (wanted.type or "").strip().lower() if wanted else ""
     if wanted is None or kind == "text":
@@ -309,7 +313,7 @@ def _format(request: ChatCompletionRequest) -> tuple[str | Raw | UnsetType, byte
 
 
 def _checker(schema: bytes, ignored: Ignored) -> Checker | None:
-    """What checks the answer; None, and noted, where that cannot be done."""
+    """Return what checks the answer; None, and listed as ignored, if the schema cannot be checked."""
     try:
         found = checker(schema)
     except Uncheckable as error:

@@ -1,7 +1,6 @@
-"""Storing a completion: what ``store: true`` leaves behind, and in which form.
+"""Storing a completion: what ``store: true`` writes to the store.
 
-The completion is stored as the JSON that was answered, with the metadata; its messages are those of the request,
-as items beside it.
+The completion is stored as the JSON that was sent, with the metadata; the messages of the request are its items.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def store_completion(
 ) -> bool:
     """Store a completion with the messages that led to it; return whether that worked.
 
-    A completion that cannot be stored is answered all the same: its tokens were spent.
+    A completion that cannot be stored is sent all the same: its tokens were spent.
     """
     if call.store is None:
         return False

@@ -1,4 +1,4 @@
-"""``POST /v1/completions``: the request, the answer, and here what leads from one to the other.
+"""``POST /v1/completions``: here is what leads from the request to the response; each has a module of its own.
 
 Source: ollama ``middleware/openai.go`` ``CompletionsMiddleware`` (at fb3076099).
 """
@@ -21,9 +21,9 @@ from openai_compat.translate.sampling import seeded
 
 
 def create(call: Call, backend: Backend) -> Reply:
-    """Complete texts, as one answer or as a stream of chunks.
+    """Complete texts, as one response or as a stream of chunks.
 
-    :raises APIError: 400 naming what is wrong with the request; the native side's failures.
+    :raises APIError: 400 naming the invalid field; the native errors.
     """
     request, unknown = decode(call.body)
     ignored = Ignored(call.settings, unknown)
@@ -60,7 +60,7 @@ def _start(plan: CompletionPlan, call: Call, backend: Backend, ignored: Ignored)
 
 
 def _best(plan: CompletionPlan, choices: list[CollectedChoice], ignored: Ignored) -> list[CollectedChoice]:
-    """The ``n`` choices of one prompt with the highest mean log-probability, the best one first."""
+    """Return the ``n`` choices of one prompt with the highest mean log-probability, the best one first."""
     if plan.best_of == plan.n:
         return choices
     means = [mean_logprob(choice.logprobs) for choice in choices]

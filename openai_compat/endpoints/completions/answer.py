@@ -1,4 +1,4 @@
-"""The answer of a completion: texts, as one answer or as chunks.
+"""The response of a completion: its choices as one response, or as chunks.
 
 Source: ollama ``openai/openai.go`` ``ToCompletion``, ``ToCompleteChunk`` (at fb3076099). Differs: log-probabilities
 are there, thinking is not, usage is null until it is known.
@@ -21,6 +21,8 @@ from openai_compat.translate.usage import CompletionUsage, to_usage
 
 
 class Choice(Struct, kw_only=True):
+    """Source: OpenAI's ``CreateCompletionResponse.choices[]``."""
+
     text: str
     index: int
     logprobs: LegacyLogprobs | None = None
@@ -43,7 +45,7 @@ class Completion(Struct, kw_only=True):
 
 @dataclass(frozen=True)
 class ResponseEnvelope:
-    """What all chunks of an answer share."""
+    """What all chunks of a response have in common."""
 
     id: str
     #: the client's name for the model
@@ -54,9 +56,9 @@ class ResponseEnvelope:
 def to_completion(
     envelope: ResponseEnvelope, run: Run[native.GenerateResponse], choices: Sequence[CollectedChoice]
 ) -> Completion:
-    """Make the completion of a run that has ended.
+    """Map a run that has ended to a completion.
 
-    :param choices: those of the run that were chosen, in order.
+    :param choices: the chosen choices of the run, in order.
 
     Source: ``ToCompletion``.
     """
@@ -68,9 +70,9 @@ def to_completion(
 def to_chunks(
     envelope: ResponseEnvelope, run: Run[native.GenerateResponse], *, include_usage: bool = False
 ) -> Iterator[list[Completion]]:
-    """Translate native streams; each step gives the chunks of one native message.
+    """Map native streams to chunks; each step gives the chunks of one native message.
 
-    The finish reason stands on the last chunk of each text; then, if *include_usage*, there is a chunk without choices.
+    The finish reason is on the last chunk of each text; then, if *include_usage*, there is a chunk without choices.
 
     Source: ``ToCompleteChunk``; ``CompleteWriter``.
     """
@@ -97,7 +99,7 @@ def _chunk(
 
 
 def _to_choice(envelope: ResponseEnvelope, index: int, part: CollectedChoice | ChoiceDelta, offset: int) -> Choice:
-    """A choice, or what a chunk adds to it.
+    """Return a choice, or what a chunk adds to it.
 
     :param offset: where its first token begins in the text, in characters.
     """

@@ -1,7 +1,7 @@
-"""The request of a completion: OpenAI's fields, what becomes of each, and the native requests that they make.
+"""The request of a completion: OpenAI's fields, how each is supported, and the plan that they make.
 
 Source: ollama ``openai/openai.go`` ``CompletionRequest``, ``FromCompleteRequest`` (at fb3076099). Differs: lists of
-prompts, ``n``, ``best_of``, ``echo`` and ``raw``; a ``top_p`` of 0 is one.
+prompts, ``n``, ``best_of``, ``echo`` and ``raw``; a ``top_p`` of 0 is passed on.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ decode = json.request_decoder(CompletionRequest)
 
 @dataclass(frozen=True)
 class CompletionPlan:
-    """What a request asks of the native side, a call for each prompt and choice, and the form of its answer."""
+    """What a request asks of the native side, a call for each prompt and choice, and the format of its response."""
 
     native_requests: list[native.GenerateRequest]
     #: the client's name for the model
@@ -112,7 +112,7 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
 def _native_request(
     request: CompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
 ) -> tuple[native.GenerateRequest, str | None]:
-    """The native request, still without a prompt; and the field that turned thinking on."""
+    """Return the native request, still without a prompt, and the field that turned thinking on."""
     settings = call.settings
     defaults = models.defaults(model, settings)
     think, think_field = reasoning.think(request, ignored, defaults.think)
@@ -134,7 +134,7 @@ def _native_request(
 
 
 def _prompts(given: str | list[Any] | None) -> list[str]:
-    """The prompts; none at all is an empty one, with which Ollama only loads the model."""
+    """Return the prompts; without any there is one empty prompt, with which Ollama only loads the model."""
     if given is None or isinstance(given, str):
         return [given or ""]
     if not given:
@@ -146,9 +146,9 @@ def _prompts(given: str | list[Any] | None) -> list[str]:
 
 
 def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, int]:
-    """``n`` and ``best_of``.
+    """Return ``n`` and ``best_of``.
 
-    :raises APIError: 400 for more than the settings allow, fewer to choose from than choices, or choosing in a stream.
+    :raises APIError: 400 for more than the settings allow, for ``best_of`` below ``n``, or beside ``stream``.
     """
     n = int(request.n or 1)
     best_of = int(request.best_of or n)
@@ -166,7 +166,7 @@ def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, 
 
 
 def _has_logprobs(request: CompletionRequest, ignored: Ignored) -> bool:
-    """Whether log-probabilities are to be told.
+    """Return whether log-probabilities are requested.
 
     :raises APIError: 400 with ``echo``: Ollama has none for the prompt.
     """
