@@ -115,6 +115,35 @@ def test_the_top_level_holds_what_it_should() -> None:
     assert {path.name for path in ROOT.iterdir() if not path.name.startswith(".")} - made == allowed
 
 
+def front() -> str:
+    """The README up to its reference."""
+    text, heading, _ = README.read_text().partition("\nReference\n=========\n")
+    assert heading
+    return text
+
+
+def test_the_front_of_the_readme_is_short() -> None:
+    assert front().count("\n") <= 250
+    assert ".. contents::" in front().partition("\nTwo commands\n")[0]
+    assert ".. begin " not in front(), "the tables belong to the reference"
+
+
+def test_who_can_reach_it_is_said_where_the_wrap_is_shown() -> None:
+    wrap = front().partition("\nWrap an application\n")[2].partition("\nTest without a socket\n")[0]
+    assert wrap.index("Who can reach it") < wrap.index("from flask import Flask")
+    assert "from django.core.wsgi" in wrap
+
+
+def test_installing_works_in_a_clone() -> None:
+    texts = [README.read_text(), *(path.read_text() for path in ROOT.glob("openai_compat/**/*.py"))]
+    assert [text for text in texts if re.search(r"pip install [^\n]*openai.compat\[", text)] == []
+
+
+def test_the_python_that_it_needs_is_named() -> None:
+    [floor] = re.findall(r"python_requires = >=(.*)", (ROOT / "setup.cfg").read_text())
+    assert f"Python {floor} or newer" in front()
+
+
 def test_python_blocks_of_the_readme_compile() -> None:
     blocks = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", README.read_text())
     assert len(blocks) >= 6

@@ -143,7 +143,7 @@ def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, l
         raise invalid("failed to parse multipart form: a part has no name.", None, None)
     values: dict[str, Any] = {}
     for name, text in fields.items():
-        if text:  # an empty field is none
+        if text:  # an empty field counts as absent
             plain = name.partition("[")[0] if name.endswith("]") else name
             if "\x00" in text:
                 raise invalid(f"Invalid '{plain}': it holds a NUL character.", plain)

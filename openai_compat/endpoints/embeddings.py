@@ -96,7 +96,7 @@ def create(call: Call, backend: Backend) -> Reply:
         answer = backend.embed(part, model=request.model)
         found = answer.embeddings or []
         if isinstance(part.input, list) and len(found) != len(part.input):
-            raise bad_gateway("The backend gave another number of embeddings than it was asked for.")
+            raise bad_gateway("The backend returned another number of embeddings than requested.")
         vectors += found
         tokens += count(answer.prompt_eval_count)
     written = _to_base64 if is_base64 else _checked
@@ -173,14 +173,14 @@ def _floats(vector: Raw) -> list[float]:
             return found
         raise json.Malformed("a number that is out of range")
     except json.Malformed as error:
-        raise bad_gateway("The backend gave a vector that is not a valid embedding.") from error
+        raise bad_gateway("The backend returned a vector that is not a valid embedding.") from error
 
 
 def _to_base64(vector: Raw) -> str:
     """Source: ``floatsToBase64``."""
     packed = array("f", _floats(vector))
     if not math.isfinite(sum(packed)):  # beyond what a float32 holds
-        raise bad_gateway("The backend gave a vector that is not a valid embedding.")
+        raise bad_gateway("The backend returned a vector that is not a valid embedding.")
     if sys.byteorder == "big":
         packed.byteswap()
     return base64.b64encode(packed).decode()

@@ -49,7 +49,7 @@ class DeletedModel(Struct, kw_only=True):
 
 def list_all(call: Call, backend: Backend) -> Reply:
     """List the models of the native side, in its order, and the aliases of those."""
-    found = {model.called: model for model in backend.tags().models or []}
+    found = {model.request_name: model for model in backend.tags().models or []}
     contexts = backend.context_lengths() if found else {}
     data = [
         _to_model(name, model, contexts.get(name) or _num_ctx(call, name), now=call.now)

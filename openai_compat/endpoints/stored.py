@@ -27,7 +27,7 @@ T = TypeVar("T")
 class UpdateRequest(Struct):
     """Source: OpenAI's ``POST /chat/completions/{completion_id}``."""
 
-    metadata: Annotated[dict[str, str] | None, emulated("replaces what is kept")] = None
+    metadata: Annotated[dict[str, str] | None, emulated("replaces the stored metadata")] = None
 
 
 class Deleted(Struct, kw_only=True):
@@ -45,7 +45,7 @@ def list_all(call: Call, backend: Backend) -> Reply:
     """List the stored chat completions."""
     ignored = Ignored(call.settings, [])
     query = from_query(call.query, ListQuery, ignored)
-    page = _asked(
+    page = _query(
         call,
         lambda store: store.page(
             CHAT_COMPLETION,
@@ -57,7 +57,7 @@ def list_all(call: Call, backend: Backend) -> Reply:
             metadata=query.metadata,
         ),
     )
-    rows = {kept.id: _body(kept) for kept in page.rows} if page is not None else {}
+    rows = {stored.id: _body(stored) for stored in page.rows} if page is not None else {}
     return Answer(to_page(rows, has_more=page is not None and page.has_more), ignored.headers())
 
 
@@ -67,8 +67,8 @@ def retrieve(call: Call, backend: Backend) -> Reply:
     :raises APIError: 404.
     """
     id = call.path["id"]
-    kept = _asked(call, lambda store: store.get(CHAT_COMPLETION, call.owner, id))
-    return Answer(Raw(_body(_there(kept, id))))
+    stored = _query(call, lambda store: store.get(CHAT_COMPLETION, call.owner, id))
+    return Answer(Raw(_body(_found(stored, id))))
 
 
 def update(call: Call, backend: Backend) -> Reply:
@@ -80,8 +80,8 @@ def update(call: Call, backend: Backend) -> Reply:
     if request.metadata is None:
         raise missing("metadata")
     metadata, id = check_metadata(request.metadata), call.path["id"]
-    kept = _asked(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata))
-    return Answer(Raw(_body(_there(kept, id))), Ignored(call.settings, unknown).headers())
+    stored = _query(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata))
+    return Answer(Raw(_body(_found(stored, id))), Ignored(call.settings, unknown).headers())
 
 
 def delete(call: Call, backend: Backend) -> Reply:
@@ -90,8 +90,8 @@ def delete(call: Call, backend: Backend) -> Reply:
     :raises APIError: 404.
     """
     id = call.path["id"]
-    was_there = _asked(call, lambda store: store.delete(CHAT_COMPLETION, call.owner, id))
-    _there(was_there or None, id)
+    was_there = _query(call, lambda store: store.delete(CHAT_COMPLETION, call.owner, id))
+    _found(was_there or None, id)
     return Answer(Deleted(id=id))
 
 
@@ -102,37 +102,37 @@ def messages(call: Call, backend: Backend) -> Reply:
     """
     ignored = Ignored(call.settings, [])
     query, id = from_query(call.query, PageQuery, ignored), call.path["id"]
-    page = _asked(
+    page = _query(
         call,
         lambda store: store.items(
             CHAT_COMPLETION, call.owner, id, after=query.after, limit=query.limit, order=query.order
         ),
     )
-    page = _there(page, id)
+    page = _found(page, id)
     return Answer(to_page({item.id: item.body for item in page.rows}, has_more=page.has_more), ignored.headers())
 
 
-def _asked(call: Call, ask: Callable[[Store], T]) -> T | None:
-    """What the store says; None without one.
+def _query(call: Call, query: Callable[[Store], T]) -> T | None:
+    """Return the result of a query of the store; None without a store.
 
-    :raises APIError: 400 for a cursor that is none, 503 for a store that fails.
+    :raises APIError: 400 for a cursor that does not exist, 503 for a store that fails.
     """
     if call.store is None:
         return None
     try:
-        return ask(call.store)
+        return query(call.store)
     except UnknownCursor:
         raise invalid("Invalid 'after': there is no such object.", "after") from None
     except StoreFailed as error:
-        raise APIError(503, "What is kept cannot be reached.", code="store_failed") from error
+        raise APIError(503, "The store cannot be reached.", code="store_failed") from error
 
 
-def _there(found: T | None, id: str) -> T:
+def _found(found: T | None, id: str) -> T:
     if found is None:
         raise APIError(404, f"Chat completion with id '{id[:128]}' not found.", code="not_found")
     return found
 
 
-def _body(kept: StoredObject) -> bytes:
-    """The kept JSON, with the metadata of today."""
-    return json.encode({**json.members(kept.body), "metadata": kept.metadata})
+def _body(stored: StoredObject) -> bytes:
+    """Return the stored JSON, with the current metadata."""
+    return json.encode({**json.members(stored.body), "metadata": stored.metadata})

@@ -94,10 +94,10 @@ class ChoiceBuilder:
 
     def _to_calls(self, calls: list[native.ToolCall]) -> list[ToolCallDelta]:
         if self._allowed is not None:
-            kept = [call for call in calls if call.function.name in self._allowed]
-            if len(kept) < len(calls):
+            permitted = [call for call in calls if call.function.name in self._allowed]
+            if len(permitted) < len(calls):
                 log.warning("dropped a tool call that tool_choice does not allow")
-            calls = kept
+            calls = permitted
         if self._single_tool_call:
             calls = calls[: 1 - self._calls]
         deltas = to_deltas(calls, self._new_id, start=self._calls)

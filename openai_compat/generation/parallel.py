@@ -23,10 +23,10 @@ from openai_compat.transport.cancel import Cancel
 L = TypeVar("L", bound="native.StreamLine")
 L_co = TypeVar("L_co", bound="native.StreamLine", covariant=True)
 
-#: messages that may wait for the reader, a thread
+#: messages of a thread that wait for the reader at most: enough for a slow client, little memory for a fast server
 _MAX_WAITING = 64
 
-#: seconds that close() waits for threads that were told to end
+#: seconds that close() waits for its threads after they were cancelled: connecting cannot be interrupted
 _JOIN_TIMEOUT = 2.0
 
 
@@ -227,7 +227,7 @@ class Threaded(Generic[L]):
             finally:
                 stream.close()
         except BaseException:
-            if not cancel.is_set:  # else it was ended on purpose, and nobody waits for it
+            if not cancel.is_set:  # a call that was cancelled fails as expected
                 raise
 
     def _opened(self, index: int) -> None:

@@ -26,7 +26,7 @@ class ChatPlan:
     allowed: frozenset[str] | None = None
     #: pass on the first tool call only
     single_tool_call: bool = False
-    #: a native call may be closed after the one tool call: nobody reads its usage
+    #: close a native call after its first tool call: its usage is not sent to the client
     closes_after_call: bool = False
     max_tokens_is_zero: bool = False
     #: the answer is JSON text: what a model writes around it is taken off

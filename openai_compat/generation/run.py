@@ -199,9 +199,7 @@ class ChatRun:
 
     def _corrected(self, choice: CollectedChoice, mismatch: str, index: int) -> native.ChatRequest:
         request = self.plan.native_request
-        correction = (
-            f"This does not match the JSON Schema that was asked for. {mismatch} Answer once more, so that it does."
-        )
+        correction = f"This does not match the required JSON Schema. {mismatch} Answer again, so that it does."
         messages = [native.Message("assistant", choice.text), native.Message("user", correction)]
         return structs.replace(seeded(request, index), messages=[*request.messages, *messages])
 

@@ -18,7 +18,7 @@ class ExpiringSet:
 
     #: seconds that a name stays: a model may be replaced, a server updated, and each gets another try then
     LIFETIME = 600.0
-    #: names kept at most; they come from requests, so that they must not pile up
+    #: names at most: they come from requests, so the set must not grow without bound
     LIMIT = 1000
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

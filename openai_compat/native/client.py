@@ -151,7 +151,7 @@ class Backend:
             if error.code == "backend_not_ollama" or error.status == 404:  # no model was named: it is the path
                 self.limits.absent_paths.add("/api/ps")
             return {}
-        return {model.called: int(model.context_length) for model in found if model.context_length}
+        return {model.request_name: int(model.context_length) for model in found if model.context_length}
 
     def tags(self) -> native.ListResponse:
         """Call ``GET /api/tags``: list the models that are installed."""

@@ -153,7 +153,7 @@ class NativeStream(Generic[L]):
 
     def close(self) -> None:
         """Close the native response; after ``done`` the application may first run to its own end."""
-        # What follows the end is nobody's, and its connection ends with it (F35).
+        # Bytes after the end belong to no response: the connection is not used again (F35).
         ended = self.done and not self._lines and not self._splitter.end()
         self._lines.clear()
         if ended:

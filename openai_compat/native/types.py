@@ -21,7 +21,7 @@ class ToolCallFunction(Struct):
     """Source: ``ToolCallFunction``."""
 
     name: str = ""
-    #: a JSON object, key order kept
+    #: a JSON object, its keys in their order
     arguments: Raw | UnsetType = UNSET
     index: int | None = 0
 
@@ -67,7 +67,7 @@ class ChatRequest(Struct):
     model: str
     messages: list[Message]
     options: dict[str, Any]
-    #: always true: so an answer can be bounded and cancelled, whatever the client asked for
+    #: always true, whatever the client requests, so that a response can be bounded and cancelled
     stream: bool = True
     #: ``"json"`` or a schema
     format: str | Raw | UnsetType = UNSET
@@ -212,7 +212,7 @@ class GenerateResponse(StreamLine):
 class EmbedResponse(Metrics, kw_only=True):
     """``POST /api/embed``. Source: ``EmbedResponse``."""
 
-    #: each an array of float32, kept as bytes until it is known in which form it leaves
+    #: each an array of float32, as bytes: whether it is decoded depends on the format of the response
     embeddings: list[Raw] | None
 
 
@@ -228,8 +228,8 @@ class ListedModel(Struct):
     context_length: int | float | None = None
 
     @property
-    def called(self) -> str:
-        """What to call it in a request."""
+    def request_name(self) -> str:
+        """Return the name of the model in a request: servers fill in ``model``, ``name`` or both."""
         return self.model or self.name
 
     @property

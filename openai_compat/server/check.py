@@ -49,7 +49,7 @@ def check(
     backend = Backend(upstream, probe_environ(), Settings(), KnownLimits())
     out.write(f"{redacted(url)}\n")
     with _Reasons() as reasons:
-        steps = _Steps(out, reasons.told)
+        steps = _Steps(out, reasons.messages)
         _ask(backend, upstream, model, steps)
     return 1 if steps.failed else 0
 
@@ -63,9 +63,9 @@ def _ask(backend: Backend, upstream: Upstream, model: str | None, steps: _Steps)
 
 
 class _Steps:
-    def __init__(self, out: TextIO, told: list[str]) -> None:
+    def __init__(self, out: TextIO, reasons: list[str]) -> None:
         self._out = out
-        self._told = told
+        self._reasons = reasons
         self.failed = False
 
     def run(self, name: str, step: Callable[[], str]) -> bool:
@@ -74,8 +74,8 @@ class _Steps:
         except APIError as error:
             text, worked = f"{error.message} ({error.code or error.status})", False
         self.failed |= not worked
-        reasons = "" if worked else "".join(f"                  {reason}\n" for reason in self._told)
-        self._told.clear()
+        reasons = "" if worked else "".join(f"                  {reason}\n" for reason in self._reasons)
+        self._reasons.clear()
         self._out.write(f"  {'ok    ' if worked else 'FAILED'} {name:8} {text}\n{reasons}")
         return worked
 
@@ -85,11 +85,11 @@ class _Reasons(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self._log = logging.getLogger("openai_compat")
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
+        self.messages.append(record.getMessage())
 
     def __enter__(self) -> _Reasons:
         self._log.addHandler(self)
@@ -105,19 +105,19 @@ def _version(backend: Backend) -> str:
     lacks = []
     if numbers and (release := tuple(map(int, numbers.groups()))) > (0, 0, 0):
         lacks = [what for what, since in _SINCE.items() if release < since]
-    return (version or "not told") + (f"; too old for {', '.join(lacks)}" if lacks else "")
+    return (version or "not given") + (f"; too old for {', '.join(lacks)}" if lacks else "")
 
 
 def _models(backend: Backend, found: list[native.ListedModel]) -> str:
     found += backend.tags().models or []
-    return ", ".join(model.called for model in found) or "none"
+    return ", ".join(model.request_name for model in found) or "none"
 
 
 def _choose(backend: Backend, found: list[native.ListedModel]) -> str | None:
     """Return a loaded model that can chat, else the first that can."""
-    names = [model.called for model in found if model.can_chat]
+    names = [model.request_name for model in found if model.can_chat]
     try:
-        loaded = {model.called for model in backend.loaded().models or []}
+        loaded = {model.request_name for model in backend.loaded().models or []}
     except APIError:  # an Ollama that is too old to tell
         loaded = set()
     return next((name for name in names if name in loaded), next(iter(names), None))

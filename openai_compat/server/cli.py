@@ -53,7 +53,7 @@ def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
         raise ValueError("--demo is a backend of its own: it does not go with --upstream")
     is_demo = not given.upstream and _flag(given, "demo", environ)
     threads = _number(given, "threads", environ)
-    # A thread that waits for a connection serves nobody: the pool is as large as the server.
+    # A thread that waits for a connection serves no request: the pool is as large as the server.
     configured = from_toml(path) if (path := _value(given, "config", environ)) else {}
     values = {**({"pool_size": threads} if threads else {}), **configured, **_settings(given, environ)}
     try:
@@ -91,7 +91,7 @@ def _check_configured(settings: Settings, *, workers: int | None) -> None:
 
     _check_directory(settings.store or "")
     if opened_store(settings) is not None and settings.store in _IN_MEMORY and (workers or 1) > 1:
-        sys.stderr.write("openai-compat: each worker keeps a store of its own in memory; give a file or a server\n")
+        sys.stderr.write("openai-compat: each worker has a store of its own in memory; use a file or a server\n")
 
 
 def _check_directory(store: str) -> None:
@@ -114,7 +114,7 @@ def _patch(parser: argparse.ArgumentParser) -> None:
         import packaging  # noqa: F401  (gunicorn's gevent worker needs it, and does not say so)
         from gevent import monkey
     except ImportError:
-        parser.exit(2, "openai-compat: gevent workers need the extra 'gevent': pip install 'openai-compat[gevent]'\n")
+        parser.exit(2, "openai-compat: gevent workers need the extra 'gevent': in a clone: pip install '.[gevent]'\n")
     monkey.patch_all()
 
 

@@ -37,7 +37,7 @@ def from_toml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             found: dict[str, Any] = tomllib.load(file)
-    except (OSError, ValueError) as error:  # TOML that is none is a ValueError, and so is text that is no UTF-8
+    except (OSError, ValueError) as error:  # invalid TOML and invalid UTF-8 are ValueErrors
         raise ValueError(f"{path}: {error}") from error
     unknown = set(found) - {row.name for row in dataclasses.fields(Settings)}
     if unknown:

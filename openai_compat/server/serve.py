@@ -77,7 +77,7 @@ def serve(plan: ServerConfig) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "gunicorn":
             raise
-        sys.stderr.write("openai-compat: serving needs the extra 'server': pip install 'openai-compat[server]'\n")
+        sys.stderr.write("openai-compat: serving needs the extra 'server': in a clone: pip install '.[server]'\n")
         return 2
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("urllib3.connectionpool").addFilter(_is_news)
@@ -105,7 +105,7 @@ def _stop_at_once(worker: Any) -> None:
 
 def _announcer(plan: ServerConfig) -> Any:
     def post_worker_init(worker: Any) -> None:
-        if worker.age == 1:  # the first one speaks for all
+        if worker.age == 1:  # only one worker announces the server
             addresses = [address(sock.getsockname()) for sock in worker.sockets]
             threading.Thread(target=lambda: print(announcement(plan, addresses), flush=True), daemon=True).start()
 
@@ -129,8 +129,8 @@ def announcement(plan: ServerConfig, addresses: list[str]) -> str:
     where = "the built-in demo" if plan.upstream is None else redacted(plan.upstream)
     try:
         found = _probe(plan).tags().models or []
-        seen = ", ".join(model.called for model in found) or "none yet; `ollama pull` one"
-        model = next((model.called for model in found if model.can_chat), "MODEL")
+        seen = ", ".join(model.request_name for model in found) or "none yet; `ollama pull` one"
+        model = next((model.request_name for model in found if model.can_chat), "MODEL")
     except APIError as error:
         seen, model = f"not known: {error.message} Serving all the same; `--demo` needs no Ollama.", "MODEL"
     return (

@@ -34,7 +34,7 @@ _LIMITS = {"lock_timeout": 15_000, "statement_timeout": 60_000, "idle_in_transac
 #: the key of PostgreSQL's advisory lock: "oaicompa" in ASCII, so that no other program has the same
 _SCHEMA_LOCK = 0x6F61_6963_6F6D_7061
 _URL_FORMS = "sqlite:///file, sqlite:// (memory) or postgresql+psycopg://user@host/database"
-_INSTALL = "pip install 'openai-compat[store]'"
+_INSTALL = "in a clone: pip install '.[store]'"
 
 
 class StoreFailed(Exception):

@@ -45,10 +45,10 @@ _OBJECT_WORDS = frozenset(
 )
 _OTHER_WORDS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 
-#: more references in a row than this are a circle
+#: references in a row that are followed at most; a longer chain counts as circular
 _MAX_HOPS = 32
 
-#: what makes a grammar takes an empty schema for one of objects, and refuses one that says neither type nor values
+#: The grammar converter takes an empty schema for one of objects, and refuses one without a type or values.
 _ANYTHING: dict[str, Any] = {"type": ["object", "array", "string", "number", "boolean", "null"]}
 _SAYS_WHAT = frozenset(
     ("$ref", "type", "enum", "const", "anyOf", "oneOf", "allOf", "properties", "additionalProperties")

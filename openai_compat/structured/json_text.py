@@ -66,8 +66,8 @@ class JSONUnwrapper:
         if end >= 0:
             thought, self._held = self._held[:end], self._held[end + len(_END_OF_THINK) :]
             return thought
-        keep = len(_END_OF_THINK) - 1
-        thought, self._held = self._held[:-keep], self._held[-keep:]
+        size = len(_END_OF_THINK) - 1
+        thought, self._held = self._held[:-size], self._held[-size:]
         return thought
 
     def _is_undecided(self) -> bool:

@@ -64,7 +64,7 @@ class Checker:
         except json.JSONDecodeError as error:
             return line("$", f"the answer is not one JSON document: {error.msg} (character {error.pos})")
         except ValueError:
-            return "$: the answer holds a number that is none, or out of range"
+            return "$: the answer holds a number that is not valid or out of range"
         return verdict(self._validator, answer)
 
 

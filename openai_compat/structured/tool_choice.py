@@ -139,7 +139,7 @@ def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored,
     """Make a native request, whose tools are set already, admit only a tool call."""
     tools = sent.tools or []
     if _GPT_OSS.search(sent.model):
-        # It cannot be held to a format beside tools (it then answers nothing), nor be kept from thinking.
+        # With a format beside tools it answers nothing, and its thinking cannot be turned off.
         ignored.add(param)
         sent.format = UNSET
     else:

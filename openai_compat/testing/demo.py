@@ -132,7 +132,7 @@ def _chat(request: Json) -> Json | Iterator[Json]:
         raise Refused(400, f'"{model}" does not support chat')
     messages = request.get("messages") or []
     if not messages:
-        return _said(request, {"message": {"role": "assistant", "content": ""}, **_end("load")})
+        return _message(request, {"message": {"role": "assistant", "content": ""}, **_end("load")})
     tools = request.get("tools") or []
     if tools and "tools" not in MODELS[model]:
         raise Refused(400, f"registry.ollama.ai/library/{model}:latest does not support tools")
@@ -152,7 +152,7 @@ def _generate_text(request: Json) -> Json | Iterator[Json]:
     if "completion" not in MODELS[model]:
         raise Refused(400, f'"{model}" does not support generate')
     if not request.get("prompt"):
-        return _said(request, {"response": "", **_end("load")})
+        return _message(request, {"response": "", **_end("load")})
     prompt = _checked_prompt(request, str(request["prompt"]))
     text = _text(request, {"role": "user", "content": request["prompt"]})
     return _generate(request, model, "response", text, [], prompt)
@@ -174,23 +174,23 @@ def _generate(request: Json, model: str, key: str, text: str, calls: list[Json],
     whole = {"content": "".join(tokens)}
     if thinking:
         whole["thinking"] = thinking
-    told = _logprobs(request, [*thoughts, *tokens])
-    return _said(request, {**_spelt(key, whole | ({"tool_calls": calls} if calls else {})), **told, **end})
+    logprobs = _logprobs(request, [*thoughts, *tokens])
+    return _message(request, {**_part(key, whole | ({"tool_calls": calls} if calls else {})), **logprobs, **end})
 
 
 def _stream(request: Json, key: str, parts: list[Json], end: Json) -> Iterator[Json]:
     for part in parts:
-        told = _logprobs(request, [part.get("thinking") or part.get("content") or ""])
-        yield _said(request, {**_spelt(key, part), "done": False, **told})
-    yield _said(request, {**_spelt(key, {}), **end})
+        logprobs = _logprobs(request, [part.get("thinking") or part.get("content") or ""])
+        yield _message(request, {**_part(key, part), "done": False, **logprobs})
+    yield _message(request, {**_part(key, {}), **end})
 
 
-def _said(request: Json, rest: Json) -> Json:
+def _message(request: Json, rest: Json) -> Json:
     now = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
     return {"model": request.get("model"), "created_at": now, **rest}
 
 
-def _spelt(key: str, part: Json) -> Json:
+def _part(key: str, part: Json) -> Json:
     """Return a part of an answer in the format of chat (``message``) or generate (``response``)."""
     if key == "message":
         return {"message": {"role": "assistant", "content": "", **part}}
@@ -208,11 +208,11 @@ def _text(request: Json, last: Json) -> str:
         return json.dumps(instance(form), ensure_ascii=False)
     if form == "json":
         return '{"backend": "openai-compat demo"}'
-    said = str(last.get("content", ""))
+    text = str(last.get("content", ""))
     if last.get("role") == "tool":
-        return f"This is the openai-compat demo, not a model. The tool said: {said}"
+        return f"This is the openai-compat demo, not a model. The tool said: {text}"
     images = f" You sent {len(last['images'])} image(s)." if last.get("images") else ""
-    return f"This is the openai-compat demo, not a model. You said: {said}{images}"
+    return f"This is the openai-compat demo, not a model. You said: {text}{images}"
 
 
 def _tokens(text: str) -> list[str]:

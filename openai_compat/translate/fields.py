@@ -196,11 +196,11 @@ class Ignored:
         names = sorted({_NOT_A_NAME.sub("_", name)[:_MAX_NAME] for name in self._names} - {""})
         if not names:
             return []
-        kept: list[str] = []
+        listed: list[str] = []
         size = 0
         for name in names:
             size += len(name) + 2
             if size > _MAX_HEADER - len(f"...+{len(names)}"):
-                return [(self.HEADER, ", ".join([*kept, f"...+{len(names) - len(kept)}"]))]
-            kept.append(name)
-        return [(self.HEADER, ", ".join(kept))]
+                return [(self.HEADER, ", ".join([*listed, f"...+{len(names) - len(listed)}"]))]
+            listed.append(name)
+        return [(self.HEADER, ", ".join(listed))]

@@ -72,7 +72,7 @@ def to_legacy_logprobs(entries: list[native.Logprob], offset: int) -> LegacyLogp
     for entry in entries:
         found.tokens.append(entry.token)
         found.token_logprobs.append(_logprob(entry))
-        # The likeliest comes first: two halves of characters may look the same, and the first is kept.
+        # The most likely one comes first; of two with the same text, such as halves of characters, it wins.
         found.top_logprobs.append({top.token: _logprob(top) for top in reversed(entry.top_logprobs or ())})
         found.text_offset.append(offset)
         offset += characters(entry)

@@ -74,7 +74,7 @@ ROLES = {
 }
 
 
-#: gives the bytes of the image at a URL; is told the path of the field for its errors
+#: downloads an image: (URL, path of the field for errors) -> bytes
 Fetch = Callable[[str, str], bytes]
 
 

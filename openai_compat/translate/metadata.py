@@ -22,8 +22,8 @@ def check_metadata(metadata: dict[str, str]) -> dict[str, str]:
         for text, limit in ((key, MAX_KEY), (value, MAX_VALUE)):
             if len(text) > limit:
                 name = f"metadata.{key[:MAX_KEY]}"
-                said = f"string too long. Expected a string with maximum length {limit}, but got one of {len(text)}."
-                raise invalid(f"Invalid '{name}': {said}", name, "string_above_max_length")
+                detail = f"string too long. Expected a string with maximum length {limit}, but got one of {len(text)}."
+                raise invalid(f"Invalid '{name}': {detail}", name, "string_above_max_length")
             if "\x00" in text:
                 raise invalid("Invalid 'metadata': a string holds a NUL character.", "metadata")
     return metadata

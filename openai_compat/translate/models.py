@@ -28,21 +28,21 @@ def given(model: str | None) -> str:
     return model
 
 
-def native_name(asked: str, settings: Settings) -> str:
+def native_name(name: str, settings: Settings) -> str:
     """Return the native name behind the client's name for a model: the alias's target, or the name itself."""
-    return (_found(asked, settings.aliases) if settings.aliases else None) or asked
+    return (_found(name, settings.aliases) if settings.aliases else None) or name
 
 
-def defaults(asked: str, settings: Settings) -> ModelSettings:
+def defaults(name: str, settings: Settings) -> ModelSettings:
     """Return the settings of a model: those under the client's name win over those under the native name."""
     if not settings.models:
         return _NOTHING
-    mine = _found(asked, settings.models) or _NOTHING
-    own = _found(native_name(asked, settings), settings.models) or _NOTHING
+    of_alias = _found(name, settings.models) or _NOTHING
+    of_model = _found(native_name(name, settings), settings.models) or _NOTHING
     return ModelSettings(
-        options={**own.options, **mine.options},
-        keep_alive=own.keep_alive if mine.keep_alive is None else mine.keep_alive,
-        think=own.think if mine.think is None else mine.think,
+        options={**of_model.options, **of_alias.options},
+        keep_alive=of_model.keep_alive if of_alias.keep_alive is None else of_alias.keep_alive,
+        think=of_model.think if of_alias.think is None else of_alias.think,
     )
 
 

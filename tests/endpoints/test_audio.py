@@ -432,3 +432,9 @@ def test_a_model_that_cannot_think_is_asked_again_without() -> None:
     response = post(fake, {"models": {"demo": {"think": True}}})
     assert (response.status_code, response.get_json()["text"]) == (200, "hi")
     assert "openai-compat-ignored" not in response.headers
+
+
+@pytest.mark.parametrize("temperature", ["0000000001", "0." + "1" * 19, "." + "1" * 19, "1e100", "0" * 5000])
+def test_a_temperature_of_many_digits_is_no_number(temperature: str) -> None:
+    error = refused(temperature=temperature)
+    assert (error["param"], error["code"]) == ("temperature", "invalid_type")

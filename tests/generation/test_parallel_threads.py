@@ -525,3 +525,20 @@ def test_f45_closing_touches_no_connection_that_serves_another() -> None:
             gate.set()
             assert [text(message) for message in other] == ["b", "c", ""]
         assert [request.connection for request in server.requests] == [1, 1]
+
+
+@pytest.mark.slow
+def test_closing_waits_two_seconds_for_what_cannot_be_woken() -> None:
+    gates = [Gate(), Gate()]
+    source = streams(start_chats(*(saying(say("a"), gate, done()) for gate in gates)), threads=2)
+    for gate in gates:
+        assert gate.reached.wait(WAIT)
+    began = time.monotonic()
+    source.close()
+    assert 1.5 < time.monotonic() - began < WAIT / 2
+    left = ours()
+    assert len(left) == 2
+    for gate in gates:
+        gate.open()
+    for thread in left:
+        thread.join(WAIT)

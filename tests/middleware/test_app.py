@@ -443,3 +443,18 @@ def test_a_challenge_that_is_no_header_is_not_handed_on() -> None:
     fake.script("/api/chat", b"x", status="401 X", headers=headers, content_type="text/plain")
     answered = chat(OpenAICompat(fake))
     assert (answered.status, answered.header("www-authenticate")) == (401, None)
+
+
+def test_a_refusal_repeats_only_the_beginning_of_what_was_sent() -> None:
+    app = OpenAICompat(FakeOllama())
+    unknown = error(_answered(app, "M" * 1000, "/v1/" + "p" * 1000))["message"]
+    assert unknown == f"Invalid URL ({'M' * 20} /v1/{'p' * 196})"
+    assert error(_answered(app, "M" * 1000, PATH))["message"] == f"Not allowed to {'M' * 20} on this URL."
+
+
+def _answered(app: Any, method: str, path: str) -> Answered:
+    """Without the linters, which warn of a method that is none of HTTP's."""
+    heads: list[Any] = []
+    environ = create_environ(path, method=method)
+    items = list(app(environ, lambda *head: heads.append(head)))
+    return Answered(*heads[0], items)

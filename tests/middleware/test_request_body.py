@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import tracemalloc
 import zlib
 from typing import Any
 
@@ -159,3 +160,37 @@ def test_f52_other_encodings_are_415(encoding: str) -> None:
 def test_zstd_without_its_library_is_415(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai_compat.middleware.request_body._zstd", lambda: ())
     assert refused(sent("zstd", b"x")) == (415, "unsupported_encoding")
+
+
+@pytest.mark.parametrize("digits", [19, 1000])
+def test_f51_a_length_of_more_than_18_digits_is_none(digits: int) -> None:
+    assert refused(environ(b"{}", "9" * digits))[0] == 400
+    assert refused(environ(b"{}", "9" * 18)) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize("length", ["1000000", None])
+def test_a_body_is_read_in_pieces_of_64_kib(length: str | None) -> None:
+    asked: list[int] = []
+
+    class Sizes(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            asked.append(size or 0)
+            return super().read(size)
+
+    given = {"REQUEST_METHOD": "POST", "wsgi.input": Sizes(b"x" * 10**6), "wsgi.input_terminated": True}
+    if length is not None:
+        given["CONTENT_LENGTH"] = length
+    assert len(read_body(given, 2**30)) == 10**6
+    assert max(asked) == 65536
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate", "zstd"])
+def test_f52_a_bomb_is_not_inflated_beyond_the_limit(encoding: str) -> None:
+    given = sent(encoding, packed(encoding, bytes(64 * 2**20)))
+    tracemalloc.start()
+    try:
+        assert refused(given) == (413, "request_too_large")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 2**20

@@ -187,3 +187,11 @@ def test_so_does_an_image_at_fault(text: str, asked: str, param: str) -> None:
 )
 def test_another_field_at_fault_is_the_same_for_each(asked: str, text: str, param: str | None) -> None:
     assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=asked).param == param
+
+
+@pytest.mark.parametrize(("levels", "text"), [(5, "deep"), (6, "The backend failed and did not say why.")])
+def test_f34_a_failure_is_looked_for_in_five_levels(levels: int, text: str) -> None:
+    error: Any = "deep"
+    for _ in range(levels - 1):
+        error = {"error": error}
+    assert of(500, error).message == text

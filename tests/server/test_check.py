@@ -242,4 +242,4 @@ def test_what_an_older_version_lacks(fake: FakeOllama, url: str, version: str, l
 
 def test_a_version_that_is_not_told(fake: FakeOllama, url: str) -> None:
     fake.script("/api/version", {}, content_type=JSON)
-    assert checked(url)[1][1] == "  ok     version  not told"
+    assert checked(url)[1][1] == "  ok     version  not given"

@@ -460,7 +460,7 @@ def test_gevent_that_is_not_there_is_named(fails: Callable[..., Failed], monkeyp
     failed = fails("serve", "--demo", "--worker-class", "gevent")
     assert (failed.status, failed.said) == (
         2,
-        "openai-compat: gevent workers need the extra 'gevent': pip install 'openai-compat[gevent]'\n",
+        "openai-compat: gevent workers need the extra 'gevent': in a clone: pip install '.[gevent]'\n",
     )
 
 
@@ -472,7 +472,7 @@ def test_without_gunicorn_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "gunicorn.app", None)
     monkeypatch.setitem(sys.modules, "gunicorn.app.base", None)
     assert main(["serve", "--demo"], {}) == 2
-    assert "pip install 'openai-compat[server]'" in capsys.readouterr().err
+    assert "pip install '.[server]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

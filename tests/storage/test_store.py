@@ -529,3 +529,12 @@ def test_memory_is_gone_when_it_is_closed() -> None:
         store.close()
         store.close()
         assert store.get("chat", "me", "a") is None
+
+
+def test_a_write_deletes_500_expired_objects_at_most(make: Make, clock: Clock) -> None:
+    store = make(ttl=50)
+    fill(store, "me", map(str, range(501)))
+    clock.now += 100
+    for left in (1, 0):
+        store.delete("chat", "me", "nothing")
+        assert len(rows(store, "objects")) == left

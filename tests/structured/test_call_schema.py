@@ -551,3 +551,11 @@ def test_pydantic_models() -> None:
         assert not whole.is_valid({"name": "f0", "parameters": {"a": {"x": 1}}})
         assert whole.is_valid({"name": "f1", "parameters": {"a": {"x": 1}, "c": None}})
         assert not whole.is_valid({"name": "f1", "parameters": {"a": {"x": "s"}}})
+
+
+@pytest.mark.parametrize(("hops", "is_followed"), [(31, True), (32, False), (1000, False)])
+def test_a_chain_of_references_is_followed_for_32_hops(hops: int, is_followed: bool) -> None:
+    chain: dict[str, Any] = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(hops)}
+    tool = {"properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": {**chain, str(hops): {"type": "null"}}}
+    parameters, _ = of(tool)
+    assert bool(parameters["properties"]["a"]) is is_followed

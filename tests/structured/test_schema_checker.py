@@ -317,11 +317,11 @@ def test_any_json_is_an_answer_or_uncheckable() -> None:
         ('{"a": 1,}', "$: the answer is not one JSON document: "),
         ("{'a': 1}", "$: the answer is not one JSON document: "),
         ('"\n"', "$: the answer is not one JSON document: Invalid control character at (character 1)"),
-        ("NaN", "$: the answer holds a number that is none, or out of range"),
-        ("[-Infinity]", "$: the answer holds a number that is none, or out of range"),
-        ("1e400", "$: the answer holds a number that is none, or out of range"),
-        ("-1e400", "$: the answer holds a number that is none, or out of range"),
-        ("1" * 5000, "$: the answer holds a number that is none, or out of range"),
+        ("NaN", "$: the answer holds a number that is not valid or out of range"),
+        ("[-Infinity]", "$: the answer holds a number that is not valid or out of range"),
+        ("1e400", "$: the answer holds a number that is not valid or out of range"),
+        ("-1e400", "$: the answer holds a number that is not valid or out of range"),
+        ("1" * 5000, "$: the answer holds a number that is not valid or out of range"),
         ("[" * 65 + "]" * 65, "$: the answer is not one JSON document of at most 64 levels"),
         ("[" * 100_000, "$: the answer is not one JSON document of at most 64 levels"),
         ('{"a":' * 100, "$: the answer is not one JSON document of at most 64 levels"),
@@ -359,3 +359,11 @@ def test_without_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> Non
         checker(b"{}")
     monkeypatch.undo()
     assert checker(b"{}").mismatch("1") is None
+
+
+def test_a_schema_may_have_256_kib() -> None:
+    text = b'{"title": "' + b"x" * (262_144 - 13) + b'"}'
+    assert len(text) == 262_144
+    assert checker(text).mismatch("1") is None
+    with pytest.raises(Uncheckable, match="the schema is too large"):
+        checker(text + b" ")

@@ -403,3 +403,29 @@ def test_a_long_path_is_cut_in_the_middle() -> None:
     assert line.startswith("$['a name']['a name']")
     assert line.endswith("['a name']['a name']: 1 is not of type 'object'")
     assert len(line.partition(":")[0]) == 123
+
+
+def test_a_line_has_300_characters_at_most() -> None:
+    line = mismatch({"properties": {"a" * 50: {"enum": ["x" * 100] + [f"{i}" * 60 for i in range(9)]}}}, {"a" * 50: 1})
+    assert line is not None
+    assert len(line) == 300
+    assert line.endswith("...")
+
+
+def test_a_line_names_eight_of_the_allowed_values() -> None:
+    line = mismatch({"enum": list(range(100, 120))}, 1)
+    assert line == "$: 1 is not one of 100, 101, 102, 103, 104, 105, 106, 107"
+
+
+def test_a_line_says_why_of_three_alternatives() -> None:
+    types = ["string", "null", "array", "object", "boolean"]
+    line = mismatch({"anyOf": [{"type": name} for name in types]}, 1)
+    assert line == "$: 1 is not of type 'string'; 1 is not of type 'null'; 1 is not of type 'array'"
+
+
+@pytest.mark.slow
+def test_errors_that_do_not_count_against_an_answer_are_steps_too() -> None:
+    wanted = {"allOf": [{"type": "string"}] * 8}
+    assert mismatch({"contains": wanted, "minContains": 0}, [1] * 7_000) is None
+    with pytest.raises(Uncheckable, match="too many steps"):
+        mismatch({"contains": wanted, "minContains": 0}, [1] * 12_000)

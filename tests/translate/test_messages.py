@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -255,3 +256,29 @@ def test_what_has_no_effect_is_listed() -> None:
 def test_a_data_uri_of_many_parameters_costs_no_memory() -> None:
     error = refusal({"role": "user", "content": [image("data:" + ";" * 1_000_000)]})
     assert error.code == "invalid_image_format"
+
+
+def test_the_head_of_a_data_uri_has_256_characters_at_most() -> None:
+    for length, is_taken in ((256, True), (257, False)):
+        head = "image/png;x=" + "y" * (length - len("image/png;x=;base64")) + ";base64"
+        message = {"role": "user", "content": [image(f"data:{head},{PNG}")]}
+        if is_taken:
+            assert mapped(message)[0]["images"] == [PNG]
+        else:
+            with pytest.raises(APIError) as raised:
+                mapped(message)
+            assert raised.value.code == "invalid_image_format"
+
+
+def test_a_long_head_of_a_data_uri_is_not_split() -> None:
+    """Every semicolon in it would become a parameter of its own."""
+    request = decode(encode({"messages": [{"role": "user", "content": [image("data:" + ";" * 2**22)]}]}))[0]
+    assert request.messages is not None
+    tracemalloc.start()
+    try:
+        with pytest.raises(APIError):
+            from_messages(request.messages, Ignored(Settings(), []))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 2**20

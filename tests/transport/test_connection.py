@@ -567,3 +567,24 @@ def test_f35_only_a_little_is_read_after_done(server: Chaos, blanks: int, connec
     for _ in range(2):
         assert said(ask(app)) == "Hello"
     assert server.connections == connections
+
+
+def test_a_body_leaves_in_blocks_of_256_kib() -> None:
+    """Each has the idle time-out of its own, so that a slow link has time for a large body."""
+    blocks: list[int] = []
+
+    class Sock:
+        def settimeout(self, seconds: float) -> None:
+            assert seconds == 7
+
+        def sendall(self, data: bytes) -> None:
+            blocks.append(len(data))
+
+        def close(self) -> None: ...
+
+    pool = PoolAdapter(idle_timeout=7, pool_size=1).poolmanager.connection_from_host("127.0.0.1", 1)
+    connection: Any = pool.ConnectionCls("127.0.0.1", 1)
+    connection.sock = Sock()
+    connection.send(b"x" * 1_000_000)
+    connection.close()
+    assert blocks == [262_144, 262_144, 262_144, 213_568]

@@ -507,3 +507,10 @@ def test_f70_the_time_is_of_all_redirects_together(server: Chaos, refused: Refus
         server.script(after(0.7 * SHORT), *moved("/next"))
     assert refused(fetcher(timeout=2 * SHORT), at(server)).endswith(ENDED)
     assert server.connections > 1
+
+
+@pytest.mark.parametrize(("length", "asked"), [(8192, 1), (8193, 0)])
+def test_f70_a_url_has_8192_characters_at_most(length: int, asked: int, refused: Refused) -> None:
+    names = Names([])
+    refused(fetcher(names), "http://images.example/".ljust(length, "a"))
+    assert len(names.asked) == asked

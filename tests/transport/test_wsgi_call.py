@@ -258,3 +258,10 @@ def test_f76_headers_that_are_none_are_a_502(headers: Any, caplog: pytest.LogCap
         WSGICall(application, {})
     assert raised.value.status == 502
     assert caplog.records
+
+
+def test_64_blank_items_after_the_end_are_read_and_no_more() -> None:
+    items = Items(*[b"\n"] * 100)
+    WSGICall(app(items), {}).finish()
+    assert len(list(items.iterator)) == 36
+    assert items.closed == 1

@@ -73,3 +73,9 @@ def test_what_is_no_pointer_into_the_document_is_told(reference: Any) -> None:
 def test_what_leads_nowhere_is_told(reference: str) -> None:
     with pytest.raises(LookupError):
         json_pointer.resolve(DOCUMENT, reference)
+
+
+@pytest.mark.parametrize("index", ["0000000", "0" * 600, "1" * 5000], ids=len)
+def test_an_index_of_more_digits_than_any_list_has_items_leads_nowhere(index: str) -> None:
+    with pytest.raises(LookupError):
+        json_pointer.resolve(["a"], f"#/{index}")

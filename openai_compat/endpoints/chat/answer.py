@@ -90,7 +90,7 @@ class ChatCompletionChunk(Struct, kw_only=True):
     service_tier: str = "default"
     system_fingerprint: str = SYSTEM_FINGERPRINT
     choices: list[ChunkChoice]
-    #: null on all chunks but the last if usage was asked for, else absent
+    #: with ``include_usage`` null on all chunks but the last, otherwise absent
     usage: CompletionUsage | UnsetType | None = UNSET
 
 
@@ -128,11 +128,11 @@ def _to_choice(envelope: ResponseEnvelope, index: int, collected: CollectedChoic
             message.function_call = collected.calls[0].function
         else:
             message.tool_calls = collected.calls
-    reasoned = "".join(collected.thinking)
-    if reasoned:
-        message.reasoning = reasoned
+    reasoning = "".join(collected.thinking)
+    if reasoning:
+        message.reasoning = reasoning
         if envelope.reasoning_content:
-            message.reasoning_content = reasoned
+            message.reasoning_content = reasoning
     logprobs = to_logprobs(collected.logprobs) if collected.logprobs else None
     return Choice(index=index, message=message, logprobs=logprobs, finish_reason=_reason(envelope, reason))
 
@@ -165,7 +165,7 @@ def to_chunks(
             choices = [_first_choice(i, response, n) for i in range(n)]
         choices += _choices(envelope, index, delta)
         usage = to_usage(run.final_messages) if include_usage and run.is_complete else None
-        # Also when there are none: what is held for company must not wait for the next line.
+        # Also an empty list: frames that wait to be sent together must not wait for the next line.
         yield _enveloped(envelope, run.created, choices, usage, include_usage=include_usage)
 
 
@@ -200,8 +200,8 @@ def _first_choice(index: int, response: native.ChatResponse, n: int) -> ChunkCho
 def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta) -> Iterator[ChunkChoice]:
     """What one delta adds: to the reasoning, to the content, to the calls; and the end."""
     if delta.thinking:
-        spelt = delta.thinking if envelope.reasoning_content else UNSET
-        yield ChunkChoice(index=index, delta=Delta(reasoning=delta.thinking, reasoning_content=spelt))
+        reasoning_content = delta.thinking if envelope.reasoning_content else UNSET
+        yield ChunkChoice(index=index, delta=Delta(reasoning=delta.thinking, reasoning_content=reasoning_content))
     if delta.content or delta.logprobs:
         logprobs = to_logprobs(delta.logprobs) if delta.logprobs else None
         yield ChunkChoice(index=index, delta=Delta(content=delta.content), logprobs=logprobs)

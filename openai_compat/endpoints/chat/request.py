@@ -85,10 +85,10 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     top_logprobs: Annotated[Integer, mapped_integer("top_logprobs", low=0, high=20)] = None
     modalities: Annotated[list[str] | None, accepted('``["text"]``; others by policy')] = None
     service_tier: Annotated[str | None, accepted("the answer says ``default``")] = None
-    store: Annotated[bool | None, emulated("kept where a store is configured, else listed as ignored")] = None
-    metadata: Annotated[dict[str, str] | None, emulated("kept and echoed with ``store``, else listed as ignored")] = (
-        None
-    )
+    store: Annotated[bool | None, emulated("stored where a store is configured, else listed as ignored")] = None
+    metadata: Annotated[
+        dict[str, str] | None, emulated("stored and returned with ``store``, else listed as ignored")
+    ] = None
     user: Annotated[Any, accepted()] = None
     safety_identifier: Annotated[Any, accepted()] = None
     prompt_cache_key: Annotated[Any, accepted()] = None

@@ -39,7 +39,7 @@ class Completion(Struct, kw_only=True):
     model: str
     system_fingerprint: str = SYSTEM_FINGERPRINT
     choices: list[Choice]
-    #: null on all chunks but the last if usage was asked for, else absent
+    #: with ``include_usage`` null on all chunks but the last, otherwise absent
     usage: CompletionUsage | UnsetType | None = UNSET
 
 
