@@ -63,7 +63,7 @@ def check_chat(response: Any, body: dict[str, Any]) -> None:
     unknown=UNKNOWN,
     policy=st.sampled_from(["warn", "error"]),
 )
-def test_chat(body: dict[str, Any], unknown: dict[str, Any], policy: str) -> None:
+def test_any_chat_is_answered_or_refused(body: dict[str, Any], unknown: dict[str, Any], policy: str) -> None:
     response = post("/v1/chat/completions", {**unknown, **body}, unsupported=policy)
     if response is not None:
         check_chat(response, body)
@@ -78,7 +78,7 @@ MESSAGES = st.lists(
 
 @PROFILE
 @given(body=requests("CreateChatCompletionRequest"), messages=MESSAGES, stream=st.booleans())
-def test_chat_of_sound_messages(body: dict[str, Any], messages: list[Any], stream: bool) -> None:
+def test_any_chat_of_sound_messages_is_answered_or_refused(body: dict[str, Any], messages: list[Any], stream: bool) -> None:
     body = {**body, "messages": messages, "stream": stream}
     response = post("/v1/chat/completions", body)
     if response is not None:
@@ -87,7 +87,7 @@ def test_chat_of_sound_messages(body: dict[str, Any], messages: list[Any], strea
 
 @PROFILE
 @given(body=requests("CreateCompletionRequest"), unknown=UNKNOWN)
-def test_completions(body: dict[str, Any], unknown: dict[str, Any]) -> None:
+def test_any_completion_is_answered_or_refused(body: dict[str, Any], unknown: dict[str, Any]) -> None:
     response = post("/v1/completions", {**unknown, **body}, "demo")
     if response is None:
         return
@@ -99,7 +99,7 @@ def test_completions(body: dict[str, Any], unknown: dict[str, Any]) -> None:
 
 @PROFILE
 @given(body=requests("CreateEmbeddingRequest"), unknown=UNKNOWN)
-def test_embeddings(body: dict[str, Any], unknown: dict[str, Any]) -> None:
+def test_any_embedding_is_answered_or_refused(body: dict[str, Any], unknown: dict[str, Any]) -> None:
     response = post("/v1/embeddings", {**unknown, **body}, "demo-embed")
     if response is not None and body.get("encoding_format") != "base64":
         check("CreateEmbeddingResponse", response.get_json())

@@ -48,7 +48,7 @@ STATUS = {"chat/no-thinking-capability": 200}
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("row", named("chat/"))
-def test_chat(row: dict[str, Any], cut: int) -> None:
+def test_a_chat_answers_as_ollama_did(row: dict[str, Any], cut: int) -> None:
     theirs = row["openai"]
     fake = replay(row, cut)
     if row["name"] == "chat/no-thinking-capability":  # asked again without thinking
@@ -192,7 +192,7 @@ def text_of(chunks: list[dict[str, Any]]) -> tuple[str, str | None]:
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("row", named("completions/"))
-def test_completions(row: dict[str, Any], stream: bool, cut: int) -> None:
+def test_a_completion_answers_as_ollama_did(row: dict[str, Any], stream: bool, cut: int) -> None:
     theirs = row["openai"]
     request = {**theirs["request"], "stream": stream}
     fake = replay(row, cut)
@@ -338,7 +338,7 @@ OURS_TO_REFUSE = {"embeddings/tokens", "embeddings/token-lists"}
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("row", named("embeddings/"))
-def test_embeddings(row: dict[str, Any], cut: int) -> None:
+def test_embeddings_are_as_ollama_s(row: dict[str, Any], cut: int) -> None:
     theirs = row["openai"]
     fake = replay(row, cut)
     response = Client(OpenAICompat(fake, overflow="truncate")).post("/v1/embeddings", json=theirs["request"])
@@ -384,7 +384,7 @@ def loaded(fake: FakeOllama) -> FakeOllama:
     return fake
 
 
-def test_models() -> None:
+def test_the_list_of_models_is_as_ollama_s() -> None:
     row = the("models/models")
     fake = loaded(replay(row, 0))
     response = Client(OpenAICompat(fake)).get("/v1/models")
@@ -402,7 +402,7 @@ def test_models() -> None:
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_model(in_memory: bool) -> None:
+def test_a_model_is_as_ollama_s(in_memory: bool) -> None:
     """The context length is that of the loaded model, else that of its Modelfile: here both are the same."""
     row = the("models/model")
     fake = loaded(replay(row, 0)) if in_memory else replay(row, 0)

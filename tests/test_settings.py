@@ -55,7 +55,7 @@ def test_a_value_that_makes_no_sense_is_refused(options: dict[str, Any]) -> None
         (Settings(sampling=Sampling.v0_1_24(), overflow="error"), False),
     ],
 )
-def test_overflow(settings: Settings, truncates: bool) -> None:
+def test_a_policy_or_the_setting_says_whether_ollama_truncates(settings: Settings, truncates: bool) -> None:
     assert settings.truncates is truncates
 
 
@@ -74,11 +74,6 @@ def test_overflow(settings: Settings, truncates: bool) -> None:
 def test_a_policy_of_sampling_makes_sense(field: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=field):
         Sampling(**{field: value})
-
-
-def test_settings_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        Settings().prefix = "/v2"  # type: ignore[misc]
 
 
 def test_timeout_is_connect_head_idle() -> None:

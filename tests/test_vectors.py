@@ -132,7 +132,7 @@ def test_native_request(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", [row for row in REQUESTS if row.id in BETTER_ERRORS] + ERRORS)
-def test_error(vector: dict[str, Any]) -> None:
+def test_an_error_has_the_status_and_the_shape(vector: dict[str, Any]) -> None:
     app = fake(vector)
     response = send(vector, app)
     error = response.get_json()["error"]
@@ -157,7 +157,7 @@ def as_openai(expected: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("vector", of_endpoint(ANSWERS, "/v1/chat/completions"))
-def test_answer(vector: dict[str, Any], cut: int | None) -> None:
+def test_a_chat_answer_is_as_expected(vector: dict[str, Any], cut: int | None) -> None:
     response = send(vector, fake(vector, cut))
     ours, theirs = response.get_json(), vector["expect_openai_response"]
     check("CreateChatCompletionResponse", ours)
@@ -187,7 +187,7 @@ def assert_contains(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("vector", of_endpoint(ANSWERS, "/v1/embeddings"))
-def test_embeddings(vector: dict[str, Any], cut: int | None) -> None:
+def test_embeddings_are_as_expected(vector: dict[str, Any], cut: int | None) -> None:
     ours, theirs = send(vector, fake(vector, cut)).get_json(), vector["expect_openai_response"]
     if vector["name"] == "embedding list: empty embeddings":  # null data, no model: listed defects
         assert ours == {"object": "list", "data": [], "model": "test-model", "usage": theirs["usage"]}
@@ -203,7 +203,7 @@ def test_embeddings(vector: dict[str, Any], cut: int | None) -> None:
 
 
 @pytest.mark.parametrize("vector", of_endpoint(ANSWERS, "/v1/models"))
-def test_models(vector: dict[str, Any]) -> None:
+def test_the_list_of_models_is_as_expected(vector: dict[str, Any]) -> None:
     response = send(vector, fake(vector))
     expected = vector["expect_openai_response"]
     if vector["name"] == "list handler empty output":  # null data is a listed defect
@@ -226,7 +226,7 @@ def test_text_stream(vector: dict[str, Any], cut: int | None) -> None:
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("vector", of_endpoint(STREAMS, "/v1/chat/completions"))
-def test_stream(vector: dict[str, Any], cut: int | None) -> None:
+def test_a_chat_stream_has_the_expected_events(vector: dict[str, Any], cut: int | None) -> None:
     response = send(vector, fake(vector, cut))
     assert response.status_code == 200
     expected = [frame for frame in vector["expect_sse"] if frame != "[DONE]"]

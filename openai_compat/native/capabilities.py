@@ -1,6 +1,6 @@
 """What a backend is known not to have, remembered for a while.
 
-Nothing is learned for ever: a model may be replaced and a server updated, so every entry expires.
+Every entry expires, since a model may be replaced and a server updated. Only names belong here, never responses.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class ExpiringSet:
     :param clock: seconds, monotonic.
     """
 
-    #: seconds that a name stays: a model may be replaced, a server updated, and each gets another try then
+    #: seconds until a name is dropped: a failing call in ten minutes costs little, and an update is noticed as soon
     LIFETIME = 600.0
-    #: names at most: they come from requests, so the set must not grow without bound
+    #: names at most: they come from requests, so the set must be bounded; a server has far fewer models
     LIMIT = 1000
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -34,10 +34,10 @@ log = logging.getLogger("openai_compat")
 T = TypeVar("T")
 L = TypeVar("L", bound=native.StreamLine)
 
-#: makes one native call and reads its first message; the cancel is the call's own
+#: a function that makes one native call and reads its first message; its argument cancels this call alone
 StartCall = Callable[[Cancel], NativeStream[L]]
 
-#: bytes of a native error that are read: Ollama's are a line, and only 500 characters are shown
+#: bytes of a native error that are read: Ollama's is one line, and the client sees 500 characters of it at most
 _MAX_ERROR = 1024 * 1024
 
 _decode_chat = json.native_decoder(native.ChatResponse)
@@ -47,8 +47,8 @@ _decode_list = json.native_decoder(native.ListResponse)
 _decode_version = json.native_decoder(native.VersionResponse)
 _decode_show = json.native_decoder(native.ShowResponse)
 
-# What belongs to the client's own body and connection, not to the call that is made of it.
-_CLIENTS_OWN = frozenset(
+#: keys of the client's environ that describe its own body and connection, which a native call does not share
+_NOT_FORWARDED = frozenset(
     (
         "CONTENT_LENGTH",
         "CONTENT_TYPE",
@@ -147,8 +147,8 @@ class Backend:
         try:
             found = self.loaded().models or []
         except APIError as error:
-            log.info("which models are loaded is not known: %s", error.message)
-            if error.code == "backend_not_ollama" or error.status == 404:  # no model was named: it is the path
+            log.info("cannot list the loaded models: %s", error.message)
+            if error.code == "backend_not_ollama" or error.status == 404:  # it names no model: the path is missing
                 self.limits.absent_paths.add("/api/ps")
             return {}
         return {model.request_name: int(model.context_length) for model in found if model.context_length}
@@ -225,7 +225,7 @@ class Backend:
         environ = {
             key: value
             for key, value in self._environ.items()
-            if key not in _CLIENTS_OWN and not key.startswith("webob.")
+            if key not in _NOT_FORWARDED and not key.startswith("webob.")
         }
         environ.update(
             {

@@ -21,13 +21,16 @@ from openai_compat.wire import json
 
 log = logging.getLogger("openai_compat")
 
+#: seconds: the queue of a busy Ollama shrinks with every response that ends
 RETRY_AFTER = ("Retry-After", "2")
 
-#: characters of a body that is no JSON that go to the log (F15)
+#: bytes that are logged of a body that is not JSON (F15): enough to recognise the error page of a proxy
 _LOGGED = 200
 
 
 class _Failure(Struct):
+    """A native error, of Ollama itself or of the model runner behind it."""
+
     error: Any = UNSET
     #: proxies to remote models add it
     Status: Any = None
@@ -39,7 +42,7 @@ class _Failure(Struct):
 
 _decode = json.native_decoder(_Failure)
 
-#: what a native 4xx says → the request's field at fault
+#: part of the text of a native 4xx → the request field that is not valid
 _FAULTS = (
     ("invalid model name", "model"),
     ("model is required", "model"),
@@ -57,7 +60,7 @@ _FAULTS = (
     ("image", "messages"),
 )
 
-#: native 5xx that are the client's mistake
+#: native 5xx that are caused by the request, and are a 400 for the client
 _CLIENTS_MISTAKE = re.compile(r"option \"([^\"]*)\" must be of type|does not support embeddings", re.I)
 _OVERFLOW = re.compile(r"exceeds the (available )?context|longer than the context length", re.I)
 
@@ -73,32 +76,34 @@ def from_status(status: int, body: bytes, model: str | None = None, *, operation
     """
     failure = _read(body)
     if failure is None or (status == 404 and failure.error is UNSET):  # Ollama's 404 has an error
-        log.warning("the backend answered %s with %d and no JSON: %r", operation, status, body[:_LOGGED])
+        log.warning("the backend answered %s with %d and no JSON body: %r", operation, status, body[:_LOGGED])
         return _not_json(status)
-    return _named(_translate(status, failure, model), operation)
+    return _with_prompt_field(_translate(status, failure, model), operation)
 
 
 def from_line(error: Any, *, model: str | None = None, operation: str = "") -> APIError:
     """Translate an error line of a native stream: like a native 500, since the status was 200 already."""
-    return _named(_translate(500, _Failure(error=error), model), operation)
+    return _with_prompt_field(_translate(500, _Failure(error=error), model), operation)
 
 
 def unreadable(body: bytes, *, operation: str = "") -> APIError:
     """Translate a 200 whose body could not be decoded as the expected response."""
     failure = _read(body)
     if failure is not None and failure.error is not UNSET:
-        return _named(_translate(500, failure, None), operation)
-    log.error("the backend answered 200 with no native answer: %r", body[:_LOGGED])
+        return _with_prompt_field(_translate(500, failure, None), operation)
+    log.error("the backend answered 200 with a body that is not a native response: %r", body[:_LOGGED])
     return bad_gateway()
 
 
-def _named(error: APIError, operation: str) -> APIError:
+def _with_prompt_field(error: APIError, operation: str) -> APIError:
+    """Replace ``messages`` in ``param`` by the field that holds the prompt of the operation."""
     if error.param == "messages":
         error.param = _PROMPTS.get(operation, error.param)
     return error
 
 
 def _read(body: bytes) -> _Failure | None:
+    """Return the error that a body holds; None if it holds none."""
     try:
         failure = _decode(body)
     except json.Malformed:
@@ -107,10 +112,11 @@ def _read(body: bytes) -> _Failure | None:
 
 
 def _not_json(status: int) -> APIError:
+    """Return the error for a status whose body is not a native error; the client sees nothing of the body."""
     if status == 503:
         return _busy("The backend is busy.")
     if status == 429:
-        return APIError(429, "The backend has too many requests.", code="rate_limit_exceeded")
+        return APIError(429, "The backend received too many requests.", code="rate_limit_exceeded")
     if status in (404, 405):
         return not_ollama()
     if status == 504:
@@ -121,11 +127,12 @@ def _not_json(status: int) -> APIError:
 
 def not_ollama() -> APIError:
     """Return the error for a server that does not speak Ollama's native API, or lacks this part of it."""
-    log.error("does the backend speak Ollama's native API? A site of its own is wrapped with `upstream=`")
+    log.error("the backend does not seem to speak Ollama's native API; to wrap a site, set `upstream=` to an Ollama")
     return APIError(502, "The backend is not an Ollama.", code="backend_not_ollama", retry=False)
 
 
 def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
+    """Return the client's error: a status of the runner, as ``code``, replaces the 5xx around it."""
     inner = _unwrap(failure)
     text, code = _text(inner), inner.code
     if isinstance(failure.Status, str) and failure.Status:
@@ -162,6 +169,7 @@ def model_not_found(model: str | None, text: str = "") -> APIError:
 
 def _unwrap(failure: _Failure) -> _Failure:
     """Follow ``error`` through objects and JSON in strings to the innermost error."""
+    # Ollama, a proxy and the runner may each wrap an error; deeper ones are not followed.
     for _ in range(4):
         error = failure.error
         if isinstance(error, dict):
@@ -190,7 +198,7 @@ def _busy(text: str) -> APIError:
 
 
 def _overflow(failure: _Failure) -> APIError:
-    # Word for word OpenAI's: Codex, Cline and LangChain look for it.
+    # OpenAI's exact text: Codex, Cline and LangChain search for it.
     context, prompt = failure.n_ctx, failure.n_prompt_tokens
     if isinstance(context, int) and isinstance(prompt, int):
         message = (
@@ -204,4 +212,4 @@ def _overflow(failure: _Failure) -> APIError:
 
 def _param(text: str) -> str | None:
     lowered = text.lower()
-    return next((param for words, param in _FAULTS if words in lowered), None)
+    return next((param for part, param in _FAULTS if part in lowered), None)

@@ -34,7 +34,7 @@ class NativeStream(Generic[L]):
     :param max_line: bytes of a line.
     :param model: the client's name for the model, for errors.
     :param operation: method and path, for errors.
-    :param on_end: is given the message with ``done``.
+    :param on_end: is called with the final message, the one with ``done``.
     """
 
     def __init__(
@@ -56,9 +56,10 @@ class NativeStream(Generic[L]):
         self._lines: deque[bytes] = deque()
         self._at_end = False
         self._first: L | None = None
-        self._given = 0
+        self._count = 0
+        #: the final message was read
         self.done = False
-        #: bytes read so far, of the native answer
+        #: bytes of the response that were read so far
         self.size = 0
 
     def open(self) -> NativeStream[L]:
@@ -87,42 +88,51 @@ class NativeStream(Generic[L]):
         try:
             return self._read()
         except APIError as error:
-            # Tokens were produced: a client that repeats the call pays for them twice.
+            # Tokens were generated: a client that retries pays for them twice.
             error.retry = False
             raise
 
     def _read(self) -> L:
-        began = self.size
+        """Return the next message.
+
+        :raises APIError: the native error of an error line; 502 for a line that is not a message.
+        """
+        start = self.size
         while not self._lines:
             self._fill()
-            if self.size - began > 2 * self._splitter.limit:
-                raise bad_gateway("The backend sends blank lines without end.")
+            # An incomplete line has at most half of these bytes; the others are blank lines.
+            if self.size - start > 2 * self._splitter.limit:
+                raise bad_gateway("The backend sent too many blank lines.")
         line = self._lines.popleft()
         try:
             message = self._decode(line)
         except json.Malformed as error:
-            message = self._whole(line, error)
-        # Some servers say "error": "" beside every answer.
+            message = self._decode_document(line, error)
+        # Some servers send "error": "" in every message.
         if message.error is not UNSET and (message.error or not message.is_answer()):
             raise errors.from_line(message.error, model=self._model, operation=self._operation)
         if not message.is_answer():
-            log.error("the backend sent a line that is no message")
+            log.error("the backend sent a line that is not a message")
             raise bad_gateway()
-        self._given += 1
+        self._count += 1
         if message.done:
             self.done = True
             self._on_end(message)
         return message
 
     def _fill(self) -> None:
+        """Read the next bytes of the response, which may complete no line or several.
+
+        :raises APIError: 502 at an end before the final message, and for a line that is too long.
+        """
         if self._at_end:
             log.error("the backend's stream ended before it was done")
             raise bad_gateway("The backend's answer ended before it was complete.")
         try:
-            piece = next(self._call, None)
-            if piece is not None:
-                self.size += len(piece)
-                self._lines.extend(self._splitter.feed(piece))
+            data = next(self._call, None)
+            if data is not None:
+                self.size += len(data)
+                self._lines.extend(self._splitter.feed(data))
                 return
             self._at_end = True
             last = self._splitter.end()
@@ -131,25 +141,25 @@ class NativeStream(Generic[L]):
         if last:
             self._lines.append(last)
 
-    def _whole(self, line: bytes, error: json.Malformed) -> L:
+    def _decode_document(self, line: bytes, error: json.Malformed) -> L:
         """Decode a first line that is not a message as the beginning of one document over several lines (F16)."""
-        if self._given or "ndjson" in self._call.header("content-type"):
+        if self._count or "ndjson" in self._call.header("content-type"):
             if self._at_end and not self._lines:
                 raise bad_gateway("The backend's answer ended before it was complete.") from error
-            log.error("the backend sent a line that is no message")
+            log.error("the backend sent a line that is not a message")
             raise bad_gateway() from error
-        pieces = [line]
+        lines = [line]
         while not self._at_end or self._lines:
             if self._lines:
-                pieces.append(self._lines.popleft())
+                lines.append(self._lines.popleft())
             else:
                 self._fill()
             if self.size > self._splitter.limit:
                 raise bad_gateway("The backend sent a line that is too long.") from error
         try:
-            return self._decode(b"\n".join(pieces))
-        except json.Malformed as whole_error:
-            raise errors.unreadable(b"\n".join(pieces), operation=self._operation) from whole_error
+            return self._decode(b"\n".join(lines))
+        except json.Malformed as document_error:
+            raise errors.unreadable(b"\n".join(lines), operation=self._operation) from document_error
 
     def close(self) -> None:
         """Close the native response; after ``done`` the application may first run to its own end."""

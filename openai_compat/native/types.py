@@ -62,7 +62,7 @@ class Tool(Struct):
 
 
 class ChatRequest(Struct):
-    """``POST /api/chat``. Source: ``ChatRequest``."""
+    """The request of ``POST /api/chat``. Source: ``ChatRequest``."""
 
     model: str
     messages: list[Message]
@@ -84,7 +84,7 @@ class ChatRequest(Struct):
 
 
 class GenerateRequest(Struct):
-    """``POST /api/generate``. Source: ``GenerateRequest``."""
+    """The request of ``POST /api/generate``. Source: ``GenerateRequest``."""
 
     model: str
     prompt: str
@@ -105,7 +105,7 @@ class GenerateRequest(Struct):
 
 
 class EmbedRequest(Struct):
-    """``POST /api/embed``. Source: ``EmbedRequest``."""
+    """The request of ``POST /api/embed``. Source: ``EmbedRequest``."""
 
     model: str
     input: str | list[str]
@@ -116,20 +116,23 @@ class EmbedRequest(Struct):
 
 
 class DeleteRequest(Struct):
-    """``DELETE /api/delete``. Source: ``DeleteRequest``; older servers know ``name`` only."""
+    """The request of ``DELETE /api/delete``. Source: ``DeleteRequest``; older servers read ``name`` only."""
 
     model: str
     name: str
 
 
 class ShowRequest(Struct):
-    """``POST /api/show``. Source: ``ShowRequest``; either key names the model, older servers know ``name`` only."""
+    """The request of ``POST /api/show``, with one of both keys; older servers read ``name`` only.
+
+    Source: ``ShowRequest``.
+    """
 
     name: str | UnsetType = UNSET
     model: str | UnsetType = UNSET
 
 
-# -- answers ----------------------------------------------------------------------------------
+# -- responses --------------------------------------------------------------------------------
 
 
 class TokenLogprob(Struct):
@@ -148,7 +151,7 @@ class Logprob(TokenLogprob):
 
 
 class AnswerMessage(Struct):
-    """The message of a chat answer. Source: ``Message``."""
+    """The message of a chat response. Source: ``Message``."""
 
     content: str | None = None
     thinking: str | None = None
@@ -210,7 +213,7 @@ class GenerateResponse(StreamLine):
 
 
 class EmbedResponse(Metrics, kw_only=True):
-    """``POST /api/embed``. Source: ``EmbedResponse``."""
+    """The response of ``POST /api/embed``. Source: ``EmbedResponse``."""
 
     #: each an array of float32, as bytes: whether it is decoded depends on the format of the response
     embeddings: list[Raw] | None
@@ -224,7 +227,7 @@ class ListedModel(Struct):
     modified_at: str | None = None
     #: newer servers only
     capabilities: list[str] | None = None
-    #: of loaded models only: the one in force
+    #: of loaded models only: the context length in force, in tokens
     context_length: int | float | None = None
 
     @property
@@ -239,16 +242,17 @@ class ListedModel(Struct):
 
 
 class ListResponse(Struct):
-    """``GET /api/tags``, ``GET /api/ps``. Source: ``ListResponse``; Go writes an empty list as null."""
+    """The response of ``GET /api/tags`` and ``GET /api/ps``. Source: ``ListResponse``."""
 
+    #: null if empty, as Go writes it
     models: list[ListedModel] | None
 
 
 class ShowResponse(Struct):
-    """``POST /api/show``. Source: ``ShowResponse``."""
+    """The response of ``POST /api/show``. Source: ``ShowResponse``."""
 
     modified_at: str | None = None
-    #: the Modelfile's, a line each: a name, blanks, a value
+    #: the Modelfile's parameters: one a line, a name, blanks and a value
     parameters: str | None = None
     capabilities: list[str] | None = None
 
@@ -260,7 +264,7 @@ class ShowResponse(Struct):
 
 
 class VersionResponse(Struct):
-    """``GET /api/version``."""
+    """The response of ``GET /api/version``."""
 
     version: str = ""
 

@@ -9,12 +9,12 @@ import threading
 
 from openai_compat.native import types as native
 
-#: a count beyond this is no count (F36): JSON numbers are exact up to here
+#: counts from here on are not valid (F36): up to here, JSON's numbers are exact in every decoder
 _MAX_COUNT = 2**53
 
 
 def count(value: float | None) -> int:
-    """Return a native count or duration as an integer; 0 if it is absent or absurd (F36)."""
+    """Return a native count or duration as an integer; 0 if it is absent or out of range (F36)."""
     return int(value) if value is not None and 0 <= value < _MAX_COUNT else 0
 
 

@@ -18,5 +18,5 @@ class ChoiceDelta(Struct):
     content: str = ""
     logprobs: list[native.Logprob] = []
     calls: list[ToolCallDelta] = []
-    #: of the last piece only
+    #: in the last delta only
     finish_reason: str | None = None

@@ -40,13 +40,13 @@ class Field:
     status: Status
     #: the native field it becomes
     native: str = ""
-    #: a few words on what happens
+    #: what happens to it, for the README
     note: str = ""
     low: float | None = None
     high: float | None = None
-    #: a number without a fraction
+    #: only numbers without a fraction are valid
     is_integer: bool = False
-    #: whether giving it changes anything; if not, it is listed as ignored
+    #: whether the field has an effect; if not, it is listed as ignored
     effect: bool = True
 
 
@@ -86,9 +86,9 @@ def rows(struct: type[msgspec.Struct]) -> dict[str, Field]:
     hints = get_type_hints(struct, include_extras=True)
     found = {}
     for field in msgspec.structs.fields(struct):
-        marks = [mark for mark in getattr(hints[field.name], "__metadata__", ()) if isinstance(mark, Field)]
-        if marks:
-            found[field.encode_name] = marks[0]
+        annotations = [item for item in getattr(hints[field.name], "__metadata__", ()) if isinstance(item, Field)]
+        if annotations:
+            found[field.encode_name] = annotations[0]
     return found
 
 
@@ -162,7 +162,9 @@ def _effectless(struct: type[msgspec.Struct]) -> list[tuple[str, Field]]:
 
 
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
+#: characters of a listed name: longer than any of OpenAI's
 _MAX_NAME = 64
+#: characters of the header's value: servers and proxies limit a response's head to a few KiB
 _MAX_HEADER = 1024
 
 

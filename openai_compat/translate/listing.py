@@ -16,7 +16,7 @@ from openai_compat.translate.fields import Ignored, check_integer, emulated
 
 Order = Literal["asc", "desc"]
 
-#: items of a page
+#: items of a page, as of OpenAI's lists
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 
 

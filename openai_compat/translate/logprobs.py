@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from openai_compat.native import types as native
 
-#: how OpenAI writes a probability of nothing
+#: OpenAI's value for a token that is very unlikely; JSON has no −infinity
 _IMPOSSIBLE = -9999.0
 
 
@@ -85,7 +85,7 @@ def characters(entry: native.TokenLogprob) -> int:
 
 
 def mean_logprob(entries: list[native.Logprob]) -> float | None:
-    """Return the mean log-probability of a text's tokens; None if none are known."""
+    """Return the mean log-probability of a text's tokens; None for no tokens."""
     return sum(map(_logprob, entries)) / len(entries) if entries else None
 
 
@@ -97,12 +97,12 @@ def _bytes(entry: native.TokenLogprob) -> list[int]:
     return list(entry.token.encode()) if entry.bytes is None else entry.bytes
 
 
-#: entries that wait for text at most
+#: entries that are held for text at most: a character or a tag takes a few tokens, so more are a server's fault
 _MAX_HELD = 1000
 
 
 class ContentLogprobs:
-    """Separates the log-probabilities of content from those of thinking, which OpenAI does not report.
+    """A filter that removes the log-probabilities of thinking, which OpenAI does not report.
 
     A native line may carry log-probabilities and no text: a part of a character, or a tag around the thinking. Those
     are held until the next line with text and treated like that line's; of those between thinking and content, only as
@@ -112,7 +112,7 @@ class ContentLogprobs:
     def __init__(self) -> None:
         self._held: list[native.Logprob] = []
         self._in_content = False
-        self._thought = False
+        self._had_thinking = False
 
     def of(self, line: native.StreamLine, content: str, thinking: str, *, calls: bool = False) -> list[native.Logprob]:
         """Return the log-probabilities that belong to the content of this line, or at the end to content before it.
@@ -122,16 +122,16 @@ class ContentLogprobs:
         """
         if line.logprobs:
             self._held += line.logprobs
-        self._thought = self._thought or bool(thinking)
+        self._had_thinking = self._had_thinking or bool(thinking)
         if content:
-            if self._thought and not self._in_content:
+            if self._had_thinking and not self._in_content:
                 self._held = _covering(self._held, content)
             self._in_content = True
         elif thinking or calls:
             self._in_content = False
             self._held = []
         if not self._held or not (self._in_content and (line.done or content)):
-            del self._held[:-_MAX_HELD]  # a bound on what waits, not on what one line brings
+            del self._held[:-_MAX_HELD]  # limits what waits for text, not what one line has
             return []
         found, self._held = self._held, []
         return found

@@ -57,9 +57,9 @@ class ChatMessage(Struct):
     tool_calls: list[ToolCallIn] | None = None
     function_call: FunctionCall | None = None
     tool_call_id: str | None = None
-    #: of an earlier answer: the id of audio that was never made here
+    #: of an assistant message: the id of audio, which this server never makes
     audio: Any = None
-    #: of an earlier answer: text, or other servers' structures, which are passed over
+    #: of an assistant message: text; the structures of other servers are ignored
     reasoning: Any = None
     reasoning_content: Any = None
 
@@ -86,12 +86,12 @@ def from_messages(
     :param fetch: downloads images by URL; without it they are refused.
     :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``messages[0].content[1]``.
     """
-    called: dict[str, str] = {}  # the name of each function called so far, by the id of the call
-    return [_from_message(message, f"messages[{i}]", called, ignored, fetch) for i, message in enumerate(messages)]
+    functions: dict[str, str] = {}  # the function of each tool call so far, by the id of the call
+    return [_from_message(message, f"messages[{i}]", functions, ignored, fetch) for i, message in enumerate(messages)]
 
 
 def _from_message(
-    message: ChatMessage, path: str, called: dict[str, str], ignored: Ignored, fetch: Fetch | None
+    message: ChatMessage, path: str, functions: dict[str, str], ignored: Ignored, fetch: Fetch | None
 ) -> native.Message:
     if message.role is None:
         raise missing(f"{path}.role")
@@ -102,9 +102,9 @@ def _from_message(
     sent = native.Message(role)
     _set_content(sent, message, f"{path}.content", ignored, fetch)
     if role == "assistant":
-        _set_assistant(sent, message, path, called)
+        _set_assistant(sent, message, path, functions)
     elif role == "tool":
-        _set_result(sent, message, called)
+        _set_tool(sent, message, functions)
     if message.name and role != "tool":
         ignored.add("messages[].name")
     if message.audio is not None:
@@ -112,7 +112,8 @@ def _from_message(
     return sent
 
 
-def _set_assistant(sent: native.Message, message: ChatMessage, path: str, called: dict[str, str]) -> None:
+def _set_assistant(sent: native.Message, message: ChatMessage, path: str, functions: dict[str, str]) -> None:
+    """Set thinking and tool calls of a native message; ``tool_calls`` wins over ``function_call``."""
     thinking = next((text for text in (message.reasoning, message.reasoning_content) if isinstance(text, str)), "")
     if thinking:
         sent.thinking = thinking
@@ -123,12 +124,12 @@ def _set_assistant(sent: native.Message, message: ChatMessage, path: str, called
         sent.tool_calls = [native.ToolCall(from_function_call(message.function_call, f"{path}.function_call"))]
     for call in calls:
         if call.id and call.function and call.function.name:
-            called[call.id] = call.function.name
+            functions[call.id] = call.function.name
 
 
-def _set_result(sent: native.Message, message: ChatMessage, called: dict[str, str]) -> None:
+def _set_tool(sent: native.Message, message: ChatMessage, functions: dict[str, str]) -> None:
     """Map a tool message: Ollama wants the function's name, OpenAI's clients send only the id of the call."""
-    name = message.name or called.get(message.tool_call_id or "")
+    name = message.name or functions.get(message.tool_call_id or "")
     if name:
         sent.tool_name = name
     if message.tool_call_id:
@@ -136,6 +137,7 @@ def _set_result(sent: native.Message, message: ChatMessage, called: dict[str, st
 
 
 def _set_content(sent: native.Message, message: ChatMessage, path: str, ignored: Ignored, fetch: Fetch | None) -> None:
+    """Set the text and the images of a native message; a refusal without content is the text."""
     content = message.content
     if content is None:
         sent.content = message.refusal or ""
@@ -154,6 +156,7 @@ def _set_content(sent: native.Message, message: ChatMessage, path: str, ignored:
 def _add_part(
     part: ContentPart, path: str, texts: list[str], files: list[str], ignored: Ignored, fetch: Fetch | None
 ) -> None:
+    """Append the text of a content part to *texts*, or the base64 of its image or audio to *files*."""
     if part.type == "text":
         texts.append(_required(part.text, f"{path}.text"))
     elif part.type == "refusal":
@@ -162,8 +165,8 @@ def _add_part(
         image_url = part.image_url if isinstance(part.image_url, ImageURL) else ImageURL(part.image_url)
         if image_url.detail in ("low", "high"):
             ignored.add("messages[].content[].image_url.detail")
-        where = f"{path}.image_url" + (".url" if isinstance(part.image_url, ImageURL) else "")
-        files.append(image(_required(image_url.url, where), where, fetch))
+        url_path = f"{path}.image_url" + (".url" if isinstance(part.image_url, ImageURL) else "")
+        files.append(image(_required(image_url.url, url_path), url_path, fetch))
     elif part.type == "input_audio":
         data = part.input_audio.data if part.input_audio else None
         if part.input_audio and part.input_audio.format:
@@ -182,8 +185,8 @@ def _required(value: str | None, path: str) -> str:
     return value
 
 
-#: characters of what stands before the comma of a data URI
-_MAX_HEAD = 256
+#: characters before the comma of a data URI: a media type and a few parameters
+_MAX_PREFIX = 256
 _IMAGES = ("image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif", "")
 _BAD_IMAGE = "invalid image input: expected base64, alone or in a data URI of type png, jpeg, jpg, webp or gif"
 
@@ -199,9 +202,9 @@ def image(url: str, path: str, fetch: Fetch | None = None) -> str:
             raise invalid(f"{text} (the setting fetch_images allows them)", path, "invalid_image_url")
         return base64.b64encode(fetch(url, path)).decode()
     if url[:5].lower() == "data:":
-        head, _, url = url[5:].partition(",")
-        kind, *parameters = head[:_MAX_HEAD].lower().split(";")
-        if len(head) > _MAX_HEAD or kind not in _IMAGES or "base64" not in parameters:
+        prefix, _, url = url[5:].partition(",")
+        media_type, *parameters = prefix[:_MAX_PREFIX].lower().split(";")
+        if len(prefix) > _MAX_PREFIX or media_type not in _IMAGES or "base64" not in parameters:
             raise invalid(_BAD_IMAGE, path, "invalid_image_format")
     elif ":" in url[:32]:
         raise invalid(_BAD_IMAGE, path, "invalid_image_url")

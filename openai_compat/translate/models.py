@@ -15,6 +15,7 @@ from openai_compat.settings import ModelSettings, Settings
 
 V = TypeVar("V")
 
+#: Ollama's default tag: a name with it and one without are the same model
 _LATEST = ":latest"
 
 
@@ -30,23 +31,23 @@ def given(model: str | None) -> str:
 
 def native_name(name: str, settings: Settings) -> str:
     """Return the native name behind the client's name for a model: the alias's target, or the name itself."""
-    return (_found(name, settings.aliases) if settings.aliases else None) or name
+    return (_look_up(name, settings.aliases) if settings.aliases else None) or name
 
 
 def defaults(name: str, settings: Settings) -> ModelSettings:
     """Return the settings of a model: those under the client's name win over those under the native name."""
     if not settings.models:
-        return _NOTHING
-    of_alias = _found(name, settings.models) or _NOTHING
-    of_model = _found(native_name(name, settings), settings.models) or _NOTHING
+        return _NO_SETTINGS
+    client_settings = _look_up(name, settings.models) or _NO_SETTINGS
+    native_settings = _look_up(native_name(name, settings), settings.models) or _NO_SETTINGS
     return ModelSettings(
-        options={**of_model.options, **of_alias.options},
-        keep_alive=of_model.keep_alive if of_alias.keep_alive is None else of_alias.keep_alive,
-        think=of_model.think if of_alias.think is None else of_alias.think,
+        options={**native_settings.options, **client_settings.options},
+        keep_alive=native_settings.keep_alive if client_settings.keep_alive is None else client_settings.keep_alive,
+        think=native_settings.think if client_settings.think is None else client_settings.think,
     )
 
 
-_NOTHING = ModelSettings()
+_NO_SETTINGS = ModelSettings()
 
 
 def aliases(settings: Settings) -> list[tuple[str, str]]:
@@ -54,7 +55,8 @@ def aliases(settings: Settings) -> list[tuple[str, str]]:
     return [(name, model) for name, model in settings.aliases.items() if not set(name) & set("*?[")]
 
 
-def _found(name: str, table: Mapping[str, V]) -> V | None:
+def _look_up(name: str, table: Mapping[str, V]) -> V | None:
+    """Return the entry of a name, or of the longest pattern that matches it; None without one."""
     for exact in (name, name.removesuffix(_LATEST), name + _LATEST):
         if exact in table:
             return table[exact]

@@ -14,7 +14,7 @@ from openai_compat.settings import is_think_value
 from openai_compat.translate.fields import Ignored, mapped
 from openai_compat.translate.sampling import SamplingFields
 
-#: OpenAI's efforts, and those of other servers, as Ollama clamps them
+#: efforts of OpenAI and of other servers → Ollama's ``think``; Ollama has fewer levels
 EFFORTS: dict[str, bool | str] = {
     "none": False,
     "minimal": "low",
@@ -83,6 +83,10 @@ def think(
 
 
 def _effort(effort: str, param: str) -> bool | str:
+    """Return the ``think`` of an effort.
+
+    :raises APIError: 400 for an unknown effort.
+    """
     try:
         return EFFORTS[effort]
     except KeyError:
@@ -91,6 +95,10 @@ def _effort(effort: str, param: str) -> bool | str:
 
 
 def _level(value: bool | str) -> bool | str:
+    """Return a value of ``think``.
+
+    :raises APIError: 400 for one that is not valid for Ollama.
+    """
     if not is_think_value(value):
         text = f'invalid think value: "{str(value)[:64]}" (must be "high", "medium", "low", "max", true, or false)'
         raise invalid(text, "think")

@@ -49,7 +49,7 @@ class SamplingFields(Struct):
     shift: Annotated[bool | None, mapped("shift")] = None
 
 
-#: the extras that are sent under another name, or their own, when given
+#: Ollama's options that a request may also have at its top level
 _EXTRAS = ("num_ctx", "top_k", "min_p", "typical_p")
 
 
@@ -76,7 +76,7 @@ def from_sampling(
     _set(options, "stop", _stop(request.stop, settings))
     _set(options, "num_predict", max_tokens)
     if options.get("num_predict") == 0:
-        options["num_predict"] = 1  # to Ollama 0 means no limit; the one token is thrown away
+        options["num_predict"] = 1  # 0 is no limit to Ollama; the one token is discarded
     _set(options, "temperature", _temperature(request, sampling))
     _set(options, "top_p", request.top_p)
     _set(options, "frequency_penalty", _scaled(request.frequency_penalty, sampling.penalty_scale))

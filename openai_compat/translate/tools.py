@@ -38,7 +38,7 @@ class ToolDefinition(Struct):
 
 
 class FunctionCall(Struct):
-    """A call in a message of the history: its arguments are a string, or an object as some clients write it."""
+    """A function call in a message of the history: its arguments are a string, or from some clients an object."""
 
     name: str | None = None
     arguments: Raw | UnsetType = UNSET
@@ -117,6 +117,7 @@ def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool
 
 
 def _from_function(function: FunctionDefinition, path: str, ignored: Ignored) -> native.Tool:
+    """Map a function, whose ``parameters`` must be an object, null or absent."""
     if not function.name:
         raise missing(f"{path}.name")
     if function.strict:
@@ -206,11 +207,12 @@ def add_deltas(calls: list[ToolCallOut], deltas: Sequence[ToolCallDelta]) -> Non
 
 
 def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:
+    """Map a native call; absent and empty arguments are an empty object."""
     text = json.text_of(function.arguments)
     if text in (b"", b'""'):
         return FunctionCallOut(function.name, "{}")
-    if text[:1] == b'"':  # servers that are halfway to OpenAI send a string
+    if text[:1] == b'"':  # some servers send a string, as OpenAI does
         text = str(json.decode_raw(Raw(text))).encode("utf-8", "replace")
     if not json.is_object(text):
-        raise bad_gateway("The backend made a tool call whose arguments are no object.")
+        raise bad_gateway("The backend made a tool call whose arguments are not an object.")
     return FunctionCallOut(function.name, text.decode())

@@ -24,7 +24,7 @@ class PromptTokensDetails(Struct):
 class CompletionTokensDetails(Struct):
     """Source: OpenAI's ``CompletionUsage.completion_tokens_details``."""
 
-    #: Ollama does not count them apart
+    #: always 0: Ollama counts them with the other tokens
     reasoning_tokens: int = 0
     audio_tokens: int = 0
     accepted_prediction_tokens: int = 0
@@ -56,7 +56,7 @@ def includes_usage(options: StreamOptions | None, ignored: Ignored) -> bool:
 
 
 def to_usage(final_messages: Iterable[native.StreamLine]) -> CompletionUsage:
-    """Return the usage of one or several native calls together. A count that is absent or absurd is 0.
+    """Return the usage of one or several native calls together. A count that is absent or out of range is 0.
 
     :param final_messages: the final message of each call.
     """

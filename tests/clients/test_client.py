@@ -32,7 +32,7 @@ from tests.clients import (
 
 
 @BOTH
-def test_create(client: Any) -> None:
+def test_a_chat_completion_is_created(client: Any) -> None:
     completion = ask(client)
     assert completion.object == "chat.completion"
     assert completion.id.startswith("chatcmpl-")
@@ -44,7 +44,7 @@ def test_create(client: Any) -> None:
 
 
 @BOTH
-def test_usage(client: Any) -> None:
+def test_usage_counts_the_tokens_of_the_prompt_and_the_answer(client: Any) -> None:
     usage = ask(client).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (1, WORDS, 1 + WORDS)
     assert usage.completion_tokens_details.reasoning_tokens == 0
@@ -73,7 +73,7 @@ def test_raw_response_headers(client: Any) -> None:
 
 
 @BOTH
-def test_stream(client: Any) -> None:
+def test_a_stream_is_read_chunk_by_chunk(client: Any) -> None:
     with ask(client, stream=True) as stream:
         chunks = list(stream)
     assert text_of(chunks) == SAID
@@ -179,12 +179,12 @@ def test_parallel_tool_calls_in_one_answer(scripted: Scripted) -> None:
 
 @BOTH
 def test_a_tool_call_there_and_back(client: Any) -> None:
-    asked = [{"role": "user", "content": "What is the weather?"}]
-    [choice] = ask(client, model="demo-tools", messages=asked, tools=[WEATHER]).choices
+    messages = [{"role": "user", "content": "What is the weather?"}]
+    [choice] = ask(client, model="demo-tools", messages=messages, tools=[WEATHER]).choices
     [made] = choice.message.tool_calls
     assert (made.function.name, made.function.arguments) == ("weather", '{"city":"demo"}')
     answered = {"role": "tool", "tool_call_id": made.id, "content": "It rains."}
-    completion = ask(client, model="demo-tools", messages=[*asked, choice.message, answered], tools=[WEATHER])
+    completion = ask(client, model="demo-tools", messages=[*messages, choice.message, answered], tools=[WEATHER])
     assert completion.choices[0].message.content.endswith("The tool said: It rains.")
     assert completion.choices[0].finish_reason == "stop"
 
@@ -193,7 +193,7 @@ def test_a_tool_call_there_and_back(client: Any) -> None:
 
 
 @BOTH
-def test_parse(client: Any) -> None:
+def test_an_answer_is_parsed_into_a_pydantic_model(client: Any) -> None:
     completion = client.chat.completions.parse(model="demo", messages=HELLO, response_format=Journey)
     assert completion.choices[0].message.parsed == Journey(stops=[City(name="demo", people=1)], by_train=True)
 
@@ -256,7 +256,7 @@ def test_reasoning_can_be_turned_off(client: Any) -> None:
 
 
 @BOTH
-def test_logprobs(client: Any) -> None:
+def test_log_probabilities_are_those_of_the_answer(client: Any) -> None:
     entries = ask(client, logprobs=True, top_logprobs=2).choices[0].logprobs.content
     assert "".join(entry.token for entry in entries) == SAID
     assert all(bytes(entry.bytes).decode() == entry.token for entry in entries)

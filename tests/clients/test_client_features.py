@@ -91,7 +91,7 @@ def test_what_is_no_call_is_an_error(scripted: Scripted, stream: bool) -> None:
 
 
 @BOTH
-def test_none_and_auto(client: Any) -> None:
+def test_a_tool_choice_of_none_or_auto(client: Any) -> None:
     [made] = ask(client, model="demo-tools", tools=[WEATHER], tool_choice="none").choices
     assert (made.message.tool_calls, made.message.content) == (None, SAID)
     [made] = ask(client, model="demo-tools", tools=[WEATHER], tool_choice="auto").choices
@@ -114,7 +114,7 @@ def test_one_call_at_a_time(scripted: Scripted, stream: bool) -> None:
 
 
 @BOTH
-def test_functions(scripted: Scripted) -> None:
+def test_the_old_form_of_functions_is_answered_in_it(scripted: Scripted) -> None:
     functions = [WEATHER["function"]]
     scripted.fake.script("/api/chat", NATIVE, done())
     [made] = scripted.ask(functions=functions).choices
@@ -211,7 +211,7 @@ def test_parse_of_a_tool(scripted: Scripted) -> None:
 
 
 @BOTH
-def test_completions(client: Any) -> None:
+def test_a_text_completion_is_created(client: Any) -> None:
     completion = client.completions.create(model="demo", prompt=["Hello!", "Hello!"], n=2, echo=True)
     assert completion.object == "text_completion"
     assert [(choice.index, choice.text) for choice in completion.choices] == [(i, "Hello!" + SAID) for i in range(4)]
@@ -261,7 +261,7 @@ def test_token_ids_cannot_be_embedded(client: Any) -> None:
 
 
 @BOTH
-def test_models(client: Any) -> None:
+def test_models_are_listed_and_retrieved_and_not_deleted(client: Any) -> None:
     ids = [model.id for model in client.models.list()]
     assert ids[:1] == ["demo:latest"]
     assert client.models.retrieve("demo").capabilities == ["completion", "vision"]
@@ -285,7 +285,7 @@ def recording() -> Any:
 
 
 @BOTH
-def test_transcription(scripted: Scripted) -> None:
+def test_a_file_is_transcribed(scripted: Scripted) -> None:
     scripted.fake.script("/api/chat", say(" One"), say(" two. "), done())
     transcribed = scripted.client.audio.transcriptions.create(
         model="demo", file=recording(), language="en", prompt="Counting", temperature=0.2

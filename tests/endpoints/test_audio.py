@@ -101,7 +101,7 @@ def test_language_and_prompt_are_said_to_the_model(fields: dict[str, Any], expec
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 0), ("", 0), ("0", 0), ("0.5", 0.5), ("1", 1)])
-def test_temperature(given: str | None, expected: float) -> None:
+def test_the_temperature_is_sent_and_is_0_where_none_is_given(given: str | None, expected: float) -> None:
     assert sent(temperature=given)["options"] == {"temperature": expected}
 
 
@@ -329,7 +329,7 @@ def test_nothing_said_is_an_empty_text() -> None:
 
 @pytest.mark.parametrize("stream", ["true", "True", "1"])
 @pytest.mark.parametrize("cut", [None, 1, 7, 4096])
-def test_a_stream(stream: str, cut: int | None) -> None:
+def test_a_stream_has_its_text_as_deltas_and_then_whole(stream: str, cut: int | None) -> None:
     fake = FakeOllama()
     fake.script("/api/chat", say(" "), *HEARD[:1], say(), *HEARD[1:], cut=cut)
     response = post(fake, stream=stream, response_format="text", foo="x")

@@ -13,7 +13,7 @@ from openai_compat.testing.demo import encode
 from tests.contract import check, check_stream, frames, merged, whole
 from tests.endpoints.requests import MESSAGES, TOOLS, answered, ignored, post, streamed
 
-# -- thinking asked of a model that has none --------------------------------------------------
+# -- thinking requested of a model that does not support it ----------------------------------
 
 CANNOT = b'{"error":"\\"demo\\" does not support thinking"}'
 
@@ -246,13 +246,13 @@ def test_f37_arguments_that_are_no_object_end_the_stream_with_an_error() -> None
 
 
 def test_rule_3_text_does_not_wait_for_company_that_says_nothing() -> None:
-    asked = []
+    calls = []
 
     def native(environ: Any, start_response: Any) -> Any:
         environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         start_response("200 OK", [("Content-Type", "application/x-ndjson")])
         yield encode(say("first")) + b"\n" + encode(say("")) + b"\n"
-        asked.append(True)
+        calls.append(True)
         yield encode(done()) + b"\n"
 
     client = Client(OpenAICompat(native))
@@ -260,7 +260,7 @@ def test_rule_3_text_does_not_wait_for_company_that_says_nothing() -> None:
     with client.post("/v1/chat/completions", json=body) as response:
         items = response.iter_encoded()
         assert b"first" in next(items)
-        assert asked == []
+        assert calls == []
         assert b"[DONE]" in b"".join(items)
 
 

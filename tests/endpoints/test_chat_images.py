@@ -17,7 +17,7 @@ from tests.servers import live
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 64
 
 
-def asking(url: Any, **image_url: Any) -> list[dict[str, Any]]:
+def image_message(url: Any, **image_url: Any) -> list[dict[str, Any]]:
     part = {"type": "image_url", "image_url": {"url": url, **image_url}}
     return [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
 
@@ -28,17 +28,17 @@ def pictures(environ: Any, start_response: Any) -> Iterable[bytes]:
 
 
 def test_by_default_a_url_is_refused_and_the_setting_named() -> None:
-    error = refused(messages=asking("https://images.example/a.png"))
+    error = refused(messages=image_message("https://images.example/a.png"))
     assert (error["param"], error["code"]) == ("messages[0].content[1].image_url.url", "invalid_image_url")
     assert "fetch_images" in error["message"]
 
 
 def test_where_it_is_allowed_the_image_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The server of a test is on loopback, which is never asked: only that rule is lifted here.
+    # The server of a test is on loopback, which is never reached: only that rule is lifted here.
     monkeypatch.setattr("openai_compat.transport.images.Fetcher", partial(Fetcher, allowed=lambda address: True))
     fake = FakeOllama()
     with live(pictures) as url:
-        response = post(fake, {"fetch_images": True}, messages=asking(f"{url}/a.png"))
+        response = post(fake, {"fetch_images": True}, messages=image_message(f"{url}/a.png"))
     assert response.status_code == 200
     [message] = fake.requests[0].json["messages"]
     assert (message["content"], message["images"]) == ("What is it?", [base64.b64encode(PNG).decode()])
@@ -48,7 +48,7 @@ def test_where_it_is_allowed_the_image_is_fetched(monkeypatch: pytest.MonkeyPatc
     "url", ["http://127.0.0.1:1/a.png", "http://localhost:1/a.png", "http://169.254.169.254/x", "http://[::1]:1/"]
 )
 def test_a_private_address_is_not_asked(url: str) -> None:
-    error = refused({"fetch_images": True}, messages=asking(url))
+    error = refused({"fetch_images": True}, messages=image_message(url))
     assert (error["param"], error["code"]) == ("messages[0].content[1].image_url.url", "invalid_image_url")
 
 
@@ -56,4 +56,4 @@ def test_the_limits_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai_compat.transport.images.Fetcher", partial(Fetcher, allowed=lambda address: True))
     with live(pictures) as url:
         settings = {"fetch_images": True, "max_image": len(PNG) - 1}
-        assert refused(settings, messages=asking(f"{url}/a.png"))["code"] == "invalid_image_url"
+        assert refused(settings, messages=image_message(f"{url}/a.png"))["code"] == "invalid_image_url"

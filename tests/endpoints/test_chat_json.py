@@ -127,7 +127,7 @@ def test_without_the_extra_nothing_is_checked_and_that_is_listed(monkeypatch: py
     assert ignored(**STRICT) == {"response_format.json_schema.strict"}
 
 
-# -- asked once more --------------------------------------------------------------------------
+# -- a second attempt -------------------------------------------------------------------------
 
 RETRY = {"retry_strict": True}
 

@@ -35,7 +35,7 @@ def test_the_smallest_request() -> None:
         ({"max_tokens": 5, "options": {"num_predict": 9}}, 5),
     ],
 )
-def test_max_tokens(fields: dict[str, Any], expected: int | None) -> None:
+def test_max_tokens_become_num_predict(fields: dict[str, Any], expected: int | None) -> None:
     assert sent(**fields)["options"].get("num_predict") == expected
 
 
@@ -59,7 +59,7 @@ SCHEMA = {"type": "object", "properties": {"z": {"type": "string"}, "a": {"$ref"
         ({"format": SCHEMA, "response_format": {"type": "text"}}, SCHEMA),
     ],
 )
-def test_format(fields: dict[str, Any], expected: Any) -> None:
+def test_a_response_format_becomes_the_format(fields: dict[str, Any], expected: Any) -> None:
     assert sent(**fields).get("format") == expected
 
 
@@ -80,7 +80,7 @@ def test_a_schema_keeps_the_order_of_its_keys() -> None:
         ({"logprobs": False, "top_logprobs": 0}, (None, None)),
     ],
 )
-def test_logprobs(fields: dict[str, Any], expected: tuple[Any, Any]) -> None:
+def test_log_probabilities_are_sent_only_where_they_are_wanted(fields: dict[str, Any], expected: tuple[Any, Any]) -> None:
     found = sent(**fields)
     assert (found.get("logprobs"), found.get("top_logprobs")) == expected
 
@@ -106,7 +106,7 @@ TOOLS_OLD = [TOOLS[0]["function"]]
         ({"parallel_tool_calls": False, "tools": TOOLS}, True),
     ],
 )
-def test_tools(fields: dict[str, Any], has_tools: bool) -> None:
+def test_tools_are_sent_unless_none_may_be_called(fields: dict[str, Any], has_tools: bool) -> None:
     found = sent(**fields)
     assert ("tools" in found) is has_tools
     if has_tools:
@@ -117,7 +117,7 @@ def test_tools(fields: dict[str, Any], has_tools: bool) -> None:
     ("fields", "expected"),
     [({"reasoning_effort": "high"}, "high"), ({"reasoning_effort": "none"}, False), ({"think": True}, True)],
 )
-def test_think(fields: dict[str, Any], expected: Any) -> None:
+def test_an_effort_of_reasoning_becomes_think(fields: dict[str, Any], expected: Any) -> None:
     assert sent(**fields)["think"] == expected
 
 

@@ -59,7 +59,7 @@ def test_the_smallest_request() -> None:
         ({"seed": None, "stop": None, "max_tokens": None}, {}),
     ],
 )
-def test_options(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_parameters_become_options(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     assert COMPLETIONS.sent(**fields)["options"] == {"temperature": 1.0, "top_p": 1.0, **expected}
 
 
@@ -258,7 +258,7 @@ def test_an_answer_has_every_field() -> None:
 
 
 @pytest.mark.parametrize(("reason", "expected"), [("stop", "stop"), ("length", "length"), ("load", "stop")])
-def test_reasons(reason: str, expected: str) -> None:
+def test_a_native_reason_becomes_a_finish_reason(reason: str, expected: str) -> None:
     assert texts(answered([write("x"), end(reason)])) == [(0, "x", expected)]
 
 

@@ -60,7 +60,7 @@ def test_the_smallest_request() -> None:
         ({"options": {}}, {}),
     ],
 )
-def test_what_is_sent(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_fields_of_a_request_become_ollama_s(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     answer = {"embeddings": [[0.5]] * len(expected.get("input", "x")) if "input" in expected else [[0.5]]}
     endpoint = Endpoint(EMBEDDINGS.path, EMBEDDINGS.native, EMBEDDINGS.body, answer)
     assert endpoint.sent(**fields) == {**EMBEDDINGS.sent(), **expected}

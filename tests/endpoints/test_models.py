@@ -14,7 +14,7 @@ from tests.contract import check
 from tests.harness import call, compat
 
 
-def test_the_list() -> None:
+def test_the_list_names_each_model_and_what_it_can_do() -> None:
     found = Client(OpenAICompat(FakeOllama())).get("/v1/models").get_json()
     check("ListModelsResponse", found)
     assert found["data"][0] == {
@@ -42,7 +42,7 @@ def test_no_models_is_an_empty_list(body: bytes) -> None:
         ("/v1/models/caf\xc3\xa9", "café", "library"),
     ],
 )
-def test_one_model(path: str, id: str, owner: str) -> None:
+def test_a_model_is_found_by_its_whole_name(path: str, id: str, owner: str) -> None:
     fake = FakeOllama()
     fake.script("/api/show", json.dumps({"modified_at": "2023-06-16T17:03:22Z"}).encode())
     answered = call(compat(fake)[0], "GET", path)

@@ -164,7 +164,7 @@ class Endless:
 
 
 class Acquainted:
-    """An application that knows the thread it was last asked in."""
+    """An application that knows the thread it was last called in."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

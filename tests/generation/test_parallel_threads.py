@@ -195,7 +195,7 @@ def test_side_by_side_openers_see_the_context_of_their_request() -> None:
 
 
 def after(heads: SimpleQueue[Request], count: int = 1) -> Callable[[Request], bytes]:
-    """A step that waits until another server was asked."""
+    """A step that waits until another server received its request."""
 
     def wait(request: Request) -> bytes:
         for _ in range(count):
@@ -216,9 +216,9 @@ def test_f4_a_failure_before_the_head_ends_those_whose_servers_are_silent(silenc
         for _ in range(2):
             silent.script(silence)
         failing.script(after(silent.heads, 2), *answer({"error": "busy"}, status=503))
-        asked = start_chats(patient(silent), patient(failing), patient(silent))
+        calls = start_chats(patient(silent), patient(failing), patient(silent))
         with soon(), pytest.raises(APIError, match="busy"):
-            streams(asked, threads=3)
+            streams(calls, threads=3)
         assert ours() == []
         assert {silent.gone.get(timeout=WAIT) for _ in range(2)} == {1, 2}
 

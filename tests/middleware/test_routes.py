@@ -15,7 +15,7 @@ from openai_compat.translate.fields import rows
 from tests.contract import check
 
 
-def told(**settings: Any) -> dict[str, Any]:
+def described(**settings: Any) -> dict[str, Any]:
     response = Client(OpenAICompat(FakeOllama(), **settings)).get(f"{settings.get('prefix', '/v1')}/compatibility")
     assert response.status_code == 200
     return response.get_json()  # type: ignore[no-any-return]
@@ -27,12 +27,12 @@ def fields(found: dict[str, Any], path: str, method: str = "POST") -> dict[str, 
 
 
 def test_every_route_is_told() -> None:
-    found = told()
+    found = described()
     assert [(route["method"], route["path"]) for route in found["routes"]] == [
         (method, "/v1" + shown(path)) for method, path, _, _ in ROUTES
     ]
     assert all(route["summary"].endswith(".") for route in found["routes"])
-    assert {route["path"] for route in told(prefix="/openai")["routes"]} >= {"/openai/models/{model}"}
+    assert {route["path"] for route in described(prefix="/openai")["routes"]} >= {"/openai/models/{model}"}
 
 
 @pytest.mark.parametrize("struct", [struct for *_, struct in ROUTES if struct is not None])
@@ -41,7 +41,7 @@ def test_every_field_has_a_row(struct: type[msgspec.Struct]) -> None:
 
 
 def test_every_field_is_told() -> None:
-    found = told()
+    found = described()
     for method, path, _, struct in ROUTES:
         names = set(rows(struct)) if struct is not None else set()
         assert set(fields(found, "/v1" + shown(path), method)) == names
@@ -58,13 +58,13 @@ def test_every_field_is_told() -> None:
     ],
 )
 def test_what_becomes_of_a_field(name: str, status: str, native: str | None) -> None:
-    field = fields(told(), "/v1/chat/completions")[name]
+    field = fields(described(), "/v1/chat/completions")[name]
     assert (field["status"], field["native"]) == (status, native)
 
 
 @pytest.mark.parametrize(("unsupported", "status"), [("warn", "accepted"), ("error", "refused")])
 def test_the_policy_decides(unsupported: str, status: str) -> None:
-    found = told(unsupported=unsupported)
+    found = described(unsupported=unsupported)
     assert fields(found, "/v1/chat/completions")["logit_bias"]["status"] == status
     kinds = {field["status"] for route in found["routes"] for field in route["fields"]}
     assert kinds <= {"mapped", "emulated", "accepted", "refused"}
@@ -81,7 +81,7 @@ def test_the_policy_decides(unsupported: str, status: str) -> None:
     ],
 )
 def test_what_does_something_under_a_setting_only(name: str, settings: dict[str, Any], status: str) -> None:
-    assert fields(told(**settings), "/v1/chat/completions")[name]["status"] == status
+    assert fields(described(**settings), "/v1/chat/completions")[name]["status"] == status
 
 
 # -- what OpenAI has besides ------------------------------------------------------------------

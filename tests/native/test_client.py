@@ -1,4 +1,4 @@
-"""The native API as methods: what is asked, and of whom."""
+"""The native API as methods: what is ollama, and of whom."""
 
 from __future__ import annotations
 
@@ -87,11 +87,11 @@ def test_w8_a_native_call_has_an_environ_of_its_own() -> None:
 
 def test_tags_show_ps_and_version() -> None:
     fake = FakeOllama()
-    asked = backend(fake)
-    assert [model.name for model in asked.tags().models or []][0] == "demo:latest"
-    assert asked.show("demo").modified_at == "2026-01-01T00:00:00Z"
-    assert asked.loaded().models == []
-    assert "demo" in asked.version().version
+    ollama = backend(fake)
+    assert [model.name for model in ollama.tags().models or []][0] == "demo:latest"
+    assert ollama.show("demo").modified_at == "2026-01-01T00:00:00Z"
+    assert ollama.loaded().models == []
+    assert "demo" in ollama.version().version
     paths = [(request.method, request.path) for request in fake.requests]
     assert paths == [("GET", "/api/tags"), ("POST", "/api/show"), ("GET", "/api/ps"), ("GET", "/api/version")]
     assert fake.closed == fake.opened == 4
@@ -164,11 +164,11 @@ def test_generate_streams_messages() -> None:
 
 def test_generate_asks_for_what_it_is_told_to() -> None:
     fake = FakeOllama()
-    asked = native.GenerateRequest(
+    ollama = native.GenerateRequest(
         model="demo", prompt="a", options={"seed": 1}, suffix="b", raw=True, logprobs=True, top_logprobs=2, think=False
     )
     fake.script("/api/generate", wrote(done=True))
-    backend(fake).generate(asked).close()
+    backend(fake).generate(ollama).close()
     assert fake.requests[0].json == {
         "model": "demo",
         "prompt": "a",
@@ -311,15 +311,15 @@ class Clock:
         return self.now
 
 
-def asked_again(fake: FakeOllama, asked: Backend, *, after: float = 0.0) -> bool:
+def calls_again(fake: FakeOllama, ollama: Backend, *, after: float = 0.0) -> bool:
     """Whether one more look at the contexts makes a native call."""
     clock = Clock()
     if after:
-        asked.limits.absent_paths = ExpiringSet(clock)
-        assert asked.context_lengths() == {}
+        ollama.limits.absent_paths = ExpiringSet(clock)
+        assert ollama.context_lengths() == {}
         clock.now += after
     before = len(fake.requests)
-    asked.context_lengths()
+    ollama.context_lengths()
     return len(fake.requests) > before
 
 
@@ -343,9 +343,9 @@ def test_context_lengths_are_those_of_loaded_models() -> None:
 def test_where_no_model_is_loaded_there_is_no_context(body: bytes) -> None:
     fake = FakeOllama()
     fake.script("/api/ps", body)
-    asked = backend(fake)
-    assert asked.context_lengths() == {}
-    assert asked_again(fake, asked)
+    ollama = backend(fake)
+    assert ollama.context_lengths() == {}
+    assert calls_again(fake, ollama)
 
 
 ABSENT = [
@@ -362,10 +362,10 @@ ABSENT = [
 def test_a_side_that_cannot_tell_of_loaded_models_is_not_asked_again(status: int, body: bytes) -> None:
     fake = FakeOllama()
     fake.script("/api/ps", body, status=f"{status} X")
-    asked = backend(fake)
-    assert asked.context_lengths() == {}
-    assert "/api/ps" in asked.limits.absent_paths
-    assert not asked_again(fake, asked)
+    ollama = backend(fake)
+    assert ollama.context_lengths() == {}
+    assert "/api/ps" in ollama.limits.absent_paths
+    assert not calls_again(fake, ollama)
     assert fake.closed == fake.opened == 1
 
 
@@ -382,7 +382,7 @@ def test_nor_by_another_request_of_the_same_middleware() -> None:
 def test_it_is_asked_again_after_a_while(after: float, again: bool) -> None:
     fake = FakeOllama()
     fake.script("/api/ps", status="404 X")
-    assert asked_again(fake, backend(fake), after=after) is again
+    assert calls_again(fake, backend(fake), after=after) is again
 
 
 @pytest.mark.parametrize(
@@ -407,10 +407,10 @@ def test_it_is_asked_again_after_a_while(after: float, again: bool) -> None:
 def test_after_another_failure_it_is_asked_again(status: int, body: bytes) -> None:
     fake = FakeOllama()
     fake.script("/api/ps", body, status=f"{status} X")
-    asked = backend(fake)
-    assert asked.context_lengths() == {}
-    assert "/api/ps" not in asked.limits.absent_paths
-    assert asked_again(fake, asked)
+    ollama = backend(fake)
+    assert ollama.context_lengths() == {}
+    assert "/api/ps" not in ollama.limits.absent_paths
+    assert calls_again(fake, ollama)
 
 
 def test_nor_is_a_defect_or_a_broken_connection_taken_for_a_path_that_is_not_there(server: Chaos) -> None:
@@ -420,12 +420,12 @@ def test_nor_is_a_defect_or_a_broken_connection_taken_for_a_path_that_is_not_the
     remote = upstream(server, timeout=0.3)
     with refusing() as nowhere:
         for app in (fake, remote, Upstream("http://" + nowhere)):
-            asked = backend(app)
-            assert asked.context_lengths() == {}
-            assert "/api/ps" not in asked.limits.absent_paths
+            ollama = backend(app)
+            assert ollama.context_lengths() == {}
+            assert "/api/ps" not in ollama.limits.absent_paths
 
 
-# -- who is asked, and by what name -----------------------------------------------------------
+# -- who is ollama, and by what name -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(

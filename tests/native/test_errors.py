@@ -160,7 +160,7 @@ OVERFLOW = [
 @pytest.mark.parametrize("body", OVERFLOW)
 @pytest.mark.parametrize("status", [400, 500])
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("operation", "param"),
     [
         ("POST /api/chat", "messages"),
         ("POST /api/generate", "prompt"),
@@ -168,25 +168,26 @@ OVERFLOW = [
         ("", "messages"),
     ],
 )
-def test_overflow_names_the_field_that_holds_the_prompt(status: int, body: bytes, asked: str, param: str) -> None:
-    error = from_status(status, body, "m", operation=asked)
+def test_overflow_names_the_field_that_holds_the_prompt(status: int, body: bytes, operation: str, param: str) -> None:
+    error = from_status(status, body, "m", operation=operation)
     assert shown(error) == (400, INVALID, param, "context_length_exceeded")
 
 
 @pytest.mark.parametrize("text", ["this model is missing multimodal support", "invalid image input"])
 @pytest.mark.parametrize(
-    ("asked", "param"), [("POST /api/chat", "messages"), ("POST /api/generate", "prompt"), ("POST /api/embed", "input")]
+    ("operation", "param"),
+    [("POST /api/chat", "messages"), ("POST /api/generate", "prompt"), ("POST /api/embed", "input")],
 )
-def test_so_does_an_image_at_fault(text: str, asked: str, param: str) -> None:
-    assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=asked).param == param
+def test_so_does_an_image_at_fault(text: str, operation: str, param: str) -> None:
+    assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=operation).param == param
 
 
-@pytest.mark.parametrize("asked", ["POST /api/chat", "POST /api/generate", "POST /api/embed"])
+@pytest.mark.parametrize("operation", ["POST /api/chat", "POST /api/generate", "POST /api/embed"])
 @pytest.mark.parametrize(
     ("text", "param"), [("invalid model name", "model"), ("m does not support insert", "suffix"), ("anything", None)]
 )
-def test_another_field_at_fault_is_the_same_for_each(asked: str, text: str, param: str | None) -> None:
-    assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=asked).param == param
+def test_another_field_at_fault_is_the_same_for_each(operation: str, text: str, param: str | None) -> None:
+    assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=operation).param == param
 
 
 @pytest.mark.parametrize(("levels", "text"), [(5, "deep"), (6, "The backend failed and did not say why.")])

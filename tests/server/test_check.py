@@ -68,7 +68,7 @@ def test_the_chat_is_tiny(fake: FakeOllama, url: str) -> None:
     assert fake.requests[-1].json["options"]["num_predict"] == 16
 
 
-def test_the_command(url: str) -> None:
+def test_the_command_prints_a_check_and_exits_with_its_status(url: str) -> None:
     ended = command("check", url)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith(f"{url}\n  ok     version ")
@@ -89,7 +89,7 @@ def test_the_command_s_flags(fake: FakeOllama, url: str) -> None:
     assert {request.headers["x-team"] for request in fake.requests} == {"red"}
 
 
-def test_unreachable() -> None:
+def test_a_backend_that_cannot_be_reached_fails_at_once() -> None:
     with refusing() as url:
         assert checked(url) == (
             1,

@@ -66,7 +66,7 @@ def test_without_a_command_it_shows_help(capsys: pytest.CaptureFixture[str]) -> 
     assert "check" in shown
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"], {})
     assert caught.value.code == 0
@@ -289,7 +289,7 @@ def test_the_pool_may_be_given(planned: Planned) -> None:
 
 
 @pytest.mark.parametrize("by_flag", [True, False], ids=["flag", "variable"])
-def test_certificates(planned: Planned, by_flag: bool, tmp_path: Path) -> None:
+def test_a_ca_bundle_is_what_certificates_are_checked_with(planned: Planned, by_flag: bool, tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.touch()
     flags = ("--ca-bundle", str(bundle)) if by_flag else ()

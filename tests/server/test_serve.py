@@ -252,7 +252,7 @@ def test_a_silent_upstream_does_not_hold_up_the_announcement() -> None:
     ],
     ids=["IPv4", "IPv6", "unix"],
 )
-def test_address(name: Any, expected: str) -> None:
+def test_an_address_is_written_as_a_url(name: Any, expected: str) -> None:
     assert address(name) == expected
 
 

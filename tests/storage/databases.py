@@ -157,7 +157,7 @@ def new(url: str, **options: Any) -> Any:
 # -- what is put in, and what is there --------------------------------------------------------
 
 
-def kept(id: str = "x", **values: Any) -> StoredObject:
+def stored_object(id: str = "x", **values: Any) -> StoredObject:
     return StoredObject(**{"id": id, "created": 7, "model": "m", "metadata": {}, "body": b"{}", **values})
 
 
@@ -167,7 +167,7 @@ def items(*ids: str) -> list[Item]:
 
 def fill(store: Store, owner: str, names: Iterable[str]) -> Store:
     for name in names:
-        store.add("chat", owner, kept(name))
+        store.add("chat", owner, stored_object(name))
     return store
 
 

@@ -26,11 +26,11 @@ from tests.storage.databases import (
     fill,
     ids,
     items,
-    kept,
     new,
     not_memory,
     rows,
     sqlite_file,
+    stored_object,
     together,
     walked,
 )
@@ -43,7 +43,7 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 # -- threads and processes --------------------------------------------------------------------
 
 
-def test_many_add(store: Store) -> None:
+def test_what_many_threads_add_is_all_there(store: Store) -> None:
     together(16, lambda i: fill(store, f"owner{i % 3}", [f"{i}-{n}" for n in range(4)]))
     for owner in range(3):
         found = walked(lambda owner=owner, **arguments: store.page("chat", f"owner{owner}", **arguments), limit=7)
@@ -53,7 +53,7 @@ def test_many_add(store: Store) -> None:
 def test_64_threads_do_everything_at_once(store: Store) -> None:
     def work(i: int) -> None:
         owner = f"owner{i % 2}"
-        store.add("chat", owner, kept(f"{i}", metadata={"k": "v"}), items("i"))
+        store.add("chat", owner, stored_object(f"{i}", metadata={"k": "v"}), items("i"))
         assert store.get("chat", owner, f"{i}")
         assert store.append("chat", owner, f"{i}", items("j"))
         assert store.set_metadata("chat", owner, f"{i}", {"k": f"{i}"})
@@ -152,7 +152,7 @@ print("done")
 
 @pytest.mark.server
 @pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
-def test_greenlets(url: str) -> None:
+def test_greenlets_share_a_store(url: str) -> None:
     ended = command(url, python=("-c", GREENLETS))
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
 
@@ -165,7 +165,7 @@ SECRETS = ["hunter2", "s3cr3t-owner", "s3cr3t-body", "s3cr3t-id", "s3cr3t-value"
 
 def try_all(store: Store) -> None:
     """Every method fails in the one way, and tells no secret."""
-    whole = kept(SECRETS[3], model=SECRETS[5], metadata={"k": SECRETS[4]}, body=SECRETS[2].encode())
+    whole = stored_object(SECRETS[3], model=SECRETS[5], metadata={"k": SECRETS[4]}, body=SECRETS[2].encode())
     more = [Item(SECRETS[3], SECRETS[2].encode())]
     place = ("chat", SECRETS[1])
     for work in (
@@ -197,7 +197,7 @@ def test_a_file_that_cannot_be(tmp_path: Path) -> None:
     with new(f"sqlite:///{tmp_path}/missing/store.db") as store:
         try_all(store)
         (tmp_path / "missing").mkdir()
-        store.add("chat", "me", kept("a"))
+        store.add("chat", "me", stored_object("a"))
         assert store.get("chat", "me", "a")
 
 
@@ -210,7 +210,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_tables_that_are_lost(store: Store, make: Make) -> None:
     other = make()
-    other.add("chat", "me", kept("a"))
+    other.add("chat", "me", stored_object("a"))
     store.get("chat", "me", "a")
     with store._begin(write=True) as tx:
         module.tables().objects.metadata.drop_all(tx)
@@ -230,7 +230,7 @@ def test_a_server_is_given_a_time(postgresql_server: Postgres) -> None:
 @pytest.mark.server
 def test_a_server_that_was_started_again(postgresql_server: Postgres) -> None:
     with postgresql_server.schema() as url, new(url) as store:
-        store.add("chat", "me", kept("a"))
+        store.add("chat", "me", stored_object("a"))
         together(5, lambda i: store.get("chat", "me", "a"))
         postgresql_server.hang_up()
         assert store.get("chat", "me", "a")
@@ -265,14 +265,14 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
 def test_a_file_that_another_program_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAIT", 0.05)
     with new(sqlite_file(tmp_path)) as store:
-        store.add("chat", "me", kept("a"))
+        store.add("chat", "me", stored_object("a"))
         with contextlib.closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreFailed):
-                store.add("chat", "me", kept("b"))
+                store.add("chat", "me", stored_object("b"))
             assert ids(store.page("chat", "me")) == ["a"], "who only reads does not wait"
             other.execute("ROLLBACK")
-        store.add("chat", "me", kept("b"))
+        store.add("chat", "me", stored_object("b"))
         assert ids(store.page("chat", "me")) == ["a", "b"]
 
 
@@ -282,10 +282,10 @@ def test_a_new_file_that_another_changes(tmp_path: Path, monkeypatch: pytest.Mon
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr(module, "WAIT", 0.05)
         with new(sqlite_file(tmp_path)) as store, pytest.raises(StoreFailed):
-            store.add("chat", "me", kept("a"))
+            store.add("chat", "me", stored_object("a"))
         monkeypatch.setattr(time, "sleep", lambda seconds: other.execute("ROLLBACK"))
         with new(sqlite_file(tmp_path)) as store:
-            store.add("chat", "me", kept("a"))
+            store.add("chat", "me", stored_object("a"))
             assert ids(store.page("chat", "me")) == ["a"]
 
 
@@ -302,11 +302,11 @@ def test_a_writer_that_waits_too_long_for_another(tmp_path: Path, monkeypatch: p
 
     with new("sqlite://" if kind == "memory" else sqlite_file(tmp_path), clock=clock) as store:
         with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(store.add, "chat", "me", kept("a"))
+            first = pool.submit(store.add, "chat", "me", stored_object("a"))
             try:
                 assert inside.wait(TIMEOUT)
                 with pytest.raises(StoreFailed, match="busy"):
-                    store.add("chat", "me", kept("b"))
+                    store.add("chat", "me", stored_object("b"))
             finally:
                 leave.set()
             first.result(TIMEOUT)
@@ -349,7 +349,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, package
 
 def test_only_its_user_reads_the_file(tmp_path: Path) -> None:
     with new(sqlite_file(tmp_path)) as store:
-        store.add("chat", "me", kept("a"))
+        store.add("chat", "me", stored_object("a"))
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
         assert modes == dict.fromkeys(["store.db", "store.db-wal", "store.db-shm"], 0o600)
 
@@ -358,14 +358,14 @@ def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "store.db").touch()
     (tmp_path / "store.db").chmod(0o640)
     with new(sqlite_file(tmp_path)) as store:
-        store.add("chat", "me", kept("a"))
+        store.add("chat", "me", stored_object("a"))
     assert stat.S_IMODE((tmp_path / "store.db").stat().st_mode) == 0o640
 
 
 def test_a_schema_of_another_version(url: str, make: Make) -> None:
     not_memory(url)
     store = make()
-    store.add("chat", "me", kept("a"))
+    store.add("chat", "me", stored_object("a"))
     version = module.tables().version
     with store._begin(write=True) as tx:
         tx.execute(version.update().values(version=2))

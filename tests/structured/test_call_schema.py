@@ -137,7 +137,7 @@ def test_parameters_that_say_nothing(text: bytes) -> None:
         ),
     ],
 )
-def test_object_schemas(given: bytes, written: bytes) -> None:
+def test_parameters_become_the_schema_of_an_object(given: bytes, written: bytes) -> None:
     parameters, definitions = of(given)
     assert encode(parameters) == written
     assert definitions == {}
@@ -535,7 +535,7 @@ def test_a_call_is_valid_if_its_arguments_are(arguments: Any) -> None:
     assert not whole.is_valid({"name": "f1", "parameters": arguments, "more": 1})
 
 
-def test_pydantic_models() -> None:
+def test_the_schemas_of_pydantic_s_models_keep_their_meaning() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     pydantic = pytest.importorskip("pydantic")
     leaf: Any = pydantic.create_model("Leaf", x=(int, ...))

@@ -6,7 +6,6 @@ import json
 import random
 import socket
 import sys
-from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -120,7 +119,7 @@ def test_a_schema_of_pydantic(change: dict[str, Any], line: str | None) -> None:
     assert jsonschema.Draft202012Validator(ORDER).is_valid(answer) == (line is None)
 
 
-def test_pydantic_itself() -> None:
+def test_the_schemas_of_pydantic_s_models_are_checked() -> None:
     pydantic = pytest.importorskip("pydantic")
     leaf: Any = pydantic.create_model("Leaf", x=(int | None, None), y=(list[str], ...))
     one_or_other: Any = leaf | str | None
@@ -344,11 +343,8 @@ def test_of_two_members_of_one_name_the_last_counts() -> None:
 # -- the checker ------------------------------------------------------------------------------
 
 
-def test_a_checker_is_a_value() -> None:
-    checks = checker(Raw(b'{"format": "date"}'))
-    assert repr(checks) == "Checker(unevaluated=('format',))"
-    with pytest.raises(FrozenInstanceError):
-        checks.unevaluated = ()  # type: ignore[misc]
+def test_a_checker_is_shown_without_the_library_s_own_object() -> None:
+    assert repr(checker(Raw(b'{"format": "date"}'))) == "Checker(unevaluated=('format',))"
 
 
 @pytest.mark.parametrize("package", ["jsonschema", "referencing"])

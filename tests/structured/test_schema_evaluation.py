@@ -86,7 +86,7 @@ def mismatch(schema: Any, answer: Any) -> str | None:
         ({"$schema": 5, "$id": 5, "$anchor": 5, "type": "null"}, 1, "$: 1 is not of type 'null'"),
     ],
 )
-def test_a_keyword(schema: Any, answer: Any, line: str | None) -> None:
+def test_a_keyword_is_evaluated_and_its_mismatch_named(schema: Any, answer: Any, line: str | None) -> None:
     found = mismatch(schema, answer)
     assert found is None if line is None else (found or "").startswith(line)
 

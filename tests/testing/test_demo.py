@@ -277,11 +277,11 @@ def test_the_context_may_be_smaller(client: Client) -> None:
 # -- formats ----------------------------------------------------------------------------------
 
 
-def test_json_mode(client: Client) -> None:
+def test_a_chat_in_json_mode_answers_with_an_object(client: Client) -> None:
     assert json.loads(joined(chat(client, format="json"))) == {"backend": "openai-compat demo"}
 
 
-def test_a_schema(client: Client) -> None:
+def test_a_chat_with_a_schema_answers_with_an_instance_of_it(client: Client) -> None:
     schema = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
     assert json.loads(joined(chat(client, format=schema))) == {"name": "demo", "age": 1}
 
@@ -313,7 +313,7 @@ INSTANCES: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize(("schema", "value"), INSTANCES.values(), ids=INSTANCES)
-def test_instance(schema: Any, value: Any) -> None:
+def test_a_schema_has_an_instance(schema: Any, value: Any) -> None:
     assert instance(schema) == value
 
 
@@ -450,7 +450,7 @@ def test_chat_models_do_not_embed(client: Client, model: str) -> None:
 # -- models -----------------------------------------------------------------------------------
 
 
-def test_tags(client: Client) -> None:
+def test_tags_list_every_model(client: Client) -> None:
     models = get(client, "/api/tags").get_json()["models"]
     assert [model["model"] for model in models] == [f"{name}:latest" for name in MODELS]
     assert [model["name"] for model in models] == [model["model"] for model in models]
@@ -459,7 +459,7 @@ def test_tags(client: Client) -> None:
 
 @pytest.mark.parametrize("key", ["model", "name"])
 @pytest.mark.parametrize("name", MODELS)
-def test_show(client: Client, key: str, name: str) -> None:
+def test_show_tells_of_a_model_by_either_key(client: Client, key: str, name: str) -> None:
     shown = post(client, "/api/show", **{key: name}).get_json()
     assert shown["capabilities"] == MODELS[name]
     assert shown["model_info"]["demo.context_length"] == CONTEXT

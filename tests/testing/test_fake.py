@@ -42,7 +42,7 @@ def items(fake: FakeOllama) -> Iterator[bytes]:
 # -- lines ------------------------------------------------------------------------------------
 
 
-def test_say() -> None:
+def test_say_makes_a_line_with_a_message() -> None:
     line = say("Hello")
     assert line["message"] == {"role": "assistant", "content": "Hello"}
     assert line["done"] is False
@@ -54,7 +54,7 @@ def test_say_with_further_keys() -> None:
     assert message == {"role": "assistant", "content": "", "thinking": "Hm.", "tool_calls": calls}
 
 
-def test_done() -> None:
+def test_done_makes_the_last_line() -> None:
     line = done()
     assert (line["done"], line["done_reason"], line["message"]["content"]) == (True, "stop", "")
     assert (line["prompt_eval_count"], line["eval_count"]) == (1, 1)
@@ -140,7 +140,7 @@ def test_uncut_each_step_is_an_item(fake: FakeOllama) -> None:
         (0, [b"abcde"]),
     ],
 )
-def test_cut(fake: FakeOllama, cut: int, expected: list[bytes]) -> None:
+def test_an_answer_is_cut_into_items_of_one_length(fake: FakeOllama, cut: int, expected: list[bytes]) -> None:
     fake.script(CHAT, b"ab", b"", b"c", b"de", cut=cut)
     assert list(items(fake)) == expected
 

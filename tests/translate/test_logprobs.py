@@ -35,9 +35,9 @@ def line(token: str = "", **fields: Any) -> ChatResponse:
     return ChatResponse(message=AnswerMessage(**fields), done=done, logprobs=[Logprob(token, -1.0)] if token else None)
 
 
-def told(kept: ContentLogprobs, one: ChatResponse) -> list[Logprob]:
+def reported(content_logprobs: ContentLogprobs, one: ChatResponse) -> list[Logprob]:
     message = one.message or AnswerMessage()
-    return kept.of(one, message.content or "", message.thinking or "", calls=bool(message.tool_calls))
+    return content_logprobs.of(one, message.content or "", message.thinking or "", calls=bool(message.tool_calls))
 
 
 CALL = [ToolCall(ToolCallFunction("f"))]
@@ -59,17 +59,17 @@ CALL = [ToolCall(ToolCallFunction("f"))]
     ],
 )
 def test_what_belongs_to_no_content_is_not_told(lines: list[ChatResponse], expected: list[str]) -> None:
-    kept = ContentLogprobs()
-    assert ["".join(entry.token for entry in told(kept, one)) for one in lines] == expected
+    content_logprobs = ContentLogprobs()
+    assert ["".join(entry.token for entry in reported(content_logprobs, one)) for one in lines] == expected
 
 
 def test_all_that_one_line_brings_is_told() -> None:
     whole = ChatResponse(message=AnswerMessage("x" * 1500), done=True, logprobs=[Logprob("x", -1.0)] * 1500)
-    assert len(told(ContentLogprobs(), whole)) == 1500
+    assert len(reported(ContentLogprobs(), whole)) == 1500
 
 
 def test_f40_what_waits_for_text_is_bounded() -> None:
-    kept = ContentLogprobs()
+    content_logprobs = ContentLogprobs()
     for _ in range(3000):
-        assert told(kept, line("x")) == []
-    assert len(told(kept, line("y", content="y"))) == 1001
+        assert reported(content_logprobs, line("x")) == []
+    assert len(reported(content_logprobs, line("y", content="y"))) == 1001

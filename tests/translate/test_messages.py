@@ -76,7 +76,7 @@ def image(url: Any) -> dict[str, Any]:
         ({"role": "function", "name": "f", "content": "1"}, {"role": "tool", "content": "1", "tool_name": "f"}),
     ],
 )
-def test_one_message(message: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_message_becomes_a_native_one(message: dict[str, Any], expected: dict[str, Any]) -> None:
     assert mapped(message) == [expected]
 
 

@@ -1,4 +1,4 @@
-"""Aliases, and what a model is asked with by default."""
+"""Aliases, and what a model is name with by default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALIASES = {"gpt-4o": "llama3.2", "gpt-4*": "big", "gpt-*": "small", "*-embed": "
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("name", "expected"),
     [
         ("gpt-4o", "llama3.2"),
         ("gpt-4o:latest", "llama3.2"),
@@ -30,8 +30,8 @@ ALIASES = {"gpt-4o": "llama3.2", "gpt-4*": "big", "gpt-*": "small", "*-embed": "
         ("", ""),
     ],
 )
-def test_a_name_beats_a_pattern_and_a_longer_one_a_shorter(asked: str, expected: str) -> None:
-    assert native_name(asked, Settings(aliases=ALIASES)) == expected
+def test_a_name_beats_a_pattern_and_a_longer_one_a_shorter(name: str, expected: str) -> None:
+    assert native_name(name, Settings(aliases=ALIASES)) == expected
 
 
 def test_only_names_are_listed() -> None:
@@ -46,7 +46,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("name", "expected"),
     [
         ("llama3.2", ModelSettings({"num_ctx": 8192, "top_k": 5}, "1h", False)),
         ("llama3.2:latest", ModelSettings({"num_ctx": 8192, "top_k": 5}, "1h", False)),
@@ -55,8 +55,8 @@ MODELS = {
         ("other", ModelSettings()),
     ],
 )
-def test_a_client_s_name_wins_over_the_model_s_own(asked: str, expected: ModelSettings) -> None:
-    assert defaults(asked, Settings(aliases=ALIASES, models=MODELS)) == expected
+def test_a_client_s_name_wins_over_the_model_s_own(name: str, expected: ModelSettings) -> None:
+    assert defaults(name, Settings(aliases=ALIASES, models=MODELS)) == expected
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_a_schema_goes_verbatim() -> None:
         ({"function": {"name": "f"}}, {"name": "f"}),
     ],
 )
-def test_a_tool(tool: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_tool_becomes_a_native_one(tool: dict[str, Any], expected: dict[str, Any]) -> None:
     assert sent([tool]) == [{"function": expected, "type": "function"}]
 
 

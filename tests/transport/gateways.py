@@ -53,7 +53,7 @@ def streamed(app: Any, path: str = "/v1/chat/completions") -> Iterator[Iterator[
         yield iter(items)
 
 
-def said(response: TestResponse) -> str:
+def text_of(response: TestResponse) -> str:
     """The text of a good answer, streamed or not."""
     assert response.status_code == 200
     if response.mimetype == "application/json":

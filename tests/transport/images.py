@@ -62,17 +62,17 @@ SPELLINGS = ["0x7f000001", "2130706433", "127.1", "127.0.1", "0177.0.0.1", "0177
 
 
 class Names:
-    """A resolver that notes what it is asked.
+    """A resolver that records its lookups.
 
-    :param answers: one for each time that it is asked; the last one stands.
+    :param answers: one for each lookup; the last one stays.
     """
 
     def __init__(self, *answers: list[str]) -> None:
-        self.asked: list[tuple[str, int]] = []
+        self.lookups: list[tuple[str, int]] = []
         self._answers = list(answers) or [[HERE]]
 
     def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append((host, port))
+        self.lookups.append((host, port))
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
 

@@ -83,7 +83,7 @@ def set_in_the_wait(cancel: Cancel) -> Iterator[None]:
     timer.join(WAIT)
 
 
-def asked(server: Chaos, *steps: Step) -> Event:
+def received(server: Chaos, *steps: Step) -> Event:
     """Say what the next request gets; what is returned is set as soon as it is there, whole."""
     event = Event()
 
@@ -322,7 +322,7 @@ def test_nor_is_it_made_over_a_connection_that_is_kept(server: Chaos, caplog: py
 @pytest.mark.parametrize("sent", [b"", b"H", b"HTTP/1.1 200 OK\r\nServer: x\r\n"], ids=["nothing", "a byte", "a line"])
 def test_f4_set_during_the_wait_for_the_head(server: Chaos, sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     cancel = Cancel()
-    with soon(), set_when(asked(server, sent), cancel), pytest.raises(APIError) as raised:
+    with soon(), set_when(received(server, sent), cancel), pytest.raises(APIError) as raised:
         chat(patient(server), cancel)
     assert (raised.value.status, raised.value.code) == (502, "upstream_error")
     assert server.gone.get(timeout=WAIT) == 1
@@ -331,7 +331,7 @@ def test_f4_set_during_the_wait_for_the_head(server: Chaos, sent: bytes, caplog:
 
 def test_f4_it_is_told_of_in_the_log_as_no_failure(server: Chaos, caplog: pytest.LogCaptureFixture) -> None:
     cancel = Cancel()
-    with caplog.at_level(logging.INFO), set_when(asked(server), cancel), pytest.raises(APIError):
+    with caplog.at_level(logging.INFO), set_when(received(server), cancel), pytest.raises(APIError):
         chat(patient(server), cancel)
     assert [record.levelname for record in caplog.records if record.name == "openai_compat"] == ["INFO"]
 
@@ -347,7 +347,7 @@ def test_f4_set_during_the_wait_for_the_head_over_a_kept_connection(
     server: Chaos, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     remote, cancel = warm(server), Cancel()
-    with soon(), set_when(asked(server, sent), cancel), pytest.raises(APIError):
+    with soon(), set_when(received(server, sent), cancel), pytest.raises(APIError):
         chat(remote, cancel)
     assert server.gone.get(timeout=WAIT) == 1
     assert is_quiet(caplog)
@@ -364,7 +364,7 @@ def test_f4_other_connections_are_kept(server: Chaos) -> None:
         assert whole(chat(remote)) == "Hello"  # by a second connection
         gate.set()
         assert [text(message) for message in first] == ["a", ""]
-    with soon(), set_when(asked(server), cancel), pytest.raises(APIError):
+    with soon(), set_when(received(server), cancel), pytest.raises(APIError):
         chat(remote, cancel)
     assert server.gone.get(timeout=WAIT) == server.requests[-1].connection
     with pytest.raises(Empty):
@@ -403,7 +403,7 @@ def test_f41_set_during_a_silence_before_the_first_line(
     server: Chaos, framing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     cancel = Cancel()
-    with soon(), set_when(asked(server, answer(*HELLO, framing=framing)[0]), cancel), pytest.raises(APIError):
+    with soon(), set_when(received(server, answer(*HELLO, framing=framing)[0]), cancel), pytest.raises(APIError):
         chat(patient(server), cancel)
     assert server.gone.get(timeout=WAIT) == 1
     assert is_quiet(caplog)

@@ -32,8 +32,8 @@ from tests.transport.gateways import (
     framings,
     gateway,
     line,
-    said,
     streamed,
+    text_of,
     upstream,
 )
 
@@ -51,7 +51,7 @@ def test_f35_a_connection_is_used_again_after_a_clean_end(server: Chaos, stream:
     app = gateway(server)
     for _ in range(3):
         server.script(*answer(*HELLO, framing=framing))
-        assert said(ask(app, stream=stream)) == "Hello"
+        assert text_of(ask(app, stream=stream)) == "Hello"
     assert server.connections == 1
 
 
@@ -75,7 +75,7 @@ def test_a_close_delimited_answer_ends_its_connection(server: Chaos) -> None:
     app = gateway(server)
     for _ in range(2):
         server.script(*answer(*HELLO, framing=CLOSE))
-        assert said(ask(app)) == "Hello"
+        assert text_of(ask(app)) == "Hello"
     assert server.connections == 2
 
 
@@ -86,14 +86,14 @@ def test_a_close_delimited_answer_ends_its_connection(server: Chaos) -> None:
 )
 def test_f35_what_follows_done_is_ignored(server: Chaos, stream: bool, framing: str, junk: bytes) -> None:
     server.script(*answer(*HELLO, junk, framing=framing))
-    assert said(ask(gateway(server), stream=stream)) == "Hello"
+    assert text_of(ask(gateway(server), stream=stream)) == "Hello"
 
 
 def test_f35_a_long_rest_after_done_ends_the_connection(server: Chaos) -> None:
     app = gateway(server)
     for _ in range(2):
         server.script(*answer(*HELLO, b"x" * 200_000))
-        assert said(ask(app)) == "Hello"
+        assert text_of(ask(app)) == "Hello"
     assert server.connections == 2
 
 
@@ -104,7 +104,7 @@ def test_done_is_the_end_though_the_server_never_ends(server: Chaos, stream: boo
     first, *lines = answer(*HELLO, framing=framing, length=10_000)
     server.script(first, *lines[:3])  # and silence, while it waits for the client
     began = time.monotonic()
-    assert said(ask(gateway(server, idle_timeout=3 * WAIT), stream=stream)) == "Hello"
+    assert text_of(ask(gateway(server, idle_timeout=3 * WAIT), stream=stream)) == "Hello"
     assert time.monotonic() - began < WAIT
     assert server.gone.get(timeout=WAIT) == 1
 
@@ -125,7 +125,7 @@ def test_an_answer_that_was_not_read_ends_its_connection(server: Chaos, status: 
     app = gateway(server)
     assert ask(app).status_code == 502
     assert server.gone.get(timeout=WAIT) == 1
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
 
 
 def test_a_connection_that_was_cut_is_not_used_again(server: Chaos) -> None:
@@ -133,7 +133,7 @@ def test_a_connection_that_was_cut_is_not_used_again(server: Chaos) -> None:
     server.script(*answer(say("Hel"), b"garbage\n", *HELLO))
     assert broken_off(ask(app, stream=True).data) == ["Hel"]
     server.script(*answer(*HELLO))
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     assert server.connections == 2
 
 
@@ -151,7 +151,7 @@ def test_more_streams_than_the_pool_keeps(server: Chaos) -> None:
             assert b"".join(items).endswith(b"data: [DONE]\n\n")
     left = {server.gone.get(timeout=WAIT) for _ in range(2)}
     server.script(*answer(*HELLO))
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     assert left | {server.requests[-1].connection} == {1, 2, 3}
 
 
@@ -179,7 +179,7 @@ def warm(server: Chaos, **options: Any) -> OpenAICompat:
     """A gateway with one connection in its pool."""
     app = gateway(server, **options)
     server.script(*answer(*HELLO))
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     return app
 
 
@@ -194,7 +194,7 @@ def test_f11_a_stale_connection_is_replaced_once(server: Chaos, stream: bool, en
     app = warm(server)
     server.script(end)
     server.script(*answer(say("at last"), done()))
-    assert said(ask(app, stream=stream)) == "at last"
+    assert text_of(ask(app, stream=stream)) == "at last"
     assert connections(server) == [1, 2]
     assert server.requests[1].body == server.requests[2].body
 
@@ -216,13 +216,13 @@ def test_f11_the_retry_takes_a_fresh_connection_and_no_other_kept_one(server: Ch
     server.script(*answer(*HELLO))
     with streamed(app) as items:
         next(items)
-        assert said(ask(app)) == "Hello"  # by a second connection
+        assert text_of(ask(app)) == "Hello"  # by a second connection
         gate.set()
         assert b"".join(items).endswith(b"data: [DONE]\n\n")
     before = len(server.requests)
     server.script(FIN)
     server.script(*answer(say("by a fresh one"), done()))
-    assert said(ask(app)) == "by a fresh one"
+    assert text_of(ask(app)) == "by a fresh one"
     assert [request.connection > 2 for request in server.requests[before:]] == [False, True]
 
 
@@ -268,7 +268,7 @@ def test_f11_a_time_out_is_not_retried(server: Chaos) -> None:
     remote = upstream(server)
     app = OpenAICompat(remote)
     server.script(*answer(*HELLO))
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     remote.head = 0.3
     server.script(b"")
     server.script(*answer(*HELLO))
@@ -279,17 +279,17 @@ def test_f11_a_time_out_is_not_retried(server: Chaos) -> None:
 def test_f11_a_connection_closed_while_idle_is_replaced(server: Chaos) -> None:
     app = gateway(server)
     server.script(*answer(*HELLO, framing=SIZED), FIN)
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     server.join(1)
     server.script(*answer(*HELLO))
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     assert connections(server) == [2]
 
 
 def test_f11_its_replacement_is_a_fresh_connection_and_not_retried(server: Chaos) -> None:
     app = gateway(server)
     server.script(*answer(*HELLO, framing=SIZED), FIN)
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     server.join(1)
     server.script(FIN)
     server.script(*answer(*HELLO))
@@ -389,7 +389,7 @@ def test_f3_f6_a_kept_connection_waits_for_the_next_head_as_long(server: Chaos) 
     server.script(gate, *answer(*HELLO))
     timer = Timer(0.4, gate.set)  # longer than the idle time-out, and than the grace that a body has for its end
     timer.start()
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     timer.join(WAIT)
     assert connections(server) == [1]
 
@@ -419,7 +419,7 @@ def through(proxy: Chaos, url: str = "http://ollama.invalid:11434", **arguments:
 
 def test_a_proxy_that_was_named_is_used(server: Chaos) -> None:
     server.script(*answer(*HELLO))
-    assert said(ask(through(server))) == "Hello"
+    assert text_of(ask(through(server))) == "Hello"
     assert [request.target for request in server.requests] == ["http://ollama.invalid:11434/api/chat"]
 
 
@@ -433,7 +433,7 @@ def test_f11_a_stale_connection_to_a_proxy_is_replaced(server: Chaos) -> None:
     app = through(server)
     for steps in (answer(*HELLO), [FIN], answer(*HELLO)):
         server.script(*steps)
-    assert [said(ask(app)) for _ in range(2)] == ["Hello", "Hello"]
+    assert [text_of(ask(app)) for _ in range(2)] == ["Hello", "Hello"]
     assert connections(server) == [1, 2]
 
 
@@ -469,7 +469,7 @@ def test_https_with_a_ca_bundle(secure: Chaos, certificate: Path) -> None:
     app = OpenAICompat(upstream(secure, verify=str(certificate)))
     for _ in range(2):
         secure.script(*answer(*HELLO))
-        assert said(ask(app)) == "Hello"
+        assert text_of(ask(app)) == "Hello"
     assert secure.connections == 1
 
 
@@ -491,7 +491,7 @@ def test_f11_a_stale_connection_over_https_is_replaced(secure: Chaos, certificat
     app = OpenAICompat(upstream(secure, verify=str(certificate)))
     for steps in (answer(*HELLO), [FIN], answer(*HELLO)):
         secure.script(*steps)
-    assert [said(ask(app)) for _ in range(2)] == ["Hello", "Hello"]
+    assert [text_of(ask(app)) for _ in range(2)] == ["Hello", "Hello"]
     assert connections(secure) == [1, 2]
 
 
@@ -511,7 +511,7 @@ def test_f72_a_forked_process_has_connections_of_its_own(server: Chaos, monkeypa
     for pid in (parent, parent + 1, parent + 1, parent + 2):
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
         server.script(*answer(*HELLO))
-        assert said(ask(app)) == "Hello"
+        assert text_of(ask(app)) == "Hello"
     assert connections(server) == [1, 2, 2, 3]
 
 
@@ -565,7 +565,7 @@ def test_f35_only_a_little_is_read_after_done(server: Chaos, blanks: int, connec
     server.script(*answer(*HELLO))
     app = gateway(server)
     for _ in range(2):
-        assert said(ask(app)) == "Hello"
+        assert text_of(ask(app)) == "Hello"
     assert server.connections == connections
 
 

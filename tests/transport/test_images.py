@@ -1,4 +1,4 @@
-"""Images by URL: which addresses are public, which URLs are read, who is asked (9.2, F70)."""
+"""Images by URL: which addresses are public, which URLs are read, which names are resolved (9.2, F70)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_f70_by_itself_it_does_not_reach_this_machine(server: Chaos, refused: Re
 def test_f70_a_spelling_of_an_address_is_not_even_looked_up(server: Chaos, refused: Refused, host: str) -> None:
     names = Names()
     assert refused(fetcher(names), at(server, host=host)) == "its URL: AddressValueError"
-    assert (names.asked, server.connections) == ([], 0)
+    assert (names.lookups, server.connections) == ([], 0)
 
 
 # -- URLs -------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_f70_a_spelling_of_an_address_is_not_even_looked_up(server: Chaos, refus
 def test_f70_a_url_that_is_not_read(url: str, refused: Refused) -> None:
     names = Names()
     assert refused(fetcher(names), url).startswith("its URL: ")
-    assert names.asked == []
+    assert names.lookups == []
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_f70_a_url_that_is_not_read(url: str, refused: Refused) -> None:
 def test_who_is_looked_up(url: str, host: str, port: int, refused: Refused) -> None:
     names = Names([])
     assert "no address" in refused(fetcher(names), url)
-    assert names.asked == [(host, port)]
+    assert names.lookups == [(host, port)]
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_only_the_resolver_is_asked_for_names(server: Chaos, monkeypatch: pytest
     server.script(*image())
     names = Names()
     assert fetcher(names)(at(server), PATH) == PNG
-    assert names.asked == [("images.example", server.port)]
+    assert names.lookups == [("images.example", server.port)]
     assert set(looked_up) <= {HERE}
 
 
@@ -274,11 +274,11 @@ def test_f70_every_address_must_be_public(
 
 
 def test_f70_a_name_is_looked_up_once(server: Chaos, forbidden: Callable[[], bool]) -> None:
-    """Rebinding: what is public when it is checked is private when it is asked again."""
+    """Rebinding: what is public when it is checked is private when it is resolved again."""
     names = Names([HERE], [ELSEWHERE])
     server.script(*image())
     assert fetcher(names)(at(server), PATH) == PNG
-    assert names.asked == [("images.example", server.port)]
+    assert names.lookups == [("images.example", server.port)]
     assert forbidden()
 
 
@@ -286,7 +286,7 @@ def test_f70_a_redirect_looks_the_name_up_again(server: Chaos, forbidden: Callab
     names = Names([HERE], [ELSEWHERE])
     server.script(*moved("/other.png"))
     assert "not public" in refused(fetcher(names), at(server))
-    assert len(names.asked) == 2
+    assert len(names.lookups) == 2
     assert server.connections == 1
     assert forbidden()
 
@@ -394,7 +394,7 @@ def test_a_redirect_is_followed(server: Chaos, status: int) -> None:
     server.script(*image())
     names = Names()
     assert fetcher(names)(at(server), PATH) == PNG
-    assert names.asked == [("images.example", server.port), ("other.example", server.port)]
+    assert names.lookups == [("images.example", server.port), ("other.example", server.port)]
     first, second = server.requests
     assert second.headers == [("Host", f"other.example:{server.port}"), *first.headers[1:]]
     assert (second.method, second.target) == ("GET", "/b.png")
@@ -458,7 +458,7 @@ def test_f70_a_redirect_that_is_not_read(server: Chaos, refused: Refused, locati
     server.script(*moved(location))
     reason = refused(fetcher(names), at(server))
     assert reason.startswith(f"http://images.example:{server.port}: ")
-    assert (len(names.asked), server.connections) == (1, 1)
+    assert (len(names.lookups), server.connections) == (1, 1)
     assert server.gone.get(timeout=WAIT) == 1
 
 
@@ -470,7 +470,7 @@ def test_f70_a_redirect_to_a_private_address(
     names = Names([HERE], [ELSEWHERE])
     server.script(*moved(text.format(host=host, port=server.port)))
     assert refused(fetcher(names), at(server)).startswith(f"http://{host}:{server.port}: its host has no address, or")
-    assert [asked for asked, _ in names.asked] == ["images.example", host]
+    assert [host_name for host_name, _ in names.lookups] == ["images.example", host]
     assert server.connections == 1
     assert forbidden()
 
@@ -509,8 +509,8 @@ def test_f70_the_time_is_of_all_redirects_together(server: Chaos, refused: Refus
     assert server.connections > 1
 
 
-@pytest.mark.parametrize(("length", "asked"), [(8192, 1), (8193, 0)])
-def test_f70_a_url_has_8192_characters_at_most(length: int, asked: int, refused: Refused) -> None:
+@pytest.mark.parametrize(("length", "lookups"), [(8192, 1), (8193, 0)])
+def test_f70_a_url_has_8192_characters_at_most(length: int, lookups: int, refused: Refused) -> None:
     names = Names([])
     refused(fetcher(names), "http://images.example/".ljust(length, "a"))
-    assert len(names.asked) == asked
+    assert len(names.lookups) == lookups

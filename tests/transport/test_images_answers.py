@@ -256,7 +256,7 @@ def test_a_request_has_so_many_images(server: Chaos, refused: Refused) -> None:
         assert fetch(at(server), PATH) == PNG
     for _ in range(2):
         assert refused(fetch, at(server)) == "its URL: the request has too many images"
-    assert len(names.asked) == server.connections == 2
+    assert len(names.lookups) == server.connections == 2
 
 
 def test_an_image_that_failed_counts(server: Chaos, refused: Refused) -> None:

@@ -28,8 +28,8 @@ from tests.transport.gateways import (
     framings,
     gateway,
     line,
-    said,
     streamed,
+    text_of,
     texts,
     upstream,
 )
@@ -43,12 +43,12 @@ pytestmark = pytest.mark.server
 @framings
 def test_an_answer_in_any_framing(server: Chaos, stream: bool, framing: str) -> None:
     server.script(*answer(*HELLO, framing=framing))
-    assert said(ask(gateway(server), stream=stream)) == "Hello"
+    assert text_of(ask(gateway(server), stream=stream)) == "Hello"
 
 
 def test_a_url_with_a_path(server: Chaos) -> None:
     server.script(*answer(*HELLO))
-    assert said(ask(OpenAICompat(server.url + "/below/"))) == "Hello"
+    assert text_of(ask(OpenAICompat(server.url + "/below/"))) == "Hello"
     assert server.requests[0].target == "/below/api/chat"
 
 
@@ -56,19 +56,19 @@ def test_a_url_with_a_path(server: Chaos) -> None:
 @framings
 def test_f26_a_last_line_without_newline_is_delivered(server: Chaos, stream: bool, framing: str) -> None:
     server.script(*answer(say("Hello"), line(done()).rstrip(), framing=framing))
-    assert said(ask(gateway(server), stream=stream)) == "Hello"
+    assert text_of(ask(gateway(server), stream=stream)) == "Hello"
 
 
 def test_f9_a_close_after_the_done_line_is_a_good_end(server: Chaos) -> None:
     server.script(*answer(*HELLO, FIN))  # the last chunk of the framing never comes
     response = ask(gateway(server), stream=True)
-    assert said(response) == "Hello"
+    assert text_of(response) == "Hello"
     assert response.data.endswith(b"data: [DONE]\n\n")
 
 
 def test_f18_a_100_continue_is_passed_over(server: Chaos) -> None:
     server.script(b"HTTP/1.1 100 Continue\r\n\r\n", *answer(*HELLO))
-    assert said(ask(gateway(server))) == "Hello"
+    assert text_of(ask(gateway(server))) == "Hello"
 
 
 # -- it cannot be reached, or is silent -------------------------------------------------------
@@ -218,7 +218,7 @@ def test_f7_f8_cut_at_any_byte(server: Chaos, framing: str) -> None:
         elif not lines[-1]["done"]:
             assert broken_off(response.data) == [text["message"]["content"] for text in lines]
         else:
-            assert said(response) == "Hello"
+            assert text_of(response) == "Hello"
 
 
 @both
@@ -321,7 +321,7 @@ def test_f15_a_404_that_is_no_json_is_no_ollama(server: Chaos, stream: bool) -> 
 @pytest.mark.parametrize("content_type", ["text/html", "application/json", "application/x-ndjson"])
 def test_f16_an_answer_is_judged_by_its_content(server: Chaos, stream: bool, content_type: str) -> None:
     server.script(*answer(*HELLO, content_type=content_type))
-    assert said(ask(gateway(server), stream=stream)) == "Hello"
+    assert text_of(ask(gateway(server), stream=stream)) == "Hello"
 
 
 @both
@@ -329,7 +329,7 @@ def test_f16_an_answer_is_judged_by_its_content(server: Chaos, stream: bool, con
 def test_f16_one_object_over_many_lines(server: Chaos, stream: bool, content_type: str) -> None:
     body = json.dumps({**done(), "message": {"role": "assistant", "content": "Hello"}}, indent=2).encode()
     server.script(*answer(body[:40], body[40:], content_type=content_type))
-    assert said(ask(gateway(server), stream=stream)) == "Hello"
+    assert text_of(ask(gateway(server), stream=stream)) == "Hello"
 
 
 @both
@@ -367,7 +367,7 @@ def test_f18_what_follows_an_early_hint_answers_nobody_else(server: Chaos) -> No
     app = gateway(server)
     failed(ask(app))
     late.set()
-    assert said(ask(app)) == "for the second"
+    assert text_of(ask(app)) == "for the second"
 
 
 # -- its head is odd --------------------------------------------------------------------------
@@ -412,7 +412,7 @@ def test_f21_no_header_of_the_upstream_reaches_the_client(server: Chaos, stream:
     theirs = ["Set-Cookie", "Server", "X-Powered-By", "Via", "Alt-Svc", "Date", "X-Request-Id", "ETag"]
     server.script(*answer(*HELLO, headers=[(name, "theirs") for name in theirs]))
     response = ask(gateway(server), stream=stream)
-    assert said(response) == "Hello"
+    assert text_of(response) == "Hello"
     assert "theirs" not in response.headers.values()
     ours = {"content-type", "x-request-id", "openai-processing-ms", "openai-version"}
     ours |= {"cache-control", "x-accel-buffering"} if stream else {"content-length"}
@@ -427,7 +427,7 @@ def test_f21_no_header_of_the_upstream_reaches_the_client(server: Chaos, stream:
 def test_f19_gzip_is_decoded(server: Chaos, stream: bool, framing: str) -> None:
     body = gzip.compress(b"".join(map(line, HELLO)))
     server.script(*answer(body, framing=framing, headers=[("Content-Encoding", "gzip")]))
-    assert said(ask(gateway(server), stream=stream)) == "Hello"
+    assert text_of(ask(gateway(server), stream=stream)) == "Hello"
 
 
 def test_f19_gzip_is_decoded_as_it_comes(server: Chaos) -> None:
@@ -567,7 +567,7 @@ def test_arguments_are_not_shared_with_the_caller(server: Chaos) -> None:
 @pytest.mark.parametrize(("hops", "sent"), [("", "1"), ("0", "1"), ("3", "4")])
 def test_a_request_says_how_many_gateways_it_has_passed(server: Chaos, hops: str, sent: str) -> None:
     server.script(*answer(*HELLO))
-    assert said(ask(gateway(server), headers={"openai-compat-hops": hops})) == "Hello"
+    assert text_of(ask(gateway(server), headers={"openai-compat-hops": hops})) == "Hello"
     assert server.requests[0].all("openai-compat-hops") == [sent]
 
 

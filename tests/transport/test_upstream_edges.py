@@ -15,7 +15,7 @@ from openai_compat.testing import done, say
 from openai_compat.transport.urls import checked_url, from_ollama_host, redacted
 from tests.chaos import CHUNKED, CLOSE, FIN, RST, SIZED, WAIT, Chaos, answer
 from tests.harness import call
-from tests.transport.gateways import HELLO, ask, both, failed, gateway, line, said, streamed
+from tests.transport.gateways import HELLO, ask, both, failed, gateway, line, streamed, text_of
 
 pytestmark = pytest.mark.server
 
@@ -46,7 +46,7 @@ def test_f35_data_after_done_ends_the_connection(server: Chaos, stream: bool, pi
     app = gateway(server)
     for _ in range(2):
         server.script(*answer(*pieces, framing=CHUNKED))
-        assert said(ask(app, stream=stream)) == "Hello"
+        assert text_of(ask(app, stream=stream)) == "Hello"
     assert server.connections == 2
 
 
@@ -54,7 +54,7 @@ def test_f35_blank_lines_after_done_do_not(server: Chaos) -> None:
     app = gateway(server)
     for _ in range(2):
         server.script(*answer(*HELLO, b"\r\n \n"))
-        assert said(ask(app)) == "Hello"
+        assert text_of(ask(app)) == "Hello"
     assert server.connections == 1
 
 
@@ -82,7 +82,7 @@ def test_w10_a_refused_head_has_no_body(server: Chaos, path: str) -> None:
 def test_f11_a_reset_after_a_byte_of_the_answer_is_not_retried(server: Chaos) -> None:
     app, gate = gateway(server), Event()
     server.script(*answer(*HELLO))
-    assert said(ask(app)) == "Hello"
+    assert text_of(ask(app)) == "Hello"
     server.script(b"HTTP/1.1 200 OK\r\nServ", gate, RST)
     server.script(*answer(*HELLO))
     timer = Timer(0.1, gate.set)
@@ -123,7 +123,7 @@ def test_sending_a_body_has_more_time_than_connecting() -> None:
     with Slow() as server:
         server.script(*answer(*HELLO))
         app = gateway(server, connect_timeout=0.3, idle_timeout=2)
-        assert said(ask(app, content="x" * 30_000_000)) == "Hello"
+        assert text_of(ask(app, content="x" * 30_000_000)) == "Hello"
 
 
 class Deaf(Chaos):
@@ -166,7 +166,7 @@ class Drip(Chaos):
 
 def test_a_drip_after_done_does_not_hold_the_answer() -> None:
     with Drip() as server:
-        assert said(ask(gateway(server))) == "Hello"
+        assert text_of(ask(gateway(server))) == "Hello"
         assert server.left_alone.wait(WAIT)
 
 

@@ -19,7 +19,7 @@ from openai_compat.testing import done, say
 from openai_compat.transport.upstream import PATHS
 from tests.chaos import FIN, RST, SIZED, WAIT, Chaos, Step, answer, refusing
 from tests.harness import call
-from tests.transport.gateways import CHAT, HELLO, ask, framings, gateway, line, said, streamed, upstream
+from tests.transport.gateways import CHAT, HELLO, ask, framings, gateway, line, streamed, text_of, upstream
 
 # -- what leaves ------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ def test_a_translated_call_as_it_leaves(server: Chaos) -> None:
 def test_headers_of_the_operator_are_sent(server: Chaos) -> None:
     server.script(*answer(*HELLO))
     keys = {"Authorization": "Bearer s3cret", "X-Team": "a", "user-agent": "gateway"}
-    assert said(ask(OpenAICompat(upstream(server, headers=keys)), headers=CLIENTS_OWN)) == "Hello"
+    assert text_of(ask(OpenAICompat(upstream(server, headers=keys)), headers=CLIENTS_OWN)) == "Hello"
     (request,) = server.requests
     assert request.names == OURS | {"authorization", "x-team"}
     assert request.all("authorization") == ["Bearer s3cret"]
@@ -85,7 +85,7 @@ def test_the_environment_s_proxies_are_not_used(server: Chaos, monkeypatch: pyte
             monkeypatch.setenv(name, spy.url)
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.delenv(name, raising=False)
-        assert said(ask(gateway(server))) == "Hello"
+        assert text_of(ask(gateway(server))) == "Hello"
         assert spy.connections == 0
 
 
@@ -95,8 +95,8 @@ def test_netrc_is_not_read(server: Chaos, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("NETRC", str(netrc))
     server.script(*answer(*HELLO))
     server.script(*answer(*HELLO))
-    assert said(ask(gateway(server))) == "Hello"
-    assert said(ask(OpenAICompat(upstream(server, headers={"Authorization": "Bearer ours"})))) == "Hello"
+    assert text_of(ask(gateway(server))) == "Hello"
+    assert text_of(ask(OpenAICompat(upstream(server, headers={"Authorization": "Bearer ours"})))) == "Hello"
     assert [request.all("authorization") for request in server.requests] == [[], ["Bearer ours"]]
 
 
@@ -111,7 +111,7 @@ def test_cookies_of_the_upstream_are_not_sent_back(server: Chaos, path: str) -> 
 
 def test_user_and_password_become_basic_authorization(server: Chaos) -> None:
     server.script(*answer(*HELLO))
-    assert said(ask(OpenAICompat(server.url.replace("//", "//user:s3cr%C3%A9t@")))) == "Hello"
+    assert text_of(ask(OpenAICompat(server.url.replace("//", "//user:s3cr%C3%A9t@")))) == "Hello"
     (request,) = server.requests
     assert request.all("authorization") == ["Basic " + base64.b64encode("user:s3crét".encode("latin-1")).decode()]
     assert request.target == "/api/chat"

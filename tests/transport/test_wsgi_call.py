@@ -53,20 +53,20 @@ def app(items: Any, *, late: bool = False, write: bytes = b"") -> Any:
 
 def test_head_and_body() -> None:
     items = Items(b"a", b"", b"b")
-    exchange = WSGICall(app(items), {})
-    assert (exchange.status, exchange.headers) == (200, HEADERS)
-    assert exchange.header("x-a") == "1"
-    assert exchange.header("x-b") == ""
-    assert list(exchange) == [b"a", b"b"]  # empty items say nothing
-    exchange.close()
-    exchange.close()
+    call = WSGICall(app(items), {})
+    assert (call.status, call.headers) == (200, HEADERS)
+    assert call.header("x-a") == "1"
+    assert call.header("x-b") == ""
+    assert list(call) == [b"a", b"b"]  # empty items say nothing
+    call.close()
+    call.close()
     assert items.closed == 1
 
 
 def test_w3_the_head_may_come_with_the_first_item() -> None:
-    exchange = WSGICall(app(Items(b"b"), late=True), {})
-    assert exchange.status == 201
-    assert list(exchange) == [b"late", b"b"]
+    call = WSGICall(app(Items(b"b"), late=True), {})
+    assert call.status == 201
+    assert list(call) == [b"late", b"b"]
 
 
 def test_w4_written_bytes_precede_iterated_ones() -> None:
@@ -97,15 +97,15 @@ def failing(*, began: bool) -> Callable[..., Iterator[bytes]]:
 
 
 def test_w5_exc_info_before_the_first_item_replaces_the_head() -> None:
-    exchange = WSGICall(failing(began=False), {})
-    assert list(exchange) == [b"b"]
-    assert (exchange.status, exchange.headers) == (500, [("X-B", "2")])
+    call = WSGICall(failing(began=False), {})
+    assert list(call) == [b"b"]
+    assert (call.status, call.headers) == (500, [("X-B", "2")])
 
 
 def test_w5_exc_info_after_the_first_item_is_raised() -> None:
-    exchange = WSGICall(failing(began=True), {})
+    call = WSGICall(failing(began=True), {})
     with pytest.raises(APIError):
-        list(exchange)
+        list(call)
 
 
 def calls_twice(environ: Any, start_response: Any) -> Any:
@@ -143,12 +143,12 @@ def test_f76_an_application_that_is_none_is_a_502(application: Any, caplog: pyte
 @pytest.mark.parametrize("bad", ["text", None, RuntimeError("x")])
 def test_f76_an_item_that_is_none_is_a_502(bad: Any, caplog: pytest.LogCaptureFixture) -> None:
     items = Items(b"a", bad)
-    exchange = WSGICall(app(items), {})
-    assert next(exchange) == b"a"
+    call = WSGICall(app(items), {})
+    assert next(call) == b"a"
     with pytest.raises(APIError) as raised:
-        next(exchange)
+        next(call)
     assert (raised.value.status, raised.value.code) == (502, "upstream_error")
-    exchange.close()
+    call.close()
     assert items.closed == 1
     assert caplog.records
 
@@ -187,9 +187,9 @@ def test_a_close_that_fails_does_not_undo_the_answer(caplog: pytest.LogCaptureFi
         def close(self) -> None:
             raise RuntimeError("x")
 
-    exchange = WSGICall(app(Bad(b"a")), {})
-    assert list(exchange) == [b"a"]
-    exchange.close()
+    call = WSGICall(app(Bad(b"a")), {})
+    assert list(call) == [b"a"]
+    call.close()
     assert "failed in close()" in caplog.text
 
 
@@ -207,24 +207,24 @@ def test_an_application_in_process_is_run_to_its_end() -> None:
         yield b"a"
         ended.append(True)
 
-    exchange = WSGICall(application, {})
-    assert next(exchange) == b"a"
-    exchange.finish()
+    call = WSGICall(application, {})
+    assert next(call) == b"a"
+    call.finish()
     assert ended == [True]
 
 
 def test_f35_what_comes_after_the_end_is_nobody_s() -> None:
     items = Items(b" \n", b"more", b"still more")
-    exchange = WSGICall(app(items), {})
-    exchange.finish()
+    call = WSGICall(app(items), {})
+    call.finish()
     assert items.closed == 1
     assert next(items.iterator) == b"still more"
 
 
 def test_a_failure_after_the_end_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     items = Items(RuntimeError("x"))
-    exchange = WSGICall(app(items), {})
-    exchange.finish()
+    call = WSGICall(app(items), {})
+    call.finish()
     assert items.closed == 1
     assert caplog.records
 

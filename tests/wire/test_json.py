@@ -114,7 +114,7 @@ def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'[{"a":', b"}]")])
-def test_f54_depth(opening: bytes, closing: bytes) -> None:
+def test_f54_64_levels_are_decoded_and_no_more(opening: bytes, closing: bytes) -> None:
     step = 1 if opening == b"[" else 2
     fits = b'{"raw":' + opening * (63 // step) + b"1" + closing * (63 // step) + b"}"
     assert decode(fits)
@@ -149,7 +149,7 @@ def test_depth_is_counted_outside_strings(text: bytes, deep: bool) -> None:
     [(b"{}", True), (b'{"a": 1}', True), (b"[]", False), (b"1", False), (b"{", False), (b"\xff", False), (b"", False)]
     + [(b'{"a":' * 70 + b"1" + b"}" * 70, False), (b'{"a":1e999}', False)],
 )
-def test_is_object(text: bytes, found: bool) -> None:
+def test_only_the_text_of_an_object_is_an_object(text: bytes, found: bool) -> None:
     assert is_object(text) is found
 
 
