@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from openai_compat import Sampling, Settings
-from openai_compat.settings import Options, environment_name, scalars
+from openai_compat.settings import ModelSettings, Options, environment_name, scalars
 
 
 def test_the_keywords_for_type_checkers_are_the_settings() -> None:
@@ -96,3 +96,46 @@ def test_a_value_of_another_type_is_refused(options: dict[str, Any]) -> None:
     [name] = options
     with pytest.raises(TypeError, match=name):
         Settings(**options)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"think": "bogus"}, ValueError),
+        ({"think": 1.5}, ValueError),
+        ({"keep_alive": True}, ValueError),
+        ({"keep_alive": float("nan")}, ValueError),
+        ({"keep_alive": []}, ValueError),
+        ({"options": {"num_ctx": "8k"}}, ValueError),
+        ({"options": {"num_ctx": 1.5}}, ValueError),
+        ({"options": {"num_ctx": 2**63}}, ValueError),
+        ({"options": {"num_ctx": True}}, ValueError),
+        ({"options": {"top_p": 1e39}}, ValueError),
+        ({"options": {"top_p": float("nan")}}, ValueError),
+        ({"options": {"use_mmap": 1}}, ValueError),
+        ({"options": {"stop": "x"}}, ValueError),
+        ({"options": {"stop": [1]}}, ValueError),
+        ({"options": {"num_predict": 0}}, ValueError),
+        ({"options": {1: 2}}, TypeError),
+        ({"options": []}, TypeError),
+    ],
+)
+def test_the_settings_of_a_model_are_checked_when_they_are_made(values: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ModelSettings(**values)
+    with pytest.raises(error, match="^models: m: "):
+        Settings(models={"m": values})  # type: ignore[dict-item]
+
+
+def test_settings_of_a_model_that_a_request_could_have() -> None:
+    options = {"num_ctx": 8192.0, "top_p": 1, "stop": ["a"], "use_mmap": True, "newer_option": object}
+    for keep_alive in ("5m", -1, 1.5, None):
+        for think in (True, False, "low", "max", None):
+            assert ModelSettings(options, keep_alive, think).options == options
+
+
+def test_stop_sequences_of_a_model_are_limited_like_those_of_a_request() -> None:
+    models: Any = {"m": {"options": {"stop": ["x"] * 3}}}
+    assert Settings(models=models, max_stop=3).models
+    with pytest.raises(ValueError, match="^models: m: more than 2 stop"):
+        Settings(models=models, max_stop=2)

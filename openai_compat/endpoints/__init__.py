@@ -1,4 +1,6 @@
-"""OpenAI's API, one module or package for each resource: its structs, ``from_*``, ``to_*`` and endpoint functions.
+"""OpenAI's API, one module or package for each resource.
 
-An endpoint never imports another; what two of them need sinks to a lower floor, or into ``contract.py``.
+Each has the structs of requests and responses, ``from_*`` and ``to_*`` functions that map to and from the native API,
+and endpoint functions. An endpoint never imports another; code that two endpoints need belongs to a lower room, or to
+``contract.py``.
 """

@@ -1,7 +1,7 @@
-"""``POST /v1/audio/transcriptions``: a multipart form in, text out, by a chat with a model that takes audio.
+"""``POST /v1/audio/transcriptions``: a multipart form is mapped to a chat with a model that accepts audio.
 
-Source: ollama ``middleware/openai.go`` ``TranscriptionMiddleware`` (at fb3076099). Differs: formats that Ollama does
-not have are refused instead of answered as JSON, and ``stream`` is honoured.
+Source: ollama ``middleware/openai.go`` ``TranscriptionMiddleware`` (at fb3076099). Differs: a ``response_format`` other
+than ``json`` and ``text`` is a 400 and not a JSON response, and ``stream`` has an effect.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ from openai_compat.translate.sampling import set_beside
 
 
 class TranscriptionRequest(Struct, kw_only=True):
-    """Source: OpenAI's ``CreateTranscriptionRequest``; the fields of a form."""
+    """The fields of a form.
+
+    Source: OpenAI's ``CreateTranscriptionRequest``.
+    """
 
     file: Annotated[bytes | None, mapped("messages[].images")] = None
-    model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
+    model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
     response_format: Annotated[str | None, emulated("``json`` or ``text``; others are refused")] = None
     language: Annotated[str | None, emulated("added to the prompt")] = None
     prompt: Annotated[str | None, emulated("added to the prompt")] = None
@@ -85,13 +88,13 @@ class TextDone(Struct, kw_only=True):
 def transcribe(call: Call, backend: Backend) -> Reply:
     """Transcribe audio.
 
-    :raises APIError: 400 naming what is wrong with the form; the native side's failures.
+    :raises APIError: 400 naming the invalid field; the native errors.
     """
     request, unknown = decode_form(call.body, call.content_type)
     ignored = Ignored(call.settings, unknown)
-    sent = from_transcription_request(request, call.settings, ignored)
+    target = from_transcription_request(request, call.settings, ignored)
     try:
-        run = _start(sent, request, call, backend, ignored)
+        run = _start(target, request, call, backend, ignored)
     except APIError as error:
         error.param = "file" if error.param == "messages" else error.param
         raise
@@ -105,9 +108,9 @@ def transcribe(call: Call, backend: Backend) -> Reply:
 
 
 def _start(
-    sent: native.ChatRequest, request: TranscriptionRequest, call: Call, backend: Backend, ignored: Ignored
+    target: native.ChatRequest, request: TranscriptionRequest, call: Call, backend: Backend, ignored: Ignored
 ) -> Run[native.ChatResponse]:
-    start = start_call(backend.chat, sent, request.model or "", None, backend.limits, ignored)
+    start = start_call(backend.chat, target, request.model or "", None, backend.limits, ignored)
     source = streams([start], threads=1, cancel=backend.cancel)
     builders = [ChoiceBuilder(call.new_id)]
     return Run(source, builders, now=call.now, collect=not request.stream, max_answer=call.settings.max_answer)
@@ -115,14 +118,16 @@ def _start(
 
 # -- the form ---------------------------------------------------------------------------------
 
-#: characters of a boundary, parts of a form, bytes of a field that is no file
+#: characters of a boundary (RFC 2046 allows as many), parts of a form (OpenAI has 14 fields, lists repeat theirs), and
+#: bytes of all fields but the file (the longest is a prompt)
 MAX_BOUNDARY, MAX_PARTS, MAX_FIELDS = 70, 64, 256 * 1024
 
 
 def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, list[str]]:
-    """Decode a multipart body; return the request and the names of the fields that it does not know.
+    """Decode a multipart body; return the request, and the names of its unknown fields.
 
-    :raises APIError: 400 for a body that is not a valid form, or has too many or too large parts.
+    :raises APIError: 400 for a body that is not a valid form, has too many or too large parts, or a value that is not
+        valid.
     """
     kind, options = parse_options_header(content_type)
     if kind.lower() != "multipart/form-data" or not 0 < len(options.get("boundary", "")) <= MAX_BOUNDARY:
@@ -144,10 +149,11 @@ def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, l
     values: dict[str, Any] = {}
     for name, text in fields.items():
         if text:  # an empty field counts as absent
-            plain = name.partition("[")[0] if name.endswith("]") else name
+            # Clients write a list as ``include[]``.
+            field = name.partition("[")[0] if name.endswith("]") else name
             if "\x00" in text:
-                raise invalid(f"Invalid '{plain}': it holds a NUL character.", plain)
-            values[plain] = _READERS.get(plain, str)(text)
+                raise invalid(f"Invalid '{field}': it cannot contain a NUL character.", field)
+            values[field] = _PARSERS.get(field, str)(text)
     values.pop("file", None)
     if "file" in files:
         values["file"] = files["file"].read()
@@ -162,28 +168,29 @@ def _in_memory(
     filename: str | None,
     content_length: int | None = None,
 ) -> BytesIO:
-    """Return the file that a part of the form is written to: the body is in memory already."""
+    """Return the file for a part of the form: werkzeug would use the disk, but the body is in memory already."""
     return BytesIO()
 
 
+#: bounded, since ``float`` of a long text is slow; it excludes ``nan`` and ``inf``
 _DECIMAL = re.compile(r"[-+]?([0-9]{1,9}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][-+]?[0-9]{1,2})?")
 
 
 def _temperature(text: str) -> float:
     if not _DECIMAL.fullmatch(text):
-        what = "Invalid type for 'temperature': expected a decimal, but got a string instead."
-        raise invalid(what, "temperature", "invalid_type")
+        message = "Invalid type for 'temperature': expected a decimal, but got a string instead."
+        raise invalid(message, "temperature", "invalid_type")
     return check_number("temperature", float(text), rows(TranscriptionRequest)["temperature"])
 
 
-def _flag(text: str) -> bool:
+def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise invalid("Invalid type for 'stream': expected a boolean.", "stream", "invalid_type")
     return text.lower() in ("true", "1")
 
 
-#: how the texts of a form become values
-_READERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "stream": _flag}
+#: parsers of fields that are not texts
+_PARSERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "stream": _boolean}
 
 
 # -- OpenAI → native --------------------------------------------------------------------------
@@ -192,9 +199,9 @@ _READERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "st
 def from_transcription_request(
     request: TranscriptionRequest, settings: Settings, ignored: Ignored
 ) -> native.ChatRequest:
-    """Map a request to a chat: an instruction, and the audio as a message's image.
+    """Map a request to a chat with an instruction and the audio, which Ollama expects among a message's images.
 
-    :raises APIError: 400, naming the field.
+    :raises APIError: 400 naming the invalid field.
 
     Source: ``TranscriptionMiddleware``.
     """
@@ -209,7 +216,7 @@ def from_transcription_request(
         raise invalid(text, "response_format")
     note_effectless(request, ignored)
     defaults = models.defaults(request.model, settings)
-    sent = native.ChatRequest(
+    target = native.ChatRequest(
         model=models.native_name(request.model, settings),
         messages=[
             native.Message("system", _instruction(request)),
@@ -218,11 +225,11 @@ def from_transcription_request(
         options={"temperature": 0, **defaults.options},
     )
     if request.temperature is not None:
-        sent.options["temperature"] = request.temperature
+        target.options["temperature"] = request.temperature
     if defaults.think is not None:
-        sent.think = defaults.think
-    set_beside(sent, settings, keep_alive=defaults.keep_alive)
-    return sent
+        target.think = defaults.think
+    set_beside(target, settings, keep_alive=defaults.keep_alive)
+    return target
 
 
 def _instruction(request: TranscriptionRequest) -> str:
@@ -238,7 +245,10 @@ def _instruction(request: TranscriptionRequest) -> str:
 
 
 def to_events(run: Run[native.ChatResponse]) -> Iterator[Sequence[TextDelta | TextDone]]:
-    """Translate a native stream: a delta for each message, then the whole text without surrounding blanks."""
+    """Map a native stream to events: a delta for each message with text, then the complete text and the usage.
+
+    White space around the complete text is removed, at its beginning also from the deltas.
+    """
     texts: list[str] = []
     for _, _, delta in run:
         text = delta.content if texts else delta.content.lstrip()

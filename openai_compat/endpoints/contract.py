@@ -1,7 +1,7 @@
-"""What every endpoint receives and returns; values only, no environ.
+"""The arguments and results of endpoint functions: values only, so that an endpoint can be called without WSGI.
 
-An endpoint is ``def create(call: Call, backend: Backend) -> Reply``. It closes whatever it opened and does not hand on
-in its reply.
+An endpoint is ``def create(call: Call, backend: Backend) -> Reply``. It closes what it opens,
+except the source of an event stream that it returns.
 """
 
 from __future__ import annotations
@@ -15,53 +15,55 @@ from openai_compat.settings import Settings
 from openai_compat.storage.store import Store
 from openai_compat.translate.messages import Fetch
 
+#: response headers beside those that every response has
 Headers = Sequence[tuple[str, str]]
 
-#: the kind of stored chat completions, for who stores them and who lists them
+#: the kind of stored chat completions in the store
 CHAT_COMPLETION = "chat.completion"
 
-#: ``system_fingerprint`` of every answer, as Ollama's own middleware has it
+#: ``system_fingerprint`` of every response; the same as from Ollama's own middleware
 SYSTEM_FINGERPRINT = "fp_ollama"
 
 
 @dataclass(frozen=True)
 class Call:
-    """The client's request as values, the time, and the source of ids."""
+    """A client's request as values, with the time and a source of ids."""
 
+    #: decompressed
     body: bytes
-    #: the variable parts of the path
+    #: the variables of the route's path
     path: Mapping[str, str]
     settings: Settings
     #: Unix seconds
     now: int
-    #: gives a fresh random id with the prefix, at least 128 bits
+    #: returns a new random id with the given prefix, of at least 128 bits
     new_id: Callable[[str], str]
-    #: the arguments of the URL, in order; a name may stand twice
+    #: query parameters, in order; a name may be repeated
     query: Sequence[tuple[str, str]] = ()
-    #: of the body, with its parameters
+    #: of the body, with parameters such as ``boundary``
     content_type: str = ""
-    #: where objects are stored between requests; None where nothing is
+    #: None if no store is configured
     store: Store | None = None
-    #: digest of the caller's key, None where there are no keys
+    #: digest of the client's key; None without keys
     owner: str | None = None
-    #: gets images by URL; None where that is not allowed
+    #: fetches an image by its URL; None if the settings do not allow it
     fetch: Fetch | None = None
 
 
 class Source(Protocol):
-    """What a stream is made from; it is closed with the stream."""
+    """The origin of an event stream, such as native streams; it is closed with the stream."""
 
     @property
     def pending(self) -> bool:
-        """Return whether the next step can be made without waiting."""
+        """Return whether the next events are available without waiting."""
 
     def close(self) -> None:
-        """Close what was opened for the stream."""
+        """Close everything that was opened for the stream."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A JSON response: any value that the encoder takes."""
+    """A JSON response; *value* is any value that the JSON encoder accepts."""
 
     value: object
     headers: Headers = field(default_factory=tuple)
@@ -76,32 +78,33 @@ class Text:
 
 
 class NamedEvent(NamedTuple):
-    """An event with a name, for streams whose events have ``event:`` lines."""
+    """An event with a name, sent with an ``event:`` line."""
 
     name: str
     data: object
 
 
 def error_events(error: APIError) -> Sequence[object]:
-    """Return the last event of a failed stream of chat or completions: OpenAI's error object."""
+    """Return the last events of a stream that fails, as chat and completions have them: OpenAI's error object."""
     return (error.body(),)
 
 
 @dataclass(frozen=True)
 class EventStream:
-    """A streamed response: each step gives the events of one native line.
+    """A streamed response. An event is a value that the JSON encoder accepts, or a :class:`NamedEvent`.
 
-    An event is a value that the JSON encoder takes, or a :class:`NamedEvent`. Events are sent as soon as ``source`` has
-    no further step that can be made without waiting.
+    Events are sent as soon as ``source`` has no more that are available without waiting.
     """
 
+    #: each item has the events of one native message; it may be empty
     events: Iterator[Sequence[object]]
     source: Source
     headers: Headers = field(default_factory=tuple)
-    #: the last events of a stream that fails after its status is out
+    #: returns the last events of a stream that fails after the head was sent
     failure_events: Callable[[APIError], Sequence[object]] = error_events
-    #: whether ``[DONE]`` follows the last event of a stream that does not fail
+    #: whether a stream that does not fail ends with ``[DONE]``
     ends_with_done: bool = True
 
 
+#: the result of an endpoint
 Reply = Answer | Text | EventStream

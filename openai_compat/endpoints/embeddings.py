@@ -1,10 +1,10 @@
 """``POST /v1/embeddings``.
 
-A vector is kept as the bytes that the native side sent. As floats it leaves unchanged; as base64 it is decoded and
-packed by C code, never float by float in Python.
+For speed a vector stays the JSON text of the native response: it is checked, and returned unchanged, or decoded and
+packed for base64 by C code. No code here may loop over the numbers of a vector in Python.
 
 Source: ollama ``middleware/openai.go`` ``EmbeddingsMiddleware``, ``openai/openai.go`` ``ToEmbeddingList``,
-``floatsToBase64`` (at fb3076099). Differs: token ids are refused with a reason, no embeddings are ``[]``.
+``floatsToBase64`` (at fb3076099). Differs: the error for token ids has a reason, and an absent list is ``[]``.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from openai_compat.wire import json
 
 
 class EmbeddingRequest(Struct):
-    """Source: OpenAI's ``CreateEmbeddingRequest``; Ollama's own fields as extras."""
+    """Source: OpenAI's ``CreateEmbeddingRequest``; the last three fields are Ollama's."""
 
-    model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
+    model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
     input: Annotated[str | list[Any] | None, mapped("input", "texts; token ids are refused")] = None
     encoding_format: Annotated[str | None, emulated("``float`` or ``base64``")] = None
     dimensions: Annotated[Integer, mapped_integer("dimensions", low=1)] = None
@@ -82,33 +82,33 @@ _decode = json.request_decoder(EmbeddingRequest)
 
 
 def create(call: Call, backend: Backend) -> Reply:
-    """Embed texts.
+    """Create embeddings of texts.
 
     :raises APIError: 400 naming the invalid field; the native errors.
     """
     request, unknown = _decode(call.body)
     ignored = Ignored(call.settings, unknown)
     is_base64 = _is_base64(request.encoding_format)
-    sent = from_embedding_request(request, call.settings, ignored)
+    target = from_embedding_request(request, call.settings, ignored)
     vectors: list[Raw] = []
     tokens = 0
-    for part in _batches(sent, call.settings.embed_batch):
-        answer = backend.embed(part, model=request.model)
-        found = answer.embeddings or []
-        if isinstance(part.input, list) and len(found) != len(part.input):
+    for batch in _batches(target, call.settings.embed_batch):
+        answer = backend.embed(batch, model=request.model)
+        embeddings = answer.embeddings or []
+        if isinstance(batch.input, list) and len(embeddings) != len(batch.input):
             raise bad_gateway("The backend returned another number of embeddings than requested.")
-        vectors += found
+        vectors += embeddings
         tokens += count(answer.prompt_eval_count)
-    written = _to_base64 if is_base64 else _checked
-    data = [Embedding(embedding=written(vector), index=index) for index, vector in enumerate(vectors)]
+    encode = _to_base64 if is_base64 else _checked
+    data = [Embedding(embedding=encode(vector), index=index) for index, vector in enumerate(vectors)]
     usage = EmbeddingUsage(tokens, tokens)
     return Answer(EmbeddingList(data=data, model=request.model or "", usage=usage), ignored.headers())
 
 
 def from_embedding_request(request: EmbeddingRequest, settings: Settings, ignored: Ignored) -> native.EmbedRequest:
-    """Map a request.
+    """Map a request, with all its texts in one native request.
 
-    :raises APIError: 400, naming the field.
+    :raises APIError: 400 naming the invalid field.
 
     Source: ``EmbeddingsMiddleware``.
     """
@@ -117,47 +117,59 @@ def from_embedding_request(request: EmbeddingRequest, settings: Settings, ignore
     check_ranges(request)
     note_effectless(request, ignored)
     defaults = models.defaults(model, settings)
-    sent = native.EmbedRequest(models.native_name(model, settings), texts)
+    target = native.EmbedRequest(models.native_name(model, settings), texts)
     options = {**defaults.options, **from_options(request.options or {}, settings)}
     if options:
-        sent.options = options
+        target.options = options
     if request.dimensions is not None:
-        sent.dimensions = int(request.dimensions)
+        target.dimensions = int(request.dimensions)
     keep_alive = defaults.keep_alive if request.keep_alive is None else request.keep_alive
-    set_beside(sent, settings, keep_alive=keep_alive, truncate=request.truncate)
-    return sent
+    set_beside(target, settings, keep_alive=keep_alive, truncate=request.truncate)
+    return target
 
 
 def _is_base64(encoding: str | None) -> bool:
+    """Return whether the client wants base64.
+
+    :raises APIError: 400 for an unknown encoding.
+    """
     if encoding and encoding.lower() not in ("float", "base64"):
         text = f"Invalid value for 'encoding_format' = {encoding[:64]}. Supported values: ['float', 'base64']."
         raise invalid(text, "encoding_format")
     return bool(encoding) and str(encoding).lower() == "base64"
 
 
-def _input(given: str | list[Any] | None, settings: Settings) -> str | list[str]:
-    if isinstance(given, str):
-        return given or [""]  # Ollama takes "" for no input at all
-    if not given:
-        raise invalid("invalid input", "input", "missing_required_parameter" if given is None else "empty_array")
-    why = "invalid input type: token ids cannot be embedded, since Ollama takes text only."
-    how = "Send the text itself; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
-    check_texts(given, "input", f"{why} {how}", "invalid input type: expected a string at '{path}'.")
-    if len(given) > settings.max_inputs:
-        raise too_long("input", settings.max_inputs, len(given))
-    return given
+def _input(value: str | list[Any] | None, settings: Settings) -> str | list[str]:
+    """Return the texts of a request.
+
+    :raises APIError: 400 for no texts, too many texts, and anything but text.
+    """
+    if isinstance(value, str):
+        return value or [""]  # Ollama treats "" as no input, but a list with it as an empty text
+    if not value:
+        raise invalid("invalid input", "input", "missing_required_parameter" if value is None else "empty_array")
+    reason = "invalid input type: token ids cannot be embedded, since Ollama accepts text only."
+    hint = "Send the text itself; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
+    check_texts(value, "input", f"{reason} {hint}", "invalid input type: expected a string at '{path}'.")
+    if len(value) > settings.max_inputs:
+        raise too_long("input", settings.max_inputs, len(value))
+    return value
 
 
-def _batches(sent: native.EmbedRequest, size: int) -> Iterator[native.EmbedRequest]:
-    if isinstance(sent.input, str) or len(sent.input) <= size:
-        yield sent
+def _batches(target: native.EmbedRequest, size: int) -> Iterator[native.EmbedRequest]:
+    """Yield native requests of at most *size* texts each, in order."""
+    if isinstance(target.input, str) or len(target.input) <= size:
+        yield target
         return
-    for start in range(0, len(sent.input), size):
-        yield structs.replace(sent, input=sent.input[start : start + size])
+    for start in range(0, len(target.input), size):
+        yield structs.replace(target, input=target.input[start : start + size])
 
 
 def _checked(vector: Raw) -> Raw:
-    """Return a vector unchanged if it is a valid one."""
+    """Return a vector unchanged.
+
+    :raises APIError: 502 if it is not an array of finite numbers.
+    """
     _floats(vector)
     return vector
 
@@ -165,21 +177,26 @@ def _checked(vector: Raw) -> Raw:
 def _floats(vector: Raw) -> list[float]:
     """Return the numbers of a vector.
 
-    :raises APIError: 502 for anything but an array of finite numbers.
+    :raises APIError: 502 if it is not an array of finite numbers.
     """
     try:
-        found = json.floats(vector)
-        if math.isfinite(sum(found)):
-            return found
+        numbers = json.floats(vector)
+        if math.isfinite(sum(numbers)):
+            return numbers
         raise json.Malformed("a number that is out of range")
     except json.Malformed as error:
         raise bad_gateway("The backend returned a vector that is not a valid embedding.") from error
 
 
 def _to_base64(vector: Raw) -> str:
-    """Source: ``floatsToBase64``."""
+    """Return the base64 of a vector as little-endian float32.
+
+    :raises APIError: 502 if it is not an array of numbers in the range of float32.
+
+    Source: ``floatsToBase64``.
+    """
     packed = array("f", _floats(vector))
-    if not math.isfinite(sum(packed)):  # beyond what a float32 holds
+    if not math.isfinite(sum(packed)):  # a number out of range became infinite
         raise bad_gateway("The backend returned a vector that is not a valid embedding.")
     if sys.byteorder == "big":
         packed.byteswap()

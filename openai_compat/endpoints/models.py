@@ -1,7 +1,7 @@
 """``GET /v1/models``, ``GET`` and ``DELETE /v1/models/{id}``.
 
 Source: ollama ``openai/openai.go`` ``ToListCompletion``, ``ToModel``; ``middleware/openai.go`` ``ListMiddleware``,
-``RetrieveMiddleware``. Differs: no models is ``[]``, ids may hold slashes, aliases are models too.
+``RetrieveMiddleware``. Differs: an absent list is ``[]``, ids may contain slashes, aliases are models too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from openai_compat.translate import models
 
 
 class Model(Struct, kw_only=True):
-    """Source: OpenAI's ``Model``; what stands after ``owned_by`` is ours."""
+    """Source: OpenAI's ``Model``; the fields after ``owned_by`` are additions."""
 
     id: str
     object: str = "model"
     #: Unix seconds
     created: int
     owned_by: str
-    #: tokens: the one in force, where it is known
+    #: tokens that the model has now or will be loaded with; absent if that is not known
     context_length: int | UnsetType = UNSET
-    #: Ollama's words: ``completion``, ``tools``, ``vision``, ``embedding``, ``thinking``, …
+    #: Ollama's names: ``completion``, ``tools``, ``vision``, ``embedding``, ``thinking``, …
     capabilities: list[str] | UnsetType = UNSET
 
 
@@ -48,18 +48,21 @@ class DeletedModel(Struct, kw_only=True):
 
 
 def list_all(call: Call, backend: Backend) -> Reply:
-    """List the models of the native side, in its order, and the aliases of those."""
-    found = {model.request_name: model for model in backend.tags().models or []}
-    contexts = backend.context_lengths() if found else {}
+    """List the backend's models, and their aliases.
+
+    Models are in the backend's order; an alias is listed only if its model is, and no model has its name.
+    """
+    listed = {model.request_name: model for model in backend.tags().models or []}
+    contexts = backend.context_lengths() if listed else {}
     data = [
         _to_model(name, model, contexts.get(name) or _num_ctx(call, name), now=call.now)
-        for name, model in found.items()
+        for name, model in listed.items()
     ]
     for alias, target in models.aliases(call.settings):
-        name = next((name for name in (target, f"{target}:latest") if name in found), None)
-        if name is not None and alias not in found:
+        name = next((name for name in (target, f"{target}:latest") if name in listed), None)
+        if name is not None and alias not in listed:
             context = contexts.get(name) or _num_ctx(call, alias)
-            data.append(_to_model(alias, found[name], context, now=call.now))
+            data.append(_to_model(alias, listed[name], context, now=call.now))
     return Answer(ModelList(data=data))
 
 
@@ -80,29 +83,33 @@ def retrieve(call: Call, backend: Backend) -> Reply:
 def delete(call: Call, backend: Backend) -> Reply:
     """Delete a model, if the setting ``delete_models`` allows it.
 
-    :raises APIError: 403; 404 ``model_not_found``.
+    :raises APIError: 403 if it does not, or for an alias; 404 ``model_not_found``.
     """
     model = _checked_name(call.path["model"])
     if not call.settings.delete_models:
         raise APIError(403, "Models cannot be deleted here (the setting delete_models allows it).", code="forbidden")
     if models.native_name(model, call.settings) != model:
-        raise APIError(403, "This name is an alias: it can be taken out of the settings only.", code="forbidden")
+        raise APIError(403, "This name is an alias; it can be removed in the settings only.", code="forbidden")
     backend.delete(model)
     return Answer(DeletedModel(id=model))
 
 
 def _num_ctx(call: Call, model: str) -> int | None:
-    """Return the context length that the model's own settings set."""
+    """Return the context length in the model's own settings."""
     value = models.defaults(model, call.settings).options.get("num_ctx")
     return None if value is None else int(value)
 
 
-# What no model is called, and no native server should be model for.
-_NO_NAME = re.compile(r"[\x00-\x20\x7f\\]|\.\./|://")
+#: parts that no model's name has; in the path of a server behind the backend they could reach another file or host
+_INVALID_NAME = re.compile(r"[\x00-\x20\x7f\\]|\.\./|://")
 
 
 def _checked_name(name: str) -> str:
-    if _NO_NAME.search(name):
+    """Return the name of a model in a path.
+
+    :raises APIError: 404 for a name that no model can have.
+    """
+    if _INVALID_NAME.search(name):
         raise model_not_found(name)
     return name
 
@@ -110,7 +117,7 @@ def _checked_name(name: str) -> str:
 def _to_model(
     id: str, model: native.ListedModel | native.ShowResponse, context_length: int | None, *, now: int
 ) -> Model:
-    """Return one model; ``owned_by`` is the namespace of its name, or ``library``."""
+    """Map a native model; ``owned_by`` is the namespace in its name, or ``library``."""
     namespaces = id.split("/")[:-1]
     return Model(
         id=id,

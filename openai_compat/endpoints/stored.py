@@ -1,8 +1,9 @@
-"""Stored chat completions: list, retrieve, update, delete, and the messages of one.
+"""Stored chat completions: list, retrieve, update and delete them, and list the messages of one.
 
-A stored object belongs to the owner who stored it; for anybody else it does not exist. Without a store there is none.
+A stored object belongs to an owner, and does not exist for any other. Without a store the list is empty, and no id
+exists. Objects are stored by the chat endpoint, not here.
 
-Source: OpenAI's *stored chat completions*; Ollama has none.
+Source: OpenAI's *stored chat completions*; Ollama has no such API.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _decode = json.request_decoder(UpdateRequest)
 
 
 def list_all(call: Call, backend: Backend) -> Reply:
-    """List the stored chat completions."""
+    """List stored chat completions."""
     ignored = Ignored(call.settings, [])
     query = from_query(call.query, ListQuery, ignored)
     page = _query(
@@ -62,43 +63,43 @@ def list_all(call: Call, backend: Backend) -> Reply:
 
 
 def retrieve(call: Call, backend: Backend) -> Reply:
-    """Get one stored chat completion.
+    """Return a stored chat completion.
 
-    :raises APIError: 404.
+    :raises APIError: 404; 503 for a store that fails.
     """
     id = call.path["id"]
     stored = _query(call, lambda store: store.get(CHAT_COMPLETION, call.owner, id))
-    return Answer(Raw(_body(_found(stored, id))))
+    return Answer(Raw(_body(_existing(stored, id))))
 
 
 def update(call: Call, backend: Backend) -> Reply:
     """Replace the metadata of a stored chat completion.
 
-    :raises APIError: 404.
+    :raises APIError: 400 for metadata that is not valid; 404; 503 for a store that fails.
     """
     request, unknown = _decode(call.body)
     if request.metadata is None:
         raise missing("metadata")
     metadata, id = check_metadata(request.metadata), call.path["id"]
     stored = _query(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata))
-    return Answer(Raw(_body(_found(stored, id))), Ignored(call.settings, unknown).headers())
+    return Answer(Raw(_body(_existing(stored, id))), Ignored(call.settings, unknown).headers())
 
 
 def delete(call: Call, backend: Backend) -> Reply:
     """Delete a stored chat completion.
 
-    :raises APIError: 404.
+    :raises APIError: 404; 503 for a store that fails.
     """
     id = call.path["id"]
-    was_there = _query(call, lambda store: store.delete(CHAT_COMPLETION, call.owner, id))
-    _found(was_there or None, id)
+    was_deleted = _query(call, lambda store: store.delete(CHAT_COMPLETION, call.owner, id))
+    _existing(was_deleted or None, id)
     return Answer(Deleted(id=id))
 
 
 def messages(call: Call, backend: Backend) -> Reply:
-    """List the messages that a stored chat completion answered.
+    """List the request messages of a stored chat completion.
 
-    :raises APIError: 404.
+    :raises APIError: 404; 503 for a store that fails.
     """
     ignored = Ignored(call.settings, [])
     query, id = from_query(call.query, PageQuery, ignored), call.path["id"]
@@ -108,7 +109,7 @@ def messages(call: Call, backend: Backend) -> Reply:
             CHAT_COMPLETION, call.owner, id, after=query.after, limit=query.limit, order=query.order
         ),
     )
-    page = _found(page, id)
+    page = _existing(page, id)
     return Answer(to_page({item.id: item.body for item in page.rows}, has_more=page.has_more), ignored.headers())
 
 
@@ -122,17 +123,21 @@ def _query(call: Call, query: Callable[[Store], T]) -> T | None:
     try:
         return query(call.store)
     except UnknownCursor:
-        raise invalid("Invalid 'after': there is no such object.", "after") from None
+        raise invalid("Invalid 'after': it is not the id of a stored object.", "after") from None
     except StoreFailed as error:
         raise APIError(503, "The store cannot be reached.", code="store_failed") from error
 
 
-def _found(found: T | None, id: str) -> T:
-    if found is None:
+def _existing(value: T | None, id: str) -> T:
+    """Return the result of a query.
+
+    :raises APIError: 404 for None, the result for an id that does not exist.
+    """
+    if value is None:
         raise APIError(404, f"Chat completion with id '{id[:128]}' not found.", code="not_found")
-    return found
+    return value
 
 
 def _body(stored: StoredObject) -> bytes:
-    """Return the stored JSON, with the current metadata."""
+    """Return the JSON of a stored completion with its current metadata, which may have been updated."""
     return json.encode({**json.members(stored.body), "metadata": stored.metadata})

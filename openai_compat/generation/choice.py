@@ -1,6 +1,6 @@
-"""Builders of choices: each takes the messages of one native stream and returns a delta for each.
+"""Builders of choices: each maps the messages of one native stream to the deltas of one choice.
 
-A builder holds only what must be known between two messages. It knows no endpoint and no response format.
+A builder remembers only what the next message needs. Nothing about an endpoint's response format belongs here.
 
 Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``ToCompleteChunk``;
 ``middleware/openai.go`` ``ChatWriter``, ``CompleteWriter``, whose flags are attributes here.
@@ -24,7 +24,7 @@ log = logging.getLogger("openai_compat")
 
 
 def _check_not_empty(response: native.StreamLine) -> None:
-    """Refuse an answer without output that ends without a reason and counts, as failing servers send it.
+    """Raise if a stream without output ends without a reason and token counts, as failing servers end it.
 
     :raises APIError: 502.
     """
@@ -33,14 +33,15 @@ def _check_not_empty(response: native.StreamLine) -> None:
 
 
 class ChoiceBuilder:
-    """Builds a choice of a chat: thinking, text and tool calls.
+    """A builder of one choice of a chat: thinking, content and tool calls.
 
-    :param new_id: makes ids of tool calls where the native side gave none.
-    :param single_tool_call: pass on the first tool call only.
-    :param closes_after_call: finish after the first tool call, before the native stream does.
-    :param allowed: functions that may be called; calls of others, which a template may find in the text, are dropped.
-    :param max_tokens_is_zero: pass on the end only.
-    :param unwrapper: removes what surrounds JSON.
+    :param new_id: returns an id for a tool call to which the native side gave none.
+    :param single_tool_call: drop all tool calls but the first.
+    :param closes_after_call: finish at the first message with tool calls, before the native stream ends.
+    :param max_tokens_is_zero: drop all output; the finish reason is ``length``.
+    :param allowed: functions that may be called; calls of others are dropped, since a model may
+        call functions that only its messages mention.
+    :param unwrapper: removes text around JSON.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class ChoiceBuilder:
         self._calls = 0
 
     def feed(self, response: native.ChatResponse) -> ChoiceDelta:
-        """Take the next native message and return what it adds.
+        """Return the delta of the next native message.
 
-        :raises APIError: 502 for an end without any output, or a tool call whose arguments are not an object.
+        :raises APIError: 502 for a stream that ends without output, and for a tool call whose arguments are not an
+            object.
         """
         message = response.message
         has_calls = message is not None and bool(message.tool_calls)
@@ -77,7 +79,7 @@ class ChoiceBuilder:
             else:
                 self._has_output = True
         if self._max_tokens_is_zero:
-            return _only_the_end(response)
+            return _finish_only(response)
         delta = ChoiceDelta()
         if message is not None:
             delta.thinking, delta.content = message.thinking or "", message.content or ""
@@ -105,7 +107,8 @@ class ChoiceBuilder:
         return deltas
 
 
-def _only_the_end(response: native.ChatResponse) -> ChoiceDelta:
+def _finish_only(response: native.ChatResponse) -> ChoiceDelta:
+    """Return the delta of a message whose output is dropped."""
     if not response.done:
         return ChoiceDelta()
     clear_final_message(response)
@@ -113,6 +116,7 @@ def _only_the_end(response: native.ChatResponse) -> ChoiceDelta:
 
 
 def _unwrap(unwrapper: JSONUnwrapper, delta: ChoiceDelta, is_last: bool) -> None:
+    """Remove text around JSON from the content of a delta; thinking found in the content is moved."""
     if delta.content:
         thinking, delta.content = unwrapper.feed(delta.content)
         delta.thinking += thinking
@@ -123,10 +127,10 @@ def _unwrap(unwrapper: JSONUnwrapper, delta: ChoiceDelta, is_last: bool) -> None
 
 
 class TextChoiceBuilder:
-    """Builds a choice of a text completion; thinking never becomes text.
+    """A builder of one choice of a text completion; thinking is dropped.
 
-    :param echo: the prompt, if it is to stand before the text.
-    :param max_tokens_is_zero: pass on the echo and the end only.
+    :param echo: text to send before the generated text: the prompt, or nothing.
+    :param max_tokens_is_zero: drop all generated text; the finish reason is ``length``.
     """
 
     def __init__(self, echo: str = "", *, max_tokens_is_zero: bool = False) -> None:
@@ -136,9 +140,9 @@ class TextChoiceBuilder:
         self._has_output = False
 
     def feed(self, response: native.GenerateResponse) -> ChoiceDelta:
-        """Take the next native message and return what it adds.
+        """Return the delta of the next native message.
 
-        :raises APIError: 502 for an end without any output.
+        :raises APIError: 502 for a stream that ends without output.
         """
         self._has_output = self._has_output or bool(response.response or response.thinking or response.logprobs)
         if not self._has_output:

@@ -1,4 +1,7 @@
-"""One choice of a response that is sent, checked or stored whole."""
+"""The sum of a choice's deltas, for responses that are not streamed, checked against a schema, or stored.
+
+Only sums belong here: checks and response formats are left to its users.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from openai_compat.translate.tools import ToolCallOut, add_deltas
 
 
 class CollectedChoice:
-    """The sum of the deltas of one choice."""
+    """The sum of one choice's deltas; text is joined when it is read, not at every delta."""
 
     def __init__(self) -> None:
         self.content: list[str] = []
@@ -18,7 +21,7 @@ class CollectedChoice:
         self.finish_reason = "stop"
 
     def add(self, delta: ChoiceDelta) -> None:
-        """Add the next delta."""
+        """Append the next delta."""
         self.content.append(delta.content)
         self.thinking.append(delta.thinking)
         self.logprobs += delta.logprobs
@@ -29,5 +32,5 @@ class CollectedChoice:
 
     @property
     def text(self) -> str:
-        """Return the whole content."""
+        """Return the content so far."""
         return "".join(self.content)

@@ -1,8 +1,8 @@
-"""Several native streams read as one: in parallel threads, or one after the other.
+"""Several native streams, read as one: each message has the index of its stream.
 
-What needs several calls (``n``, a list of prompts) reads ``(index, message)`` pairs from one object, which also closes
-everything that it opened. Behind a URL each call has a thread; an application in process is called in the thread of its
-request, since it may not be thread-safe.
+Requests with several native calls (``n``, a list of prompts) read them through one object, which closes every stream
+that it opened. Calls of a remote backend run in parallel threads; an application in process is called in the request's
+own thread, one call after the other, since it may not be thread-safe. Messages are passed on unchanged.
 """
 
 from __future__ import annotations
@@ -23,39 +23,43 @@ from openai_compat.transport.cancel import Cancel
 L = TypeVar("L", bound="native.StreamLine")
 L_co = TypeVar("L_co", bound="native.StreamLine", covariant=True)
 
-#: messages of a thread that wait for the reader at most: enough for a slow client, little memory for a fast server
+#: messages a thread that may wait for the reader: about a second of a model's output, so that a slow client does not
+#: block the native calls at once, while a fast server cannot fill the memory
 _MAX_WAITING = 64
 
-#: seconds that close() waits for its threads after they were cancelled: connecting cannot be interrupted
+#: seconds that close() waits for its threads after it cancelled them: they end at once but while they connect, which
+#: cannot be interrupted and must not delay the end of the request
 _JOIN_TIMEOUT = 2.0
 
 
 class Streams(Protocol[L_co]):
-    """The messages of several streams, each with the index of its stream."""
+    """The messages of several native streams, as pairs of a stream's index and a message. Iterate it once."""
 
     @property
     def pending(self) -> bool:
-        """Return whether the next message can be read without waiting."""
+        """Return whether the next message is available without waiting."""
 
     @property
     def size(self) -> int:
-        """Return the bytes of all native responses that were read so far."""
+        """Return the number of bytes read so far, of all native responses."""
 
     def __iter__(self) -> Iterator[tuple[int, L_co]]: ...
 
     def stop(self, index: int) -> None:
-        """Close one stream: no more messages of it are needed."""
+        """Close one stream early; no more of its messages follow."""
 
     def close(self) -> None:
-        """Close every stream that was opened, once."""
+        """Close every open stream, and start no more calls."""
 
 
 def streams(start_calls: Sequence[StartCall[L]], *, threads: int, cancel: Cancel) -> Streams[L]:
-    """Start the calls; the first message of those that run at once has been read then.
+    """Start native calls and return their messages.
 
-    :param threads: calls that may run at once; with 1 they run one after the other, in this thread.
-    :param cancel: ends all of them.
-    :raises APIError: the first error of one of them; the others are closed.
+    As many calls as may run at once have opened their streams, and so read a first message, when this returns.
+
+    :param threads: number of calls that may run at once; with 1 they run one after the other, in this thread.
+    :param cancel: cancels all calls.
+    :raises APIError: the first error of a call; all other calls are closed.
     """
     if threads == 1 or len(start_calls) == 1:
         return Sequential(start_calls, cancel)
@@ -63,77 +67,83 @@ def streams(start_calls: Sequence[StartCall[L]], *, threads: int, cancel: Cancel
 
 
 class Sequential(Generic[L]):
-    """Calls one after the other: each starts when the one before has ended."""
+    """Streams of calls that run one after the other, in the thread that reads them."""
 
     def __init__(self, start_calls: Sequence[StartCall[L]], cancel: Cancel) -> None:
         self._start_calls = deque(enumerate(start_calls))
         self._cancel = cancel
-        self._read = 0
+        self._ended_size = 0
         self._index = 0
         self._stream: NativeStream[L] | None = None
-        self._next()
+        self._start_next()
 
-    def _next(self) -> NativeStream[L] | None:
+    def _start_next(self) -> NativeStream[L] | None:
+        """Start the next call; return None if there is none."""
         if not self._start_calls:
             return None
         self._index, start_call = self._start_calls.popleft()
         try:
             self._stream = start_call(self._cancel.child())
         except APIError as error:
-            if self._read:  # tokens were produced: a client that repeats the request pays for them twice
+            if self._ended_size:  # tokens were generated: a client that retries pays for them twice
                 error.retry = False
             raise
         return self._stream
 
     @property
     def pending(self) -> bool:
-        # What follows the end of a stream is the opening of the next, and that may take long.
+        """Return whether the open stream has a message that is available without waiting."""
+        # After the final message of a stream the next call starts, which may take long.
         return self._stream is not None and self._stream.pending and not (self._stream.done and self._start_calls)
 
     @property
     def size(self) -> int:
-        return self._read + (self._stream.size if self._stream is not None else 0)
+        """Return the number of bytes read so far, of the open and the closed streams."""
+        return self._ended_size + (self._stream.size if self._stream is not None else 0)
 
     def __iter__(self) -> Iterator[tuple[int, L]]:
-        # The stream is looked at anew after each message: stop() may have ended it meanwhile.
-        while (stream := self._stream or self._next()) is not None:
+        # The stream is read again after each message: stop() may have closed it meanwhile.
+        while (stream := self._stream or self._start_next()) is not None:
             message = next(stream, None)
             if message is None:
-                self._end()
+                self._close_stream()
             else:
                 yield self._index, message
 
     def stop(self, index: int) -> None:
+        """Close one stream early, or never start its call."""
         if index == self._index:
-            self._end()
+            self._close_stream()
         self._start_calls = deque(job for job in self._start_calls if job[0] != index)
 
-    def _end(self) -> None:
+    def _close_stream(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            self._read += stream.size
+            self._ended_size += stream.size
             stream.close()
 
     def close(self) -> None:
+        """Close the open stream, and start no more calls."""
         self._start_calls.clear()
-        self._end()
+        self._close_stream()
 
 
 class Threaded(Generic[L]):
-    """Calls in threads, a limited number at once; each thread closes what it opened."""
+    """Streams of calls that run in a limited number of threads; each thread closes the streams that it opened."""
 
     def __init__(self, start_calls: Sequence[StartCall[L]], cancel: Cancel, threads: int) -> None:
         self._changed = threading.Condition()
-        self._todo = deque(enumerate(start_calls))
+        self._waiting_calls = deque(enumerate(start_calls))
         self._cancels = [cancel.child() for _ in start_calls]
         self._sizes = [0] * len(start_calls)
         self._ended: set[int] = set()
         self._messages: deque[tuple[int, L]] = deque()
         self._failure: BaseException | None = None
         self._closed = False
+        #: the first calls, one a thread, that have not opened their streams yet
         self._unopened = set(range(threads))
         self._limit = _MAX_WAITING * threads
-        # Each in a copy of this context, so that what follows a request (its log, its trace) follows the calls.
+        # Each runs in a copy of this context, so that logging and tracing see the request in its native calls too.
         self._threads = [
             threading.Thread(target=copy_context().run, args=(self._work,), name=f"openai-compat-{i}", daemon=True)
             for i in range(threads)
@@ -143,19 +153,21 @@ class Threaded(Generic[L]):
             for thread in self._threads:
                 thread.start()
             with self._changed:
-                # Which thread opens one does not matter: a fast one may do the work of two.
+                # Any thread may open any of them: a fast thread may open two.
                 self._changed.wait_for(lambda: not self._unopened or self._failure is not None or not self._running)
-            self._raise()
-        except BaseException:  # also of the wait, such as the time-out of a server
+            self._raise_failure()
+        except BaseException:  # a server may end a request by an exception, such as a time-out
             self.close()
             raise
 
     @property
     def pending(self) -> bool:
+        """Return whether a message of any stream is available without waiting."""
         return bool(self._messages)
 
     @property
     def size(self) -> int:
+        """Return the number of bytes that the threads read so far."""
         return sum(self._sizes)
 
     def __iter__(self) -> Iterator[tuple[int, L]]:
@@ -163,41 +175,45 @@ class Threaded(Generic[L]):
             with self._changed:
                 self._changed.wait_for(lambda: self._messages or self._failure is not None or not self._running)
                 if not self._messages:
-                    self._raise()
+                    self._raise_failure()
                     return
                 index, message = self._messages.popleft()
-                if len(self._messages) == self._limit - 1:
+                if len(self._messages) == self._limit - 1:  # it was full, and threads wait for room
                     self._changed.notify_all()
             yield index, message
 
-    def _raise(self) -> None:
+    def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def stop(self, index: int) -> None:
+        """Cancel one call and drop its messages."""
         self._cancels[index].set()
         with self._changed:
             self._messages = deque(pair for pair in self._messages if pair[0] != index)
             self._changed.notify_all()
 
     def close(self) -> None:
+        """Cancel all calls and wait for their threads, for a limited time."""
         with self._changed:
             self._closed = True
-            self._todo.clear()
+            self._waiting_calls.clear()
             self._messages.clear()
             self._changed.notify_all()
         for index, cancel in enumerate(self._cancels):
-            if index not in self._ended:  # those that have are on their way back to the pool
+            if index not in self._ended:  # the connection of a call that ended returns to the pool unharmed
                 cancel.set()
-        until = time.monotonic() + _JOIN_TIMEOUT
-        for thread in filter(threading.Thread.is_alive, self._threads):  # not all, where one could not be started
-            thread.join(max(0.0, until - time.monotonic()))
+        deadline = time.monotonic() + _JOIN_TIMEOUT
+        # A thread that could not be started cannot be joined.
+        for thread in filter(threading.Thread.is_alive, self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    # -- in the threads -----------------------------------------------------------------------
+    # -- run in the threads -------------------------------------------------------------------
 
     def _work(self) -> None:
+        """Run waiting calls until there are no more."""
         try:
-            while (job := self._take()) is not None:
+            while (job := self._take_call()) is not None:
                 self._run(*job)
         except BaseException as error:
             self._fail(error)
@@ -206,23 +222,24 @@ class Threaded(Generic[L]):
                 self._running -= 1
                 self._changed.notify_all()
 
-    def _take(self) -> tuple[int, StartCall[L]] | None:
+    def _take_call(self) -> tuple[int, StartCall[L]] | None:
         with self._changed:
-            return self._todo.popleft() if self._todo else None
+            return self._waiting_calls.popleft() if self._waiting_calls else None
 
     def _run(self, index: int, start_call: StartCall[L]) -> None:
+        """Make one call and pass on its messages."""
         cancel = self._cancels[index]
         if cancel.is_set:
             return
         try:
             stream = start_call(cancel)
             try:
-                self._opened(index)
+                self._mark_opened(index)
                 for message in stream:
                     self._sizes[index] = stream.size
                     if message.done:
                         self._ended.add(index)
-                    if not self._put(index, message):
+                    if not self._pass_on(index, message):
                         break
             finally:
                 stream.close()
@@ -230,28 +247,29 @@ class Threaded(Generic[L]):
             if not cancel.is_set:  # a call that was cancelled fails as expected
                 raise
 
-    def _opened(self, index: int) -> None:
+    def _mark_opened(self, index: int) -> None:
         with self._changed:
             self._unopened.discard(index)
             self._changed.notify_all()
 
-    def _put(self, index: int, message: L) -> bool:
-        """Hand a message over; return False if no more messages of this stream are needed."""
+    def _pass_on(self, index: int, message: L) -> bool:
+        """Queue a message for the reader; return False if the stream was stopped, or all were."""
         with self._changed:
             cancel = self._cancels[index]
-            self._changed.wait_for(lambda: len(self._messages) < self._limit or self._is_over() or cancel.is_set)
-            if self._is_over() or cancel.is_set:
+            self._changed.wait_for(lambda: len(self._messages) < self._limit or self._is_finished() or cancel.is_set)
+            if self._is_finished() or cancel.is_set:
                 return False
             self._messages.append((index, message))
             self._changed.notify_all()
             return True
 
-    def _is_over(self) -> bool:
+    def _is_finished(self) -> bool:
         return self._closed or self._failure is not None
 
     def _fail(self, error: BaseException) -> None:
+        """Store the first failure, which the reader raises, and start no more calls."""
         with self._changed:
             if self._failure is None and not self._closed:
                 self._failure = error
-            self._todo.clear()
+            self._waiting_calls.clear()
             self._changed.notify_all()

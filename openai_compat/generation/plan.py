@@ -1,4 +1,7 @@
-"""What a chat request asks of the native side, whichever endpoint received it."""
+"""The plan of a chat: the native request and how to treat its responses, independent of the endpoint.
+
+An endpoint maps its request to a plan; :class:`openai_compat.generation.run.ChatRun` carries it out.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,26 @@ from openai_compat.structured.tool_choice import ForcedChoice
 
 @dataclass(frozen=True)
 class ChatPlan:
-    """The native request of a chat, and how its answer is to be treated."""
+    """A native chat request, and how to make choices from its responses."""
 
     native_request: native.ChatRequest
     #: the client's name for the model
     model: str
-    #: the request's field that turned thinking on; None if a setting did, or nothing
+    #: the request field that enabled thinking; None if a setting did, or thinking is not enabled
     think_field: str | None = None
-    #: choices, a native call each
+    #: number of choices; each is a native call
     n: int = 1
-    #: the call that the answer must be
+    #: the tool call that the model must make
     forced: ForcedChoice | None = None
-    #: the functions that may be called, where the request leaves some of its own out
+    #: functions that may be called, if the tool choice excludes some of the request's functions
     allowed: frozenset[str] | None = None
-    #: pass on the first tool call only
+    #: drop all tool calls but the first
     single_tool_call: bool = False
-    #: close a native call after its first tool call: its usage is not sent to the client
+    #: close a native stream after its first tool call; possible only where usage, which its end has, is not needed
     closes_after_call: bool = False
+    #: generate no text
     max_tokens_is_zero: bool = False
-    #: the answer is JSON text: what a model writes around it is taken off
+    #: the content is JSON: remove text that a model writes around it
     is_json: bool = False
-    #: checks the text of each choice that ended by itself
+    #: checks the content of each choice that finished with ``stop``
     checker: Checker | None = None

@@ -1,7 +1,7 @@
-"""Running native calls: their messages become deltas of choices, which are collected, checked and retried.
+"""Runs of native calls: messages become deltas of choices, which are collected, checked and generated again.
 
-Every endpoint that generates text reads the same loop, :class:`Run`; :class:`ChatRun` carries out the plan of a chat.
-Time, ids and limits are arguments: nothing here knows the client's HTTP request.
+:class:`Run` is the loop over native messages, for every endpoint; :class:`ChatRun` carries out the plan of a chat.
+How a message becomes a delta belongs to a builder, and the response format to an endpoint.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ L_contra = TypeVar("L_contra", bound="native.StreamLine", contravariant=True)
 
 
 class Builder(Protocol[L_contra]):
-    """Makes the deltas of one choice from the messages of one native call."""
+    """A builder of one choice, from the messages of one native stream."""
 
     def feed(self, response: L_contra, /) -> ChoiceDelta:
-        """Take the next native message and return what it adds."""
+        """Return the delta of the next native message."""
 
 
 class Run(Generic[L]):
-    """Native calls that are running, and the choices that they make. Iterate it once.
+    """Native calls in progress, and their choices. Iterate it once.
 
-    Iterating gives ``(index of the choice, native message, delta)`` in the order of arrival, and ends when every choice
-    has its finish reason. The owner of a run closes its ``streams``.
+    It yields ``(index of the choice, native message, delta)`` in the order of arrival, and ends when every choice has a
+    finish reason. The owner of a run closes its ``streams``.
 
     :param builders: one for each stream.
-    :param now: Unix seconds, used where the first message has no ``created_at``.
-    :param collect: keep the sum of the deltas in ``choices``.
-    :param max_answer: bytes of native responses that are collected at most, all calls together.
-    :param check: is called with each collected choice at its end, before its last delta is passed on.
+    :param now: Unix seconds; used if the first message has no ``created_at``.
+    :param collect: sum up the deltas in ``choices``.
+    :param max_answer: bytes of all native responses together, above which collecting fails.
+    :param check: is called with each collected choice when it finishes, before its last delta is yielded; it may raise.
     """
 
     def __init__(
@@ -64,18 +64,19 @@ class Run(Generic[L]):
     ) -> None:
         self.streams = streams
         self.builders = builders
-        #: when the answer began, in Unix seconds; known with the first message
+        #: Unix seconds at which generation began; *now* until the first message is read
         self.created = now
+        #: the collected choices; empty if the run does not collect
         self.choices = [CollectedChoice() for _ in builders] if collect or check else []
-        #: every choice has its finish reason
+        #: every choice has a finish reason
         self.is_complete = False
-        #: the last message of each call that has ended, for the usage
+        #: the final message of each native call, for the usage; a call that was closed early has none
         self.final_messages: list[L] = []
         self._max_answer = max_answer
         self._check = check
 
     def __iter__(self) -> Iterator[tuple[int, L, ChoiceDelta]]:
-        left, is_first = len(self.builders), True
+        unfinished, is_first = len(self.builders), True
         builders, choices = self.builders, self.choices
         for index, message in self.streams:
             if is_first:
@@ -85,16 +86,17 @@ class Run(Generic[L]):
             if choices:
                 self._collect(choices[index], delta)
             if delta.finish_reason is not None:
-                left -= 1
-                self.is_complete = not left
+                unfinished -= 1
+                self.is_complete = not unfinished
                 if message.done:
                     self.final_messages.append(message)
                 else:
                     self.streams.stop(index)
             yield index, message, delta
-            if not left:
+            if not unfinished:
                 return
-        raise bad_gateway("The request was cancelled.")  # a stream that ends too soon raises by itself
+        # A stream that breaks off raises by itself: only cancelled streams end before their choices are finished.
+        raise bad_gateway("The request was cancelled.")
 
     def _collect(self, choice: CollectedChoice, delta: ChoiceDelta) -> None:
         choice.add(delta)
@@ -104,7 +106,10 @@ class Run(Generic[L]):
             self._check(choice)
 
     def finish(self) -> list[CollectedChoice]:
-        """Read to the end, close the streams, and return the collected choices."""
+        """Read all messages, close the streams, and return the collected choices.
+
+        :raises APIError: the native errors; 502 if the responses are too long.
+        """
         with closing(self.streams):
             for _ in self:
                 pass
@@ -113,11 +118,12 @@ class Run(Generic[L]):
 
 @dataclass(frozen=True)
 class ChatRun:
-    """Carries out the plan of a chat.
+    """A chat that is carried out as planned.
 
-    :param new_id: makes ids of tool calls.
+    :param ignored: lists the fields that turn out to have no effect.
+    :param new_id: returns an id of a tool call, with the given prefix.
     :param now: Unix seconds.
-    :param max_answer: bytes of native responses that are collected at most.
+    :param max_answer: bytes of all native responses together, above which collecting fails.
     """
 
     plan: ChatPlan
@@ -128,19 +134,23 @@ class ChatRun:
     max_answer: int
 
     def start(self, *, collect: bool = False) -> Run[native.ChatResponse]:
-        """Start the native calls of a streamed response; each choice is checked against a strict schema at its end.
+        """Start the native calls of a streamed response.
 
-        :param collect: collect the choices too, for a store.
+        With a strict schema each choice is checked when it finishes; the run then raises a 502,
+        ``response_format_failed``, for one that does not match.
+
+        :param collect: collect the choices, to store them.
         :raises APIError: the native errors.
         """
         check = None if self.plan.checker is None else self._require_match
         return self._start(self._requests(), collect=collect, check=check)
 
     def finish(self, *, retry_strict: bool) -> Run[native.ChatResponse]:
-        """Make a whole response: return the run after its end, with its choices collected and checked.
+        """Run the native calls to their end; return the run, with its choices collected and checked.
 
-        :param retry_strict: for a choice that does not match its strict schema, ask the model again, with the reason.
-        :raises APIError: the native errors; 502 ``response_format_failed``.
+        :param retry_strict: generate a choice that does not match its strict schema a second time, with the reason in
+            the messages.
+        :raises APIError: the native errors; 502 ``response_format_failed`` for a choice that does not match.
         """
         run = self._start(self._requests(), collect=True)
         run.finish()
@@ -185,19 +195,20 @@ class ChatRun:
     # -- strict schemas -----------------------------------------------------------------------
 
     def _check_choice(self, run: Run[native.ChatResponse], index: int, *, retry: bool) -> None:
-        """Check a choice of a whole response; on a mismatch, and with *retry*, replace it by a second attempt."""
+        """Check a collected choice against the strict schema; with *retry*, replace one that does not match."""
         choice = run.choices[index]
         mismatch = self._mismatch(choice)
         if mismatch is not None and retry:
-            again = self._start([self._corrected(choice, mismatch, index)], collect=True)
-            [choice] = again.finish()
+            second = self._start([self._corrected(choice, mismatch, index)], collect=True)
+            [choice] = second.finish()
             run.choices[index] = choice
-            run.final_messages += again.final_messages
+            run.final_messages += second.final_messages
             mismatch = self._mismatch(choice)
         if mismatch is not None:
             raise _not_matching(mismatch)
 
     def _corrected(self, choice: CollectedChoice, mismatch: str, index: int) -> native.ChatRequest:
+        """Return the native request of a second attempt: its messages end with the first one and what is wrong."""
         request = self.plan.native_request
         correction = f"This does not match the required JSON Schema. {mismatch} Answer again, so that it does."
         messages = [native.Message("assistant", choice.text), native.Message("user", correction)]
@@ -209,7 +220,7 @@ class ChatRun:
             raise _not_matching(mismatch)
 
     def _mismatch(self, choice: CollectedChoice) -> str | None:
-        """Return what is wrong with a choice that ended with ``stop``; one that was cut is passed on as it is."""
+        """Return why a choice does not match the strict schema; None if it does, was cut, or cannot be checked."""
         if self.plan.checker is None or choice.finish_reason != "stop":
             return None
         try:

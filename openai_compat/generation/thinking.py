@@ -1,7 +1,8 @@
-"""Native calls of models that may not support thinking.
+"""Native calls with thinking, for models that may not support it.
 
-Ollama refuses a request with ``think`` for such a model. Clients that send an effort with every request must still be
-able to use it: the call is made again without thinking, and the model is remembered for a while.
+Ollama rejects ``think`` for a model without this capability, but some clients send a reasoning effort with every
+request. The call is then retried without ``think``, and the model is remembered for a while. No other retry belongs
+here.
 """
 
 from __future__ import annotations
@@ -25,39 +26,40 @@ L = TypeVar("L", bound="native.StreamLine")
 
 
 class Send(Protocol[R_contra, L]):
-    """Sends a native request: ``Backend.chat`` or ``Backend.generate``."""
+    """A method that sends a native request: ``Backend.chat`` or ``Backend.generate``."""
 
     def __call__(
         self, request: R_contra, /, *, model: str | None = None, cancel: Cancel | None = None
-    ) -> NativeStream[L]: ...
+    ) -> NativeStream[L]:
+        """Send a request and return its stream, whose first message has been read."""
 
 
 def start_call(
     send: Send[R, L], request: R, model: str, think_field: str | None, limits: KnownLimits, ignored: Ignored
 ) -> StartCall[L]:
-    """Make the function that starts a native call, without thinking if the model does not support it.
+    """Return a function that starts a native call, without thinking if the model does not support it.
 
-    *request* is never changed: the second call has a copy.
+    *request* is not changed; a retry sends a copy. The returned function raises :class:`APIError`: the native errors,
+    and 400 under ``unsupported="error"`` if *think_field* has no effect.
 
     :param model: the client's name for the model.
-    :param think_field: the field of the client's request that turned thinking on, which is then listed as ignored;
+    :param think_field: the field of the client's request that enabled thinking, listed as ignored if it has no effect;
         None if a setting did.
-    :raises APIError: (the function) 400 under ``unsupported="error"``; the native errors.
     """
 
     def start(cancel: Cancel) -> NativeStream[L]:
-        call = partial(send, model=model, cancel=cancel)
+        send_request = partial(send, model=model, cancel=cancel)
         if request.think is UNSET or request.think is False:
-            return call(request)
+            return send_request(request)
         if request.model not in limits.cannot_think:
             try:
-                return call(request)
+                return send_request(request)
             except APIError as error:
                 if error.status != 400 or "does not support thinking" not in error.message:
                     raise
                 limits.cannot_think.add(request.model)
         if think_field is not None:
             ignored.unsupported(think_field, "The model does not support thinking.")
-        return call(structs.replace(request, think=UNSET))
+        return send_request(structs.replace(request, think=UNSET))
 
     return start

@@ -1,1 +1,4 @@
-"""The WSGI edge: where requests enter, are routed, and are answered. Only here does a client's environ matter."""
+"""The WSGI edge: requests are routed to endpoints or passed through, and responses are sent.
+
+Only these modules see a client's environ and ``start_response``; endpoints get and return values.
+"""

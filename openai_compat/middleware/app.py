@@ -1,7 +1,8 @@
-"""The middleware class: every request enters here, and is routed to an endpoint or passed through.
+"""The middleware class, through which every request passes.
 
-Requests below the prefix are answered by an endpoint; all others go to the wrapped application with their own environ,
-and its response is returned unchanged. ``responder.py`` sends responses.
+A request below the prefix is routed to an endpoint; any other goes to the wrapped application with its environ, and the
+response is returned unchanged. Here it is only decided who handles a request: ``responder.py`` sends responses, and
+endpoints make native calls.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ log = logging.getLogger("openai_compat")
 
 
 class OpenAICompat:
-    """Gives an Ollama-native backend OpenAI's HTTP API.
+    """A WSGI application that gives an Ollama-native backend OpenAI's HTTP API.
 
-    :param app: a WSGI application that speaks ``/api/*``, or the URL of an Ollama. With *upstream*: a site of its own,
-        which receives all requests that are not below the prefix, or match no route.
-    :param upstream: where native calls go instead: a URL, or a WSGI application.
-    :param settings: all options at once, as :class:`Settings`; *options* then change single ones.
+    :param app: a WSGI application with Ollama's native API, or the URL of an Ollama. With *upstream*: any WSGI
+        application, which receives every request that is not below the prefix or matches no route.
+    :param upstream: the backend of native calls, if it is not *app*: a URL, or a WSGI application.
+    :param settings: all settings at once; *options* override single ones.
     :param options: the fields of :class:`Settings`, as keywords.
-    :raises ValueError: an option out of its range, or a URL that is not valid.
-    :raises TypeError: neither a WSGI application nor a URL.
+    :raises ValueError: a setting is out of its range, or a URL is not valid.
+    :raises TypeError: *app* or *upstream* is neither a WSGI application nor a URL.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class OpenAICompat:
         self.backend = self.app if upstream is None else _application(upstream, self.settings)
         self._has_site = upstream is not None
         self._limits = KnownLimits()
-        self.store = opened_store(self.settings)
+        self.store = make_store(self.settings)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle one request, as WSGI defines it."""
         responder = Responder(environ, start_response, self._request_ended)
         path = self._below_prefix(environ.get("PATH_INFO", ""))
         if path is None:
@@ -86,19 +88,19 @@ class OpenAICompat:
         except APIError as error:
             return responder.fail(error)
         except Exception:
-            log.exception("a request failed: this is a defect of openai_compat")
+            log.exception("a request failed because of a defect in openai_compat")
             return responder.fail(INTERNAL_ERROR)
         return responder.stream(reply) if isinstance(reply, EventStream) else responder.send(reply, body)
 
     def _request_ended(self, outcome: RequestOutcome) -> None:
-        """Log the outcome of a request."""
+        """Log the outcome of a request. A response that was passed through has no known end."""
         usage = outcome.usage
         log.debug(
             "%s %s: status %d, %s, %.3f s; model %s, %d native calls, %d + %d tokens",
             outcome.method,
-            outcome.route or "passed through",
+            outcome.route or "no route",
             outcome.status,
-            outcome.error_code or ("complete" if outcome.is_complete else "not followed to its end"),
+            outcome.error_code or ("complete" if outcome.is_complete else "not known to be complete"),
             outcome.seconds,
             usage.model,
             usage.calls,
@@ -109,7 +111,8 @@ class OpenAICompat:
     def _below_prefix(self, path: str) -> str | None:
         """Return the part of a path below the prefix; None if the path is not below it.
 
-        The raw path is compared: a path that a router would normalise first does not match (F65).
+        The path is compared as it was received: one that matches only after normalisation does not match (F65).
+        With an empty prefix ``/`` and ``/api/*`` are passed through.
         """
         prefix = self.settings.prefix
         if path == prefix and prefix:
@@ -133,20 +136,21 @@ class OpenAICompat:
 
 
 def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplication:
+    """Return a WSGI application; for a URL, one that forwards requests to it."""
     if callable(app):
         return app
     if not isinstance(app, str):
         raise TypeError(f"a WSGI application or a URL is wanted, not {type(app).__name__}")
-    # Imported late: it imports requests, which gevent must be able to patch first.
+    # Imported late: it imports requests, before which gevent must have patched the standard library.
     from openai_compat.transport.upstream import Upstream
 
     return Upstream(app, timeout=settings.timeout, native_admin=settings.native_admin, pool_size=settings.pool_size)
 
 
-def opened_store(settings: Settings) -> Store | None:
-    """Return the store that the settings name, if they do; nothing is connected before its first use.
+def make_store(settings: Settings) -> Store | None:
+    """Return the store of the settings, if they name one. It connects at its first use.
 
-    :raises ValueError: the URL is not valid, or a package that it needs is not installed.
+    :raises ValueError: its URL is not valid, or a required package is not installed.
     """
     if settings.store is None:
         return None
@@ -164,27 +168,28 @@ def _fetcher(settings: Settings) -> Fetch:
     return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout)
 
 
-#: arguments of a URL that are read
-_MAX_ARGUMENTS = 100
+#: query parameters of a URL: listing has the most, about 20, of which 16 are metadata
+_MAX_QUERY = 100
 
 
 def _query(environ: WSGIEnvironment) -> list[tuple[str, str]]:
-    """Return the query parameters of a request.
+    """Return the query parameters of a request, in order.
 
-    :raises APIError: 400 for too many.
+    :raises APIError: 400 for too many parameters.
     """
     text = environ.get("QUERY_STRING", "")
     try:
-        return parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_ARGUMENTS, errors="replace")
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_QUERY, errors="replace")
     except ValueError as error:
-        raise invalid(f"The URL has more than {_MAX_ARGUMENTS} arguments.", code=None) from error
+        raise invalid(f"The URL cannot have more than {_MAX_QUERY} query parameters.", code=None) from error
 
 
 def _not_found(environ: WSGIEnvironment, path: str, prefix: str) -> APIError:
+    """Return the error for a path without a route; a route that only OpenAI has gets a code of its own."""
     where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
     where = where.encode("utf-8", "replace").decode()
     name = routes.not_offered(path)
     if name is None:
         return APIError(404, f"Invalid URL ({where})")
-    text = f"this server does not offer OpenAI's {name}. It offers what GET {prefix}/compatibility lists."
+    text = f"this server does not offer OpenAI's {name}. GET {prefix}/compatibility lists the routes that it offers."
     return APIError(404, f"Invalid URL ({where}): {text}", code="route_not_offered")

@@ -1,7 +1,8 @@
-"""Reading the request body, once and within bounds.
+"""Request bodies: read once, checked against their length and a limit, and decompressed.
 
-Servers disagree about odd requests: chunked bodies, two lengths, bodies cut short. Here they are treated alike: the
-body arrived whole, has the announced length and is below the limit, or the response is a 4xx (F47–F52).
+WSGI servers differ in how they treat chunked bodies, conflicting lengths and bodies that are cut short. Here all are
+treated alike: a body is complete, has the announced length and is within the limit, or the response is a 4xx
+(F47–F52). What a body means belongs to the endpoints.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("openai_compat")
 
-_READ = 65536
+#: bytes of one read: a large body needs few reads, a small one little memory
+_READ_SIZE = 65536
 
 
 def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
-    """Read and decompress the body of a request; it is empty for methods that have none.
+    """Read and decompress the body of a request; for a method without a body return no bytes.
 
-    :param limit: bytes, both as sent and decompressed.
-    :raises APIError: 400 for a length that is not valid or not true, 411, 413, 415.
+    :param limit: bytes, of the body as sent and of the decompressed body.
+    :raises APIError: 400 for a body that is shorter than its length, or not valid; 411 without a length; 413 for a body
+        above the limit; 415 for a content encoding that is not supported.
     """
     if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
         return b""
-    inflate = _inflater(environ.get("HTTP_CONTENT_ENCODING", "").strip().lower())
+    decompress = _decompressor(environ.get("HTTP_CONTENT_ENCODING", "").strip().lower())
     length = _length(environ)
     if length is not None and length > limit:
         raise too_large(limit)
@@ -39,23 +42,26 @@ def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
         raise invalid("The request body is shorter than its Content-Length.", code=None)
     if len(body) > limit:
         raise too_large(limit)
-    return inflate(body, limit)
+    return decompress(body, limit)
 
 
 def too_large(limit: int) -> APIError:
-    """Return the error for a body above the limit: 413."""
+    """Return a 413 for a body above the limit in bytes."""
     return APIError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
 
 
 def _length(environ: WSGIEnvironment) -> int | None:
-    """Return the announced length; None if the server itself ends the stream (a chunked body)."""
+    """Return the length that the head announces; None if the server marks the end of the input itself (chunked).
+
+    :raises APIError: 400 for a length that is not valid, or contradicts ``Transfer-Encoding``; 411 without a length.
+    """
     text = environ.get("CONTENT_LENGTH") or ""
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     if text and chunked:
-        raise invalid("A request has a Content-Length or a Transfer-Encoding, not both.", code=None)
+        raise invalid("A request cannot have both Content-Length and Transfer-Encoding.", code=None)
     if text:
         if not re.fullmatch("[0-9]{1,18}", text):
-            raise invalid("The Content-Length of the request is no length.", code=None)
+            raise invalid("The Content-Length of the request is not a valid length.", code=None)
         return int(text)
     if environ.get("wsgi.input_terminated"):
         return None
@@ -65,30 +71,35 @@ def _length(environ: WSGIEnvironment) -> int | None:
 
 
 def _read(stream: Any, size: int) -> bytes:
-    pieces = []
+    """Read up to *size* bytes.
+
+    :raises APIError: 400 if reading fails, as it does when the client disconnects.
+    """
+    chunks = []
     try:
-        while size > 0 and (piece := stream.read(min(size, _READ))):
-            pieces.append(piece)
-            size -= len(piece)
-    except Exception as error:  # servers have an exception each for a client that is gone
+        while size > 0 and (chunk := stream.read(min(size, _READ_SIZE))):
+            chunks.append(chunk)
+            size -= len(chunk)
+    except Exception as error:  # each server has an exception of its own for a client that disconnects
         log.info("reading a request body failed: %s", type(error).__name__)
         raise invalid("The request body could not be read.", code=None) from error
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
 # -- content encodings ------------------------------------------------------------------------
 
-Inflate = Callable[[bytes, int], bytes]
+#: decompresses a body; its second argument is the limit in bytes
+Decompress = Callable[[bytes, int], bytes]
 
 
-def _inflater(encoding: str) -> Inflate:
+def _decompressor(encoding: str) -> Decompress:
     if encoding == "zstd" and not _zstd():
         raise APIError(415, "zstd request bodies need the extra 'zstd'.", code="unsupported_encoding")
     try:
-        return _INFLATERS[encoding]
+        return _DECOMPRESSORS[encoding]
     except KeyError:
         supported = "gzip, deflate, zstd"
-        raise APIError(415, f"The Content-Encoding is not one of {supported}.", code="unsupported_encoding") from None
+        raise APIError(415, f"The Content-Encoding must be one of {supported}.", code="unsupported_encoding") from None
 
 
 def _identity(body: bytes, limit: int) -> bytes:
@@ -96,38 +107,42 @@ def _identity(body: bytes, limit: int) -> bytes:
 
 
 def _gzip(body: bytes, limit: int) -> bytes:
-    return _inflated(lambda: zlib.decompressobj(31), body, limit)
+    return _decompressed(lambda: zlib.decompressobj(_GZIP_FORMAT), body, limit)
 
 
 def _deflate(body: bytes, limit: int) -> bytes:
-    # "deflate" is zlib's format by the standard, and bare deflate data from many clients.
+    # RFC 9110 means zlib's format by "deflate", but many clients send raw deflate data. A zlib header names method 8
+    # and is a multiple of 31 (RFC 1950).
     is_zlib = len(body) >= 2 and body[0] & 0x0F == 8 and (body[0] * 256 + body[1]) % 31 == 0
-    return _inflated(lambda: zlib.decompressobj(15 if is_zlib else -15), body, limit)
+    return _decompressed(lambda: zlib.decompressobj(_ZLIB_FORMAT if is_zlib else _RAW_FORMAT), body, limit)
 
 
-def _inflate_zstd(body: bytes, limit: int) -> bytes:
-    return _inflated(_zstd()[0], body, limit)
+def _decompress_zstd(body: bytes, limit: int) -> bytes:
+    return _decompressed(_zstd()[0], body, limit)
 
 
-def _inflated(new: Callable[[], Any], body: bytes, limit: int) -> bytes:
-    """Decompress all members of *body*, never more than one byte over the limit."""
-    found = bytearray()
+def _decompressed(new_decompressor: Callable[[], Any], body: bytes, limit: int) -> bytes:
+    """Decompress all members of a body, and at most one byte above the limit.
+
+    :raises APIError: 400 for data that is incomplete or not valid, 413 above the limit.
+    """
+    data = bytearray()
     try:
         while body:
-            inflater = new()
-            found += inflater.decompress(body, limit + 1 - len(found))
-            if len(found) > limit:
+            decompressor = new_decompressor()
+            data += decompressor.decompress(body, limit + 1 - len(data))
+            if len(data) > limit:
                 raise too_large(limit)
-            if not inflater.eof:
-                raise invalid("The compressed request body is cut short.", code=None)
-            body = inflater.unused_data
+            if not decompressor.eof:
+                raise invalid("The compressed request body is incomplete.", code=None)
+            body = decompressor.unused_data
     except (zlib.error, *_zstd()[1:]) as error:
         raise invalid("The request body could not be decompressed.", code=None) from error
-    return bytes(found)
+    return bytes(data)
 
 
 def _zstd() -> tuple[Any, ...]:
-    """Return zstd's decompressor class and exception: Python's own from 3.14, else the extra's, else nothing."""
+    """Return zstd's decompressor class and exception, from Python 3.14 or the extra ``zstd``; empty without both."""
     try:
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
@@ -138,11 +153,15 @@ def _zstd() -> tuple[Any, ...]:
     return (zstd.ZstdDecompressor, zstd.ZstdError)
 
 
-_INFLATERS: dict[str, Inflate] = {
+#: values of zlib's ``wbits``: the largest window, with gzip's header, zlib's header or none
+_GZIP_FORMAT, _ZLIB_FORMAT, _RAW_FORMAT = 31, 15, -15
+
+#: by content coding, in lower case
+_DECOMPRESSORS: dict[str, Decompress] = {
     "": _identity,
     "identity": _identity,
     "gzip": _gzip,
     "x-gzip": _gzip,
     "deflate": _deflate,
-    "zstd": _inflate_zstd,
+    "zstd": _decompress_zstd,
 }

@@ -1,7 +1,8 @@
-"""The response side of the WSGI edge: heads, bodies, event streams, errors, and the outcome of a request.
+"""The response side of the WSGI edge: heads, bodies, event streams, errors, and the outcome of each request.
 
-The head of every response is sent by :class:`Responder`, that of a request which is passed through too. Nothing is sent
-before the status is certain; a stream that fails afterwards says so in its last event.
+:class:`Responder` sends the head of every response, also of those that are passed through. A head is sent only when its
+status is certain; a stream that fails later ends with an error event. The status and text of an error are chosen where
+it is raised, not here.
 """
 
 from __future__ import annotations
@@ -26,51 +27,52 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("openai_compat")
 
-#: what a client sees of a defect of this package; the log has the rest
+#: the error that the client sees for a defect of this package; the traceback is logged
 INTERNAL_ERROR = APIError(500, "The gateway failed.", code="internal_error", retry=False)
 
 _JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
 _STREAM_HEADERS = (("Cache-Control", "no-cache, no-store"), ("X-Accel-Buffering", "no"))
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
+#: client's request ids that are returned, of any usual kind: UUIDs, trace ids, base64
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 
 @dataclass(frozen=True)
 class RequestOutcome:
-    """How a request ended and what it used: one value, known when its response ends.
+    """How a request ended and what it used; made when the response ends.
 
-    For a request that is passed through it is known when the head is sent, and has no usage.
+    For a request that is passed through it is made when the head is sent, without usage.
     """
 
     method: str
-    #: the route's path below the prefix, as in ``ROUTES``; None if there is none, or the request was passed through
+    #: the route's path below the prefix, as in ``ROUTES``; None for a request without a route
     route: str | None
     #: of the response
     status: int
-    #: of the failure, one after the status was out too
+    #: the error's code, also of an error after the head was sent
     error_code: str | None
-    #: the answer was given to the server to its end, without a failure
+    #: the server took the whole body, and no stream failed; False for a response that was passed through
     is_complete: bool
-    #: from the entry of the request to the end of the answer
+    #: from the start of the request to the end of the response
     seconds: float
-    #: the client's name for the model, tokens and native times
+    #: of the native calls
     usage: NativeUsage
 
 
 def new_id(prefix: str) -> str:
-    """Return a random id of 128 bits with a prefix."""
+    """Return a random id: the prefix and 128 bits in hexadecimal."""
     return prefix + secrets.token_hex(16)
 
 
 def encoded(answer: Answer | Text) -> bytes:
-    """Encode the body of a whole response."""
+    """Return the body of a response that is not streamed."""
     return answer.text.encode("utf-8", "replace") if isinstance(answer, Text) else json.encode(answer.value)
 
 
 class Responder:
-    """Sends the response to one request.
+    """The sender of the response to one request.
 
-    :param on_end: is called with the outcome, once.
+    :param on_end: is called once, with the outcome.
     """
 
     def __init__(
@@ -90,24 +92,24 @@ class Responder:
         self._cancel = Cancel()
 
     def attach(self, route: str, usage: NativeUsage, cancel: Cancel) -> None:
-        """Set the route of the request, the usage of its native calls, and what cancels them."""
+        """Set the route of the request, the usage of its native calls, and their cancel."""
         self._route, self._usage, self._cancel = route, usage, cancel
 
-    # -- kinds of answers ---------------------------------------------------------------------
+    # -- kinds of responses -------------------------------------------------------------------
 
     def pass_through(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
     ) -> Callable[[bytes], object]:
-        """Send the head of an application's own response, as its ``start_response``."""
+        """Send the head of the wrapped application's response: the ``start_response`` of a passed-through request."""
         if not self._status:
             self._status = int(status[:3]) if status[:3].isdigit() else 0
             self._end(None, is_complete=False)
-        # Without exc_info as the application called it: some servers take two arguments only.
+        # exc_info is left out where the application left it out: some servers accept two arguments only.
         return self._start_response(status, headers, *((exc_info,) if exc_info else ()))
 
     def stream(self, stream: EventStream) -> Iterable[bytes]:
-        """Send an event stream; a failure becomes its last event."""
-        body = _Events(stream, self._cancel, self._end)
+        """Send an event stream; an error after the head becomes its last event."""
+        body = _EventBody(stream, self._cancel, self._end)
         try:
             self._start(200, [("Content-Type", sse.CONTENT_TYPE), *_STREAM_HEADERS, *stream.headers])
         except BaseException:
@@ -116,18 +118,24 @@ class Responder:
         return body
 
     def send(self, answer: Answer | Text, body: bytes) -> Iterable[bytes]:
-        """Send a whole response. Its body is :func:`encoded` before: a failure to encode has a status of its own."""
+        """Send a response that is not streamed.
+
+        :param body: the :func:`encoded` answer; encoding may fail, and then another status is sent.
+        """
         return self._send(200, body, answer.headers, _TEXT if isinstance(answer, Text) else _JSON)
 
     def fail(self, error: APIError) -> Iterable[bytes]:
-        """Send an error in OpenAI's format."""
+        """Send an error response in OpenAI's format."""
         headers = list(error.headers)
         if error.retry is not None:
             headers.append(("x-should-retry", "true" if error.retry else "false"))
         return self._send(error.status, json.encode(error.body()), headers, _JSON, error.code)
 
     def refuse_method(self, methods: Iterable[str]) -> Iterable[bytes]:
-        """Answer a method that the URL does not support: OPTIONS with the list of methods, any other with 405."""
+        """Send the response to a method that the route does not support: 204 for OPTIONS, 405 for any other.
+
+        :param methods: methods that the route supports, for ``Allow``.
+        """
         allow = ("Allow", ", ".join(sorted({*methods, "OPTIONS"})))
         if self._method == "OPTIONS":
             self._start(204, [allow])
@@ -136,25 +144,26 @@ class Responder:
         text = f"Not allowed to {self._method[:20]} on this URL."
         return self.fail(APIError(405, text, code="method_not_allowed", headers=(allow,)))
 
-    # -- heads and ends -----------------------------------------------------------------------
+    # -- heads and outcomes -------------------------------------------------------------------
 
     def _send(
         self, status: int, body: bytes, headers: Headers, content_type: str, error_code: str | None = None
     ) -> Iterable[bytes]:
-        own = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
-        self._start(status, [*own, *headers])
+        content_headers = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+        self._start(status, [*content_headers, *headers])
         self._end(error_code, is_complete=True)
         return [] if self._method == "HEAD" else [body]
 
     def _start(self, status: int, headers: list[tuple[str, str]]) -> None:
-        given = self._environ.get("HTTP_X_REQUEST_ID", "")
-        own = [
-            ("x-request-id", given if _SANE_ID.fullmatch(given) else new_id("req_")),
+        request_id = self._environ.get("HTTP_X_REQUEST_ID", "")
+        # OpenAI's API sends these with every response.
+        common_headers = [
+            ("x-request-id", request_id if _REQUEST_ID.fullmatch(request_id) else new_id("req_")),
             ("openai-processing-ms", str(int((time.monotonic() - self._began) * 1000))),
             ("openai-version", "2020-10-01"),
         ]
         self._status = status
-        self._start_response(f"{status} {responses.get(status, 'Error')}", [*headers, *own])
+        self._start_response(f"{status} {responses.get(status, 'Error')}", [*headers, *common_headers])
 
     def _end(self, error_code: str | None, *, is_complete: bool) -> None:
         seconds = time.monotonic() - self._began
@@ -163,11 +172,11 @@ class Responder:
         )
 
 
-class _Events:
-    """The body of an event stream: whole frames; it is closed once, even before its first item (W2).
+class _EventBody:
+    """The body of an event stream. Each item is one or more complete frames; closing works before the first, too (W2).
 
-    :param cancel: is set when the server closes the stream before its end, so that its native calls end at once.
-    :param on_end: is called with the code of a failure, and whether the stream was sent to its end.
+    :param cancel: is set if the server closes the body before its end, so that the native calls end at once.
+    :param on_end: is called once, with the code of an error, and whether the stream ended without one.
     """
 
     def __init__(self, stream: EventStream, cancel: Cancel, on_end: Callable[..., None]) -> None:
@@ -197,41 +206,42 @@ class _Events:
         self._on_end(self._error_code, is_complete=self._is_exhausted and self._error_code is None)
 
     def _make_frames(self) -> Generator[bytes, None, None]:
-        """Yield frames, several in one item if they are ready together; none waits for the next native line.
+        """Yield frames. Those that are available at once share an item; none is delayed until the next native line.
 
-        A failure is the last frame: after the status was sent, a mere end would look complete (MID).
+        The last frame tells of a failure: a body that just ended would look complete (MID).
         """
-        stream, held = self._stream, list[bytes]()
-        source, encode, frame = stream.source, json.encode, sse.frame
+        stream, frames = self._stream, list[bytes]()
+        source, encode, frame = stream.source, json.encode, sse.frame  # local names, since the loop is hot
         try:
             for events in stream.events:
                 for event in events:
                     if isinstance(event, NamedEvent):
-                        held.append(frame(encode(event.data), event.name))
+                        frames.append(frame(encode(event.data), event.name))
                     else:
-                        held.append(frame(encode(event)))
-                if held and (not source.pending or len(held) >= _MAX_FRAMES):
-                    yield b"".join(held)
-                    held.clear()
+                        frames.append(frame(encode(event)))
+                if frames and (not source.pending or len(frames) >= _MAX_FRAMES):
+                    yield b"".join(frames)
+                    frames.clear()
             if stream.ends_with_done:
-                held.append(sse.DONE)
+                frames.append(sse.DONE)
         except APIError as error:
             log.warning("a stream failed: %s", error.code)
-            held += self._failure_frames(error)
+            frames += self._failure_frames(error)
         except Exception:
-            log.exception("a stream failed: this is a defect of openai_compat")
-            held += self._failure_frames(INTERNAL_ERROR)
+            log.exception("a stream failed because of a defect in openai_compat")
+            frames += self._failure_frames(INTERNAL_ERROR)
         self._is_exhausted = True
-        if held:
-            yield b"".join(held)
+        if frames:
+            yield b"".join(frames)
 
     def _failure_frames(self, error: APIError) -> list[bytes]:
+        """Return the last frames of a stream that fails, and note the code for the outcome."""
         self._error_code = error.code or error.type
         return [_frame(event) for event in self._stream.failure_events(error)]
 
 
-#: frames that leave together at most: where an application gives a whole stream in one item, its events would
-#: otherwise be held in memory all at once
+#: frames of one item: a backend may send a long stream at once, whose frames would otherwise all be in memory; with 256
+#: an item is tens of KiB, for which joining costs little
 _MAX_FRAMES = 256
 
 

@@ -1,7 +1,7 @@
-"""The routes: those that are offered, those of OpenAI that are not, and the machine-readable table of both.
+"""The routes that are offered, the routes of OpenAI that are not, and the compatibility endpoint that lists both.
 
-An endpoint is one line here: its method, its path below the prefix, its function, and the struct of its request, whose
-rows say how each field is supported.
+Each endpoint function is one row of :data:`ROUTES`. Its request struct describes how each field is supported; nothing
+about a single endpoint belongs here.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from openai_compat.settings import Settings
 from openai_compat.translate.fields import Field, rows
 from openai_compat.translate.listing import ListQuery, PageQuery
 
+#: handles one request: see ``endpoints/contract.py``
 Endpoint = Callable[[Call, Backend], Reply]
 
 
 class Route(NamedTuple):
-    """One method of one path, and the endpoint that answers it."""
+    """One method of one path, and its endpoint."""
 
     method: str
-    #: below the prefix, with variable parts as werkzeug writes them
+    #: below the prefix; variables are written as in werkzeug's rules
     path: str
     endpoint: Endpoint
-    #: the struct whose rows tell the fields of the request; None for a request without any
+    #: the struct of the body, form or query; None for a request without fields
     request: type[Struct] | None
 
 
@@ -43,7 +44,7 @@ def compatibility(call: Call, backend: Backend) -> Reply:
     return Answer(Compatibility(routes=described, not_offered=list(NOT_OFFERED)))
 
 
-#: every route, below the prefix
+#: every route that is offered
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/chat/completions", chat.create, ChatCompletionRequest),
     Route("GET", "/chat/completions", stored.list_all, ListQuery),
@@ -66,15 +67,15 @@ _ROUTER = Map([Rule(route.path, methods=[route.method], endpoint=route) for rout
 
 
 def match(method: str, path: str) -> tuple[Route, dict[str, str]]:
-    """Return the route of a path below the prefix, and the variable parts of the path.
+    """Return the route of a path below the prefix, and the variables in the path.
 
     :raises NotFound: no route has exactly this path.
-    :raises MethodNotAllowed: one has it, with other methods.
+    :raises MethodNotAllowed: only routes with other methods have this path.
     """
     try:
-        text = path.encode("latin-1").decode()  # PEP 3333: the bytes of the path, as latin-1
+        text = path.encode("latin-1").decode()  # PEP 3333: the bytes of the path, decoded as latin-1
     except UnicodeEncodeError:
-        text = path  # from a caller in process that has not heard of that: text already
+        text = path  # a caller in process that does not follow the PEP: decoded already
     except UnicodeDecodeError:
         raise NotFound from None
     if "//" in text:
@@ -83,7 +84,7 @@ def match(method: str, path: str) -> tuple[Route, dict[str, str]]:
     return route, dict(arguments)
 
 
-#: what OpenAI has and is not offered here, below the prefix; what stands below each, too
+#: paths of OpenAI's API that are not offered, each with all paths below it
 NOT_OFFERED: tuple[str, ...] = (
     "/assistants",
     "/audio/speech",
@@ -112,11 +113,11 @@ NOT_OFFERED: tuple[str, ...] = (
 
 
 def not_offered(path: str) -> str | None:
-    """Return the part of OpenAI's API that a path belongs to, if it is one that is not offered."""
+    """Return the item of :data:`NOT_OFFERED` that covers a path; None if there is none."""
     return next((name for name in NOT_OFFERED if path == name or path.startswith(name + "/")), None)
 
 
-# -- the table --------------------------------------------------------------------------------
+# -- compatibility ----------------------------------------------------------------------------
 
 
 class CompatibleField(Struct, kw_only=True):
@@ -125,13 +126,13 @@ class CompatibleField(Struct, kw_only=True):
     name: str
     #: mapped, emulated, accepted or refused
     status: str
-    #: the native field it becomes
+    #: the native field that it becomes
     native: str | None
     note: str
 
 
 class CompatibleRoute(Struct, kw_only=True):
-    """One route, and how the fields of its request are supported."""
+    """A route, and how the fields of its request are supported."""
 
     method: str
     path: str
@@ -148,12 +149,12 @@ class Compatibility(Struct, kw_only=True):
 
 
 def summary(endpoint: Endpoint) -> str:
-    """Return what an endpoint does: the first sentence of its docstring."""
+    """Return what an endpoint does: the first line of its docstring."""
     return (endpoint.__doc__ or "").strip().split("\n")[0]
 
 
 def shown(path: str) -> str:
-    """Return a path as documentation writes it: ``/models/{model}``."""
+    """Return a route's path as OpenAI's documentation writes it: ``/models/{model}``."""
     return re.sub("<(?:path:)?(.*?)>", "{\\1}", path)
 
 
@@ -163,8 +164,8 @@ def _describe(route: Route, settings: Settings) -> CompatibleRoute:
     return CompatibleRoute(method=method, path=settings.prefix + shown(path), summary=summary(endpoint), fields=fields)
 
 
-#: fields that do something under a setting only
-_NEEDS: dict[str, Callable[[Settings], bool]] = {
+#: fields that have an effect only with some settings
+_EFFECTIVE: dict[str, Callable[[Settings], bool]] = {
     "store": lambda settings: settings.store is not None,
     "metadata": lambda settings: settings.store is not None,
     "presence_penalty_penalty": lambda settings: settings.sampling.misspelt_presence_penalty,
@@ -173,8 +174,8 @@ _NEEDS: dict[str, Callable[[Settings], bool]] = {
 
 def _field(name: str, row: Field, settings: Settings) -> CompatibleField:
     status: str = row.status
-    if status == "policy":  # the setting decides
+    if status == "policy":
         status = "refused" if settings.unsupported == "error" else "accepted"
-    elif name in _NEEDS and not _NEEDS[name](settings):
+    elif name in _EFFECTIVE and not _EFFECTIVE[name](settings):
         status = "accepted"
     return CompatibleField(name=name, status=status, native=row.native or None, note=row.note.replace("``", ""))

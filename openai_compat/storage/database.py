@@ -30,7 +30,7 @@ _POOL = {"pool_size": 15, "max_overflow": 0, "pool_timeout": WAIT}
 _LIBPQ = {"connect_timeout": "5", "keepalives_idle": "15", "keepalives_interval": "5", "tcp_user_timeout": "30000"}
 #: milliseconds: the first is WAIT; the others are far above what a statement takes, which concerns one owner's rows,
 #: and release the locks of a process that hangs
-_LIMITS = {"lock_timeout": 15_000, "statement_timeout": 60_000, "idle_in_transaction_session_timeout": 60_000}
+_LIMITS = {"lock_timeout": int(WAIT * 1000), "statement_timeout": 60_000, "idle_in_transaction_session_timeout": 60_000}
 #: the key of PostgreSQL's advisory lock: "oaicompa" in ASCII, so that no other program has the same
 _SCHEMA_LOCK = 0x6F61_6963_6F6D_7061
 _URL_FORMS = "sqlite:///file, sqlite:// (memory) or postgresql+psycopg://user@host/database"

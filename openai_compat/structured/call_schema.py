@@ -5,10 +5,10 @@ given. So each part of a tool's schema that a ``$ref`` refers to, in whatever wa
 the whole schema with a name of ours (``tool-0-1``), and referred to by that pointer; the tool's own ``$defs`` are not
 copied.
 
-What the converter cannot express, or would refuse, is widened, never narrowed: the resulting schema admits every value
-that the tool's schema admits, and perhaps more. A narrowed schema could make a correct call impossible; a wider one
-only leaves a wrong call to the client, which checks arguments anyway. Keywords that no grammar can hold (``not``,
-``if``) stay as they are. Everything else keeps its text and its order.
+What the converter cannot express, or would refuse, is widened, never narrowed. A widened schema admits every value that
+the tool's schema admits, and others; a narrowed one excludes some of them. Narrowing could make a correct call
+impossible; widening only leaves a wrong call to the client, which checks arguments anyway.
+Keywords that no grammar can hold (``not``, ``if``) stay as they are. Everything else is unchanged, in its order.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from msgspec import Raw
 from openai_compat.structured.schema_keywords import SCHEMA, SCHEMA_ARRAY, SCHEMA_MAP
 from openai_compat.wire import json, json_pointer
 
-# Schemas of tools are of any dialect: the keywords of earlier ones, and those that no grammar has, count too.
+# A tool's schema may be of any dialect, so the schemas in keywords of earlier dialects are converted too; so are those
+# in keywords that the converter ignores, since it still resolves the references there.
 _SCHEMA = SCHEMA | {"additionalItems", "contentSchema", "unevaluatedItems", "unevaluatedProperties"}
 _SCHEMA_ARRAY = SCHEMA_ARRAY | {"items"}
 _SCHEMA_MAP = SCHEMA_MAP | {"dependencies", "patternProperties"}
-#: where true and false stay what they are
-_SWITCHES = frozenset(("additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties"))
+#: keywords whose ``true`` or ``false`` is passed on as it is
+_BOOLEAN_OR_SCHEMA = frozenset(("additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties"))
 
-#: what makes an object schema of one without a type, and what makes it a schema at all
-_OBJECT_WORDS = frozenset(
+#: a schema without ``type`` that has one of these keywords is an object schema
+_OBJECT_KEYWORDS = frozenset(
     (
         "additionalProperties",
         "dependentRequired",
@@ -43,18 +44,21 @@ _OBJECT_WORDS = frozenset(
         "unevaluatedProperties",
     )
 )
-_OTHER_WORDS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
+#: a schema without ``type`` that has one of these may be an object schema, and is passed on
+_COMBINING_KEYWORDS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 
-#: references in a row that are followed at most; a longer chain counts as circular
+#: references in a row that are followed; generated schemas have one or two, so a longer chain counts as circular
 _MAX_HOPS = 32
 
-#: The grammar converter takes an empty schema for one of objects, and refuses one without a type or values.
+#: a schema that admits any value; the converter takes an empty one for an object schema
 _ANYTHING: dict[str, Any] = {"type": ["object", "array", "string", "number", "boolean", "null"]}
-_SAYS_WHAT = frozenset(
+#: the converter refuses a schema that has none of these keywords
+_CONVERTIBLE_KEYWORDS = frozenset(
     ("$ref", "type", "enum", "const", "anyOf", "oneOf", "allOf", "properties", "additionalProperties")
     + ("items", "prefixItems", "pattern", "format", "minLength", "maxLength", "minItems", "maxItems")
 )
 _OBJECT: dict[str, Any] = {"type": "object"}
+#: stands for a subschema that admits no value, and for a keyword that is left out
 _NOTHING: Any = object()
 
 
@@ -86,23 +90,24 @@ def _parameters(text: bytes, prefix: str) -> tuple[dict[str, Any], dict[str, Any
     """Return the schema of a tool's parameters, and its definitions, whose names begin with *prefix*."""
     try:
         root = json.decode_raw(Raw(text)) if json.is_object(text) else {}
-    except ValueError:  # a number out of range, written so that it does not look it
+    except ValueError:  # a number out of range that is_object() does not detect
         root = {}
     root = _object_schema(root)
     tool = _Tool(root, prefix)
-    parameters = tool.written(root)
+    parameters = tool.convert(root)
     return (dict(_OBJECT) if parameters in (_NOTHING, _ANYTHING) else parameters), tool.definitions()
 
 
 def _object_schema(root: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a schema as an object schema; ``{"type": "object"}`` for a schema of other values."""
     schema = {keyword: value for keyword, value in root.items() if keyword not in ("$schema", "$id")}
     kind = schema.get("type")
     if isinstance(kind, list) and "object" in kind:
         return {**schema, "type": "object"}
-    if kind is None and not _OBJECT_WORDS.isdisjoint(schema):
+    if kind is None and not _OBJECT_KEYWORDS.isdisjoint(schema):
         schema.pop("type", None)
         return {"type": "object", **schema}
-    return schema if kind == "object" or kind is None and not _OTHER_WORDS.isdisjoint(schema) else dict(_OBJECT)
+    return schema if kind == "object" or kind is None and not _COMBINING_KEYWORDS.isdisjoint(schema) else dict(_OBJECT)
 
 
 class _Tool:
@@ -110,37 +115,39 @@ class _Tool:
 
     def __init__(self, root: dict[str, Any], prefix: str) -> None:
         self._root = root
-        self._places: dict[str, Any] = {}
-        #: the parts that are referred to, by identity
+        #: references → their targets
+        self._targets: dict[str, Any] = {}
+        #: the parts that are referred to: their new names by identity, and themselves in that order
         self._names: dict[int, str] = {}
-        self._referred: list[dict[str, Any]] = []
+        self._referenced: list[dict[str, Any]] = []
         seen: set[int] = set()
         pending: list[Any] = [root]
-        for part in pending:  # which grows
+        for part in pending:  # the loop appends to it
             if not isinstance(part, dict) or id(part) in seen:
                 continue
             seen.add(id(part))
             target = self._target(part.get("$ref"))
             if isinstance(target, dict) and id(target) not in self._names:
                 self._names[id(target)] = f"{prefix}{len(self._names)}"
-                self._referred.append(target)
+                self._referenced.append(target)
                 pending.append(target)
             for keyword, value in part.items():
                 _with_parts(keyword, value, pending.append)
 
     def definitions(self) -> dict[str, Any]:
         """Return the parts that are referred to, by their new names."""
-        return {self._names[id(part)]: _or_anything(self._written(part)) for part in self._referred}
+        return {self._names[id(part)]: _or_anything(self._copy(part)) for part in self._referenced}
 
-    def written(self, part: Any) -> Any:
-        """Return what stands in the place of a part: a copy, a reference, or :data:`_NOTHING` for ``false``."""
+    def convert(self, part: Any) -> Any:
+        """Return what replaces a part: a reference, a copy, or :data:`_NOTHING` for ``false``."""
         if isinstance(part, dict) and id(part) in self._names:
             return {"$ref": f"#/$defs/{self._names[id(part)]}"}
         if part is False:
             return _NOTHING
-        return self._written(part) if isinstance(part, dict) else dict(_ANYTHING)
+        return self._copy(part) if isinstance(part, dict) else dict(_ANYTHING)
 
-    def _written(self, part: dict[str, Any]) -> Any:
+    def _copy(self, part: dict[str, Any]) -> Any:
+        """Return a copy of a part in which every subschema is converted."""
         if "$ref" in part:
             target = self._target(part["$ref"])
             if not isinstance(target, dict):
@@ -150,49 +157,49 @@ class _Tool:
             if keyword == "$ref":
                 schema[keyword] = f"#/$defs/{self._names[id(target)]}"
             elif keyword not in ("$defs", "definitions"):
-                new = _with_parts(keyword, value, self.written)
+                new = _with_parts(keyword, value, self.convert)
                 if new is not _NOTHING:
                     schema[keyword] = new
-        return {**_ANYTHING, **schema} if _SAYS_WHAT.isdisjoint(schema) else schema
+        return {**_ANYTHING, **schema} if _CONVERTIBLE_KEYWORDS.isdisjoint(schema) else schema
 
     def _target(self, reference: Any) -> Any:
         """Return the schema that a reference refers to; None if there is none, or the chain is circular or too long."""
-        target = part = self._at(reference)
+        target = part = self._resolve(reference)
         for _ in range(_MAX_HOPS):
             if not isinstance(part, dict) or "$ref" not in part:
                 return target
-            part = self._at(part["$ref"])
+            part = self._resolve(part["$ref"])
         return None
 
-    def _at(self, reference: Any) -> Any:
+    def _resolve(self, reference: Any) -> Any:
         if not isinstance(reference, str):
             return None
-        if reference not in self._places:
+        if reference not in self._targets:
             try:
-                self._places[reference] = json_pointer.resolve(self._root, reference)
+                self._targets[reference] = json_pointer.resolve(self._root, reference)
             except (ValueError, LookupError):
-                self._places[reference] = None
-        return self._places[reference]
+                self._targets[reference] = None
+        return self._targets[reference]
 
 
-def _with_parts(keyword: str, value: Any, write: Callable[[Any], Any]) -> Any:
-    """Return the value of a keyword with the schemas in it rewritten; :data:`_NOTHING` to leave the keyword out."""
-    if keyword in _SWITCHES and isinstance(value, bool):
+def _with_parts(keyword: str, value: Any, convert: Callable[[Any], Any]) -> Any:
+    """Return the value of a keyword with its schemas converted; :data:`_NOTHING` to leave the keyword out."""
+    if keyword in _BOOLEAN_OR_SCHEMA and isinstance(value, bool):
         return value
     if keyword in _SCHEMA_ARRAY and isinstance(value, list):
-        new = [write(part) for part in value]
-        if keyword in ("prefixItems", "items"):  # where a place must not move
+        new = [convert(part) for part in value]
+        if keyword in ("prefixItems", "items"):  # the index of a schema counts
             return [_or_anything(part) for part in new] or _NOTHING
         return [part for part in new if part is not _NOTHING] or _NOTHING
     if keyword in _SCHEMA_MAP:
         if not isinstance(value, dict):
             return _NOTHING
-        lists = list if keyword == "dependencies" else ()  # of names, where a schema could be
-        written = {name: part if isinstance(part, lists) else write(part) for name, part in value.items()}
-        return {name: part for name, part in written.items() if part is not _NOTHING}
+        lists = list if keyword == "dependencies" else ()  # an array of names in place of a schema
+        parts = {name: part if isinstance(part, lists) else convert(part) for name, part in value.items()}
+        return {name: part for name, part in parts.items() if part is not _NOTHING}
     if keyword in _SCHEMA:
-        new = write(value)
-        # An empty schema here is taken for one of objects, true is not.
+        new = convert(value)
+        # The converter takes an empty schema for an object schema here too, but not ``true``.
         return True if keyword == "additionalProperties" and new == _ANYTHING else new
     return _NOTHING if keyword == "enum" and value == [] or keyword in _SCHEMA_ARRAY else value
 

@@ -15,15 +15,19 @@ _FENCE = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*\s*(?=[{\[])")
 _FENCE_SO_FAR = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*\s*")
 _CLOSING_FENCE = re.compile(r"\s*(```)?\s*")
 
-#: how JSON begins that is worth asking for, and how a fence does
+#: how JSON that a format can require begins (an object, an array or a string), and how a fence does
 _BEGINNINGS = ("{", "[", '"', "`")
 
-#: characters that may wait until it is clear what the text is: only thinking without a beginning is as long
+#: characters that are held until it is clear what the text is; only thinking without a start tag takes as many, and
+#: longer text without an end tag is passed on as it is
 _MAX_HELD = 32 * 1024
 
 
 class JSONUnwrapper:
-    """Removes what surrounds a JSON text that arrives in parts; each part gives ``(thinking, text)``."""
+    """A filter that removes what surrounds a JSON text.
+
+    The text arrives in parts; each part returns ``(thinking, text)``, either of which may be empty.
+    """
 
     def __init__(self) -> None:
         self._held = ""
@@ -32,14 +36,14 @@ class JSONUnwrapper:
         self._fenced: Brackets | None = None
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Take the next part and return the thinking and the text that are certain by now."""
+        """Take the next part, and return the thinking and the text that can be told apart by now."""
         if self._is_open:
             return "", text if self._fenced is None else self._until_end(self._fenced, text)
         self._held += text
         thinking = ""
         while True:
             if self._is_thinking:
-                thinking += self._thought()
+                thinking += self._take_thinking()
                 if self._is_thinking:
                     return thinking, ""
             self._held = self._held.lstrip()
@@ -48,8 +52,8 @@ class JSONUnwrapper:
             elif (
                 self._held.startswith(_BEGINNINGS) or _END_OF_THINK not in self._held[-len(text) - len(_END_OF_THINK) :]
             ):
-                return thinking, "" if self._is_undecided() else self._opened()
-            # Else it is thinking whose beginning stands in the prompt, as some templates have it.
+                return thinking, "" if self._is_undecided() else self._open()
+            # Otherwise it is thinking whose start tag is part of the prompt, as in some templates.
             self._is_thinking = True
 
     def end(self) -> tuple[str, str]:
@@ -59,7 +63,7 @@ class JSONUnwrapper:
             return held, ""
         return "", "" if self._fenced is not None and _CLOSING_FENCE.fullmatch(held) else held
 
-    def _thought(self) -> str:
+    def _take_thinking(self) -> str:
         """Return the thinking that was held back, except what may be the beginning of its end tag."""
         end = self._held.find(_END_OF_THINK)
         self._is_thinking = end < 0
@@ -71,12 +75,14 @@ class JSONUnwrapper:
         return thought
 
     def _is_undecided(self) -> bool:
+        """Return whether the held text may still become a fence, or thinking without a start tag."""
         if len(self._held) > _MAX_HELD:
             return False
         is_fence = _QUOTES.startswith(self._held) or bool(_FENCE_SO_FAR.fullmatch(self._held))
         return is_fence or not self._held.startswith(_BEGINNINGS)
 
-    def _opened(self) -> str:
+    def _open(self) -> str:
+        """Return the held text, which begins the JSON, without an opening fence."""
         self._is_open = True
         fence = _FENCE.match(self._held)
         held, self._held = self._held, ""
@@ -96,10 +102,10 @@ _MARK = re.compile(r'["\\\[\]{}]')
 
 
 class Brackets:
-    """Counts the brackets of a JSON text that arrives in parts."""
+    """A counter of the brackets of a JSON text that arrives in parts."""
 
     def __init__(self) -> None:
-        #: the value is complete
+        #: the last bracket was read, so that the value is complete
         self.closed = False
         self._depth = 0
         self._in_string = False

@@ -35,7 +35,7 @@ from openai_compat.wire.json import MAX_DEPTH, MAX_VALUES, too_deep
 
 __all__ = ["MAX_NESTING", "MAX_SIZE", "MAX_STEPS", "MAX_TEXT", "Checker", "Uncheckable", "checker"]
 
-#: the largest schema, in bytes
+#: bytes of a schema: twice OpenAI's limit, which is 120,000 characters of names and values
 MAX_SIZE = 256 * 1024
 
 
@@ -43,7 +43,7 @@ MAX_SIZE = 256 * 1024
 class Checker:
     """A compiled schema; any number of threads may use one."""
 
-    #: keywords of the schema that are not looked at, sorted
+    #: keywords of the schema that are not evaluated, sorted
     unevaluated: tuple[str, ...]
     _validator: Any = field(repr=False, compare=False)
 
@@ -91,10 +91,12 @@ def checker(schema: bytes) -> Checker:
     return Checker(tuple(sorted(copy.unevaluated)), validator(copy.schema, registry=registry))
 
 
-# -- values, and texts of them that are short -------------------------------------------------
+# -- values with a short repr(), which jsonschema puts into its messages -----------------------
 
 
 class _Text(str):
+    """A string that is longer than an excerpt may be."""
+
     __slots__ = ()
 
     def __repr__(self) -> str:
@@ -117,7 +119,7 @@ class _Object(dict[str, Any]):
 
 def _load(text: str) -> Any:
     try:
-        return _quiet(json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number))
+        return _with_short_repr(json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number))
     except RecursionError as error:
         raise Uncheckable("the stack is full") from error
 
@@ -132,13 +134,13 @@ def _number(text: str) -> int | float:
     return int(value) if value.is_integer() else value
 
 
-def _quiet(value: Any) -> Any:
+def _with_short_repr(value: Any) -> Any:
     if isinstance(value, str):
         return value if len(value) <= MAX_QUOTE else _Text(value)
     if isinstance(value, list):
-        return _Array([_quiet(item) for item in value])
+        return _Array([_with_short_repr(item) for item in value])
     if isinstance(value, dict):
-        return _Object([(_quiet(name), _quiet(item)) for name, item in value.items()])
+        return _Object([(_with_short_repr(name), _with_short_repr(item)) for name, item in value.items()])
     return value
 
 
@@ -160,7 +162,7 @@ def _is_type(value: Any) -> bool:
     return _is_names(names) and 0 < len(names) <= len(_TYPES) and _TYPES.issuperset(names)
 
 
-#: keywords whose value is data, and what it must be
+#: keywords whose value is data → whether a value is valid
 _DATA: dict[str, Callable[[Any], bool]] = {
     "type": _is_type,
     "enum": lambda value: isinstance(value, list),
@@ -173,10 +175,10 @@ _DATA: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("maxLength", "minLength", "maxItems", "minItems", "maxContains", "minContains"), _is_count),
     **dict.fromkeys(("maxProperties", "minProperties"), _is_count),
 }
-#: keywords by which parts are found otherwise than by their place
-_NAMING = frozenset(("$id", "$dynamicRef", "$recursiveRef"))
-_KEYWORDS = frozenset((*_DATA, *SCHEMA, *SCHEMA_ARRAY, *SCHEMA_MAP, *UNSEEN, *_NAMING, "$ref"))
-#: those that are evaluated, or refused: a schema without any allows everything, at no cost
+#: keywords that identify parts of a schema by other means than a JSON pointer
+_IDENTIFIERS = frozenset(("$id", "$dynamicRef", "$recursiveRef"))
+_KEYWORDS = frozenset((*_DATA, *SCHEMA, *SCHEMA_ARRAY, *SCHEMA_MAP, *UNSEEN, *_IDENTIFIERS, "$ref"))
+#: keywords with a meaning of their own; a schema without any of them is replaced by ``true``, which costs no steps
 _ACTIVE = _KEYWORDS - {"then", "else", "minContains", "maxContains"}
 
 
@@ -192,11 +194,11 @@ class _Copy:
         self._root = root
         self._copies: dict[int, _Object] = {}
         self._pending: list[tuple[dict[str, Any], _Object]] = []
-        self.schema = self._of(root)
+        self.schema = self._copy_of(root)
         while self._pending:
             self._fill(*self._pending.pop())
 
-    def _of(self, original: Any) -> dict[str, Any] | bool:
+    def _copy_of(self, original: Any) -> dict[str, Any] | bool:
         if isinstance(original, bool):
             return original or NEVER
         if not isinstance(original, dict):
@@ -211,34 +213,34 @@ class _Copy:
     def _fill(self, original: dict[str, Any], copy: _Object) -> None:
         for keyword, value in original.items():
             if keyword in SCHEMA:
-                copy[keyword] = self._of(value)
+                copy[keyword] = self._copy_of(value)
             elif keyword in SCHEMA_ARRAY and isinstance(value, list) and value:
-                copy[keyword] = _Array(map(self._of, value))
+                copy[keyword] = _Array(map(self._copy_of, value))
             elif keyword in SCHEMA_MAP and isinstance(value, dict):
-                copy[keyword] = _Object((name, self._of(part)) for name, part in value.items())
+                copy[keyword] = _Object((name, self._copy_of(part)) for name, part in value.items())
             elif keyword in _DATA and _DATA[keyword](value):
                 copy[keyword] = value
             elif keyword in UNSEEN:
                 copy[keyword] = UNSEEN[keyword]
                 self.unevaluated.add(keyword)
             elif keyword == "$ref":
-                copy[keyword] = self._of(self._target(value))
-            elif keyword in _NAMING:
+                copy[keyword] = self._copy_of(self._target(value))
+            elif keyword in _IDENTIFIERS:
                 if keyword != "$id" or original is not self._root:
-                    raise Uncheckable("the schema names its parts")
+                    raise Uncheckable(f"'{keyword}' is not supported in a schema")
             elif keyword in _KEYWORDS:
-                raise Uncheckable(f"'{keyword}' has a value in the schema that it cannot have")
+                raise Uncheckable(f"'{keyword}' has a value in the schema that is not valid")
         for keyword in copy.keys() & {"enum", "const"}:
             values = copy[keyword] if keyword == "enum" else [copy[keyword]]
             copy[keyword] = dict.fromkeys(map(canonical, values)).keys()
         if "patternProperties" in copy and copy.pop("additionalProperties", True) is not True:
-            self.unevaluated.add("additionalProperties")  # it is for those that match no pattern
+            self.unevaluated.add("additionalProperties")  # it depends on the patterns
 
     def _target(self, reference: Any) -> Any:
         """Return the part that a reference refers to, which must be a JSON pointer into the schema."""
         try:
             return json_pointer.resolve(self._root, reference)
         except ValueError:
-            raise Uncheckable("the schema has a $ref that is no JSON pointer into it") from None
+            raise Uncheckable("the schema has a $ref that is not a JSON pointer into it") from None
         except LookupError:
-            raise Uncheckable("the schema has a $ref that leads nowhere") from None
+            raise Uncheckable("the schema has a $ref that has no target") from None

@@ -4,7 +4,8 @@ Every evaluation of a keyword costs steps, so that a check ends whatever the sch
 jsonschema is an extra, and this is the only module that imports it; the copy comes from ``schema_checker.py``.
 
 Keywords that are not evaluated (:data:`UNSEEN`, such as ``pattern``) count as satisfied. Where satisfying a subschema
-speaks against the answer, as in ``not``, such a result is uncertain and is not reported: see :func:`_tried`.
+speaks against the answer, as in ``not``, such a result is uncertain and is not reported: see
+:func:`_evaluate_subschema`.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
-#: what one check may cost: a step is one keyword at one place, about 5 µs, one error, or 16 members gone through
+#: steps of one check, together about a second: a step is one evaluation of a keyword (about 5 µs), one error, 16
+#: items or members, or 256 characters that are compared
 MAX_STEPS = 200_000
 
-#: keywords within keywords, references too; a level takes up to 1.6 KiB of the stack (Python 3.10), of which a thread
-#: may have 256 KiB
+#: keywords that are evaluated within each other, references included: a level takes up to 1.6 KiB of stack (Python
+#: 3.10), and a thread may have 256 KiB only
 MAX_NESTING = 64
 
-#: the longest line about a mismatch, in characters
+#: characters of a line about a mismatch, which becomes part of error messages and of the prompt of a retry
 MAX_TEXT = 300
 
-#: the longest excerpt in it of a text or of a path's end, in characters
+#: characters of an excerpt, and of either end of a path: a line has room for two or three of them
 MAX_QUOTE = 60
 
+#: errors of one keyword, and excerpts in one message: only one error is reported, the others help to choose it
 _MAX_ERRORS = 8
 
 
@@ -40,7 +43,7 @@ class Uncheckable(Exception):
 
 # -- what a copy and its evaluation agree on --------------------------------------------------
 
-#: keywords that are not looked at, and what they apply to
+#: keywords that are not evaluated → the type of the values that they apply to
 UNSEEN: dict[str, type] = {
     "pattern": str,
     "format": str,
@@ -50,10 +53,11 @@ UNSEEN: dict[str, type] = {
     "unevaluatedItems": list,
 }
 
-#: the schema that is false, as a keyword: of a false one itself, the library loses the place
+#: the schema ``false``, written as a keyword: for ``false`` itself jsonschema reports no path
 NEVER: dict[str, Any] = {"false": True}
 
-#: the same text for equal values. Their hashes would not do: integers whose hashes are equal are easily made
+#: encodes equal values as the same text, so that a set can compare them. A set of the values themselves could be made
+#: slow: integers with equal hashes are easily constructed
 canonical = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -73,7 +77,7 @@ class _Run:
     def __init__(self) -> None:
         self.steps = MAX_STEPS
         self.nesting = 0
-        #: how many keywords that are not looked at have applied
+        #: how often a keyword that is not evaluated applied
         self.unsure = 0
 
     def spend(self, steps: int) -> None:
@@ -86,7 +90,7 @@ class _Run:
             raise Uncheckable("the check takes too many steps")
 
 
-#: the library hands nothing on from keyword to keyword that could carry it
+#: a context variable, since jsonschema passes no state of the caller to the functions of keywords
 _run: ContextVar[_Run] = ContextVar("_run")
 
 
@@ -101,12 +105,14 @@ def library() -> tuple[Any, Any]:
 
     base: Any = validators.Draft202012Validator
     extend: Any = validators.extend
-    keywords = {**base.VALIDATORS, **_OURS}
-    return extend(base, {name: _counted(keyword) for name, keyword in keywords.items()}), referencing.Registry()
+    keywords = {**base.VALIDATORS, **_KEYWORDS}
+    return extend(base, {name: _within_budget(keyword) for name, keyword in keywords.items()}), referencing.Registry()
 
 
-def _counted(keyword: _Keyword) -> _Keyword:
-    def counted(validator: Any, value: Any, instance: Any, schema: Any) -> list[Any]:
+def _within_budget(keyword: _Keyword) -> _Keyword:
+    """Return the function of a keyword that spends steps and limits nesting and errors."""
+
+    def evaluate(validator: Any, value: Any, instance: Any, schema: Any) -> list[Any]:
         run = _run.get()
         run.spend(1 + (_size(value) + _size(instance) >> 4))
         if run.nesting == MAX_NESTING:
@@ -119,7 +125,7 @@ def _counted(keyword: _Keyword) -> _Keyword:
         run.spend(len(errors))
         return errors
 
-    return counted
+    return evaluate
 
 
 def _size(value: Any) -> int:
@@ -132,7 +138,7 @@ def verdict(validator: Any, answer: Any) -> str | None:
     :raises Uncheckable: the check takes too long, or fails.
     """
     worst = _shallowest(_errors(validator, answer))
-    return None if worst is None else line(_path(worst.path), _said(worst))
+    return None if worst is None else line(_path(worst.path), _message(worst))
 
 
 def _errors(validator: Any, answer: Any) -> list[Any]:
@@ -145,12 +151,12 @@ def _errors(validator: Any, answer: Any) -> list[Any]:
     except Uncheckable:
         if not found:
             raise
-    except Exception as error:  # whatever the library trips over; a full stack, for one
+    except Exception as error:  # such as a RecursionError
         raise Uncheckable("the check failed") from error
     return found
 
 
-def _tried(validator: Any, instance: Any, schema: Any) -> tuple[list[Any], bool]:
+def _evaluate_subschema(validator: Any, instance: Any, schema: Any) -> tuple[list[Any], bool]:
     """Return the errors of a subschema, and whether its result is certain.
 
     An error always is; a match is not if a keyword applied that is not evaluated.
@@ -163,7 +169,7 @@ def _tried(validator: Any, instance: Any, schema: Any) -> tuple[list[Any], bool]
     return errors, run.unsure == before
 
 
-# -- keywords of our own: the library's are not bounded, or are certain where they cannot be --
+# -- keywords that replace jsonschema's, which have no bounds and do not know uncertain matches --
 
 
 def _error(text: str) -> Any:
@@ -172,7 +178,7 @@ def _error(text: str) -> Any:
     return ValidationError(text)
 
 
-def _unseen(validator: Any, applies_to: type, instance: Any, schema: Any) -> Iterable[Any]:
+def _not_evaluated(validator: Any, applies_to: type, instance: Any, schema: Any) -> Iterable[Any]:
     if isinstance(instance, applies_to):
         _run.get().unsure += 1
     return ()
@@ -203,7 +209,7 @@ def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> I
 
 
 def _multiple_of(validator: Any, divisor: int | float, instance: Any, schema: Any) -> Iterator[Any]:
-    # As it is written: 0.3 is three times 0.1, which binary fractions deny.
+    # Decimal fractions, as in the text: in binary floating point, 0.3 is not a multiple of 0.1.
     if is_number(instance) and Fraction(str(instance)) % Fraction(str(divisor)):
         yield _error(f"{instance!r} is not a multiple of {divisor!r}")
 
@@ -217,7 +223,7 @@ def _dependent_required(validator: Any, needs: dict[str, list[str]], instance: A
             yield from (_error(f"{other!r} is a dependency of {name!r}") for other in others if other not in instance)
 
 
-def _additional(validator: Any, allowed: Any, instance: Any, schema: Any) -> Iterator[Any]:
+def _additional_properties(validator: Any, allowed: Any, instance: Any, schema: Any) -> Iterator[Any]:
     if not isinstance(instance, dict):
         return
     extras = [name for name in instance if name not in schema.get("properties", ())]
@@ -235,7 +241,7 @@ def _contains(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterat
     _run.get().spend(len(instance))
     matches = []
     for item in instance:
-        errors, certain = _tried(validator, item, wanted)
+        errors, certain = _evaluate_subschema(validator, item, wanted)
         if not errors:
             matches.append(certain)
     if len(matches) < schema.get("minContains", 1):
@@ -245,20 +251,20 @@ def _contains(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterat
 
 
 def _not(validator: Any, unwanted: Any, instance: Any, schema: Any) -> Iterator[Any]:
-    errors, certain = _tried(validator, instance, unwanted)
+    errors, certain = _evaluate_subschema(validator, instance, unwanted)
     if certain and not errors:
         yield _error(f"{instance!r} matches what 'not' excludes")
 
 
 def _if(validator: Any, condition: Any, instance: Any, schema: Any) -> Any:
-    errors, certain = _tried(validator, instance, condition)
+    errors, certain = _evaluate_subschema(validator, instance, condition)
     return validator.descend(instance, schema.get("else" if errors else "then", True)) if certain else ()
 
 
 def _any_of(validator: Any, alternatives: Any, instance: Any, schema: Any) -> Iterator[Any]:
     closest = _Closest()
     for alternative in alternatives:
-        errors, _ = _tried(validator, instance, alternative)
+        errors, _ = _evaluate_subschema(validator, instance, alternative)
         if not errors:
             return
         closest.add(errors)
@@ -269,7 +275,7 @@ def _one_of(validator: Any, alternatives: Any, instance: Any, schema: Any) -> It
     closest = _Closest()
     matches = certain_matches = 0
     for alternative in alternatives:
-        errors, certain = _tried(validator, instance, alternative)
+        errors, certain = _evaluate_subschema(validator, instance, alternative)
         if errors:
             closest.add(errors)
             continue
@@ -292,13 +298,13 @@ class _Closest:
 
     def add(self, errors: list[Any]) -> None:
         """Compare the errors of another alternative."""
-        # Closer is what has the right type; of objects that a tag tells apart, the one with this tag.
+        # The closest alternative has the right type, then the right tag (a const or an enum), then the fewest errors.
         wrong_type = any(error.validator == "type" and not error.path for error in errors)
         rank = (wrong_type, any(error.validator in ("const", "enum") for error in errors), len(errors))
         if self._rank is None or rank < self._rank:
             self._rank, self._errors = rank, errors
         if len(self._texts) < 3:
-            self._texts[_said(errors[0])] = None
+            self._texts[_message(errors[0])] = None
 
     def error(self) -> Any:
         """Return the one error to report."""
@@ -308,9 +314,9 @@ class _Closest:
         return _error("; ".join(self._texts))
 
 
-_OURS: dict[str, _Keyword] = {
+_KEYWORDS: dict[str, _Keyword] = {
     "$ref": _ref,
-    "additionalProperties": _additional,
+    "additionalProperties": _additional_properties,
     "anyOf": _any_of,
     "const": _enum,
     "contains": _contains,
@@ -322,24 +328,24 @@ _OURS: dict[str, _Keyword] = {
     "not": _not,
     "oneOf": _one_of,
     "uniqueItems": _unique_items,
-    **dict.fromkeys(UNSEEN, _unseen),
+    **dict.fromkeys(UNSEEN, _not_evaluated),
 }
 
 
-# -- words ------------------------------------------------------------------------------------
+# -- lines ------------------------------------------------------------------------------------
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,59}")
-_JSON_WORDS = {"None": "null", "True": "true", "False": "false"}
+_JSON_LITERALS = {"None": "null", "True": "true", "False": "false"}
 
 
 def _shallowest(errors: list[Any]) -> Any:
     return min(errors, key=lambda error: len(error.path), default=None)
 
 
-def _said(error: Any) -> str:
-    """The message of an error; it most often begins with the value, in Python's words."""
+def _message(error: Any) -> str:
+    """Return the message of an error, which often begins with a value: as JSON, not as Python."""
     word, space, rest = error.message.partition(" ")
-    return f"{_JSON_WORDS.get(word, word)}{space}{rest}"
+    return f"{_JSON_LITERALS.get(word, word)}{space}{rest}"
 
 
 def _path(parts: Iterable[str | int]) -> str:

@@ -1,7 +1,7 @@
 """The keywords of JSON Schema whose values hold schemas, in the dialect 2020-12.
 
-Both readers of clients' schemas use these tables. What one of them knows beyond them stands in its own module: keywords
-of earlier dialects, and those that it does not evaluate.
+Both modules that walk a client's schema use these tables. Keywords that only one of them handles, such as keywords of
+earlier dialects, are defined in that module.
 
 Source: JSON Schema 2020-12, *Core*, section 10 (applicators).
 """

@@ -107,11 +107,12 @@ def _allowed(
                 f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.tools[{i}].type"
             )
         names.add(_name(tool.function, f"{path}.tools[{i}].function.name", tools, param))
-    left = _only(names, tools)
-    return left, _forced(left, param) if allowed.mode == "required" else None
+    remaining = _only(names, tools)
+    return remaining, _forced(remaining, param) if allowed.mode == "required" else None
 
 
 def _name(function: NamedFunction | None, path: str, tools: list[native.Tool], param: str) -> str:
+    """Return the name of a function, which must be one of *tools*."""
     name = function.name if function is not None else None
     if not name:
         raise missing(path)
@@ -125,8 +126,9 @@ def _only(names: set[str], tools: list[native.Tool]) -> list[native.Tool]:
 
 
 def _forced(tools: list[native.Tool], param: str) -> ForcedChoice:
+    """Return the requirement to call any one of *tools*."""
     if not tools:
-        raise invalid(f"Invalid value for '{param}': a call needs tools, and there are none.", param)
+        raise invalid(f"Invalid value for '{param}': a tool call is required, but there are no tools.", param)
     return ForcedChoice(frozenset(tool.function.name for tool in tools), is_named=False)
 
 
@@ -136,7 +138,10 @@ _GPT_OSS = re.compile(r"(^|/)gpt-oss([:.-]|$)", re.I)
 
 
 def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored, param: str = "tool_choice") -> None:
-    """Make a native request, whose tools are set already, admit only a tool call."""
+    """Make a native request, whose tools are set already, admit only a tool call.
+
+    For gpt-oss, which can only be instructed, *param* is listed as ignored.
+    """
     tools = sent.tools or []
     if _GPT_OSS.search(sent.model):
         # With a format beside tools it answers nothing, and its thinking cannot be turned off.
@@ -146,24 +151,24 @@ def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored,
         schema = calls_schema([(tool.function.name, json.text_of(tool.function.parameters)) for tool in tools])
         sent.format = Raw(json.encode(schema))
         sent.think = False
-    _add_to_system_message(sent, _instruction(forced, is_held=sent.format is not UNSET))
+    _add_to_system_message(sent, _instruction(forced, has_format=sent.format is not UNSET))
 
 
-def _instruction(forced: ForcedChoice, *, is_held: bool) -> str:
+def _instruction(forced: ForcedChoice, *, has_format: bool) -> str:
     names = sorted(forced.names)
     which = (
         f'the function "{names[0]}"'
         if len(names) == 1
         else "one of the functions " + ", ".join(f'"{name}"' for name in names)
     )
-    form = ' Answer with the call alone, as JSON: {"name": …, "parameters": {…}}.' if is_held else ""
-    return f"You must call {which} now.{form}"
+    format_text = ' Answer with the call alone, as JSON: {"name": …, "parameters": {…}}.' if has_format else ""
+    return f"You must call {which} now.{format_text}"
 
 
-def _add_to_system_message(sent: native.ChatRequest, line: str) -> None:
+def _add_to_system_message(sent: native.ChatRequest, text: str) -> None:
     """Append to the system message: many templates read only one, at the beginning."""
     first = sent.messages[0]
     if first.role == "system":
-        sent.messages = [native.Message("system", f"{first.content}\n\n{line}"), *sent.messages[1:]]
+        sent.messages = [native.Message("system", f"{first.content}\n\n{text}"), *sent.messages[1:]]
     else:
-        sent.messages = [native.Message("system", line), *sent.messages]
+        sent.messages = [native.Message("system", text), *sent.messages]

@@ -1,7 +1,6 @@
-"""For tests, and for trying the middleware without an Ollama: a scriptable fake, and the demo backend.
+"""Backends without a model: a scriptable Ollama for tests, and a demo for trying the middleware.
 
-The names listed here are public. :mod:`openai_compat.testing.fake` has the fake, :mod:`openai_compat.testing.demo` the
-demo backend.
+The names in ``__all__`` are the public ones, for tests. The demo is :class:`openai_compat.testing.demo.Demo`.
 """
 
 from openai_compat.testing.fake import FakeOllama, Gate, Recorded, Step, done, say

@@ -1,8 +1,8 @@
-"""The demo backend: it answers, streams, thinks, calls tools and embeds without a model, always in the same way.
+"""The demo backend: a WSGI application with Ollama's native API that needs no model.
 
-A WSGI application that speaks Ollama's native API, for use without an Ollama (``openai-compat serve --demo``) and
-inside ``openai_compat.testing.FakeOllama``. Every answer is a function of the request; answers and version say that
-they come from the demo.
+It is the backend of ``openai-compat serve --demo``, and of ``openai_compat.testing.FakeOllama`` without a script. Every
+response but its time is a function of the request, and its text and version name the demo. It behaves like Ollama also
+in errors; nothing that Ollama does not do belongs here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
+#: as ``/api/version`` returns it
 VERSION = "0.0.0-openai-compat-demo"
 
-#: what each model can do, as ``/api/show`` says it
+#: name of each model → its capabilities, as ``/api/show`` returns them
 MODELS = {
     "demo": ["completion", "vision"],
     "demo-think": ["completion", "thinking"],
@@ -28,12 +29,15 @@ MODELS = {
     "demo-embed": ["embedding"],
 }
 
-#: tokens; a token of the demo is a word
+#: tokens of the context; each word is a token
 CONTEXT = 4096
+#: numbers of a vector: few, so that it can be read
 _DIMENSIONS = 64
+#: as large models have, so that a request cannot demand any amount of memory
 _MAX_DIMENSIONS = 4096
 
-# What a schema may make of the demo: values in all, levels, items of an array.
+#: values of an instance of a schema, levels of it, and items of an array: more than the schemas of examples and tests
+#: need, so that others do not take long
 _MAX_VALUES = 1000
 _MAX_PATH = 64
 _MAX_ITEMS = 16
@@ -44,7 +48,7 @@ Json = dict[str, Any]
 
 
 class Refused(Exception):
-    """A native error: a status, and Ollama's text."""
+    """A native error response: its status, and its text, which is Ollama's where Ollama has this error."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -56,6 +60,7 @@ class Demo:
     """The demo application. It stores nothing between requests."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle one request, as WSGI defines it."""
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "") or "/"
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         try:
@@ -66,9 +71,9 @@ class Demo:
         return lines if method != "HEAD" else ()
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, str, Iterator[bytes]]:
-        """Answer one native request; return status, content type, and the body, one line an item.
+        """Return the response to a native request: status, content type, and the body, one item a line.
 
-        :raises Refused: a native error.
+        :raises Refused: the response is a native error.
         """
         if path == "/" and method in ("GET", "HEAD"):
             return 200, "text/plain; charset=utf-8", iter([b"Ollama is running (openai-compat demo)"])
@@ -79,6 +84,7 @@ class Demo:
             return 405, "text/plain", iter([b"405 method not allowed"])
         try:
             messages = function(_decode(body) if verb == "POST" else {})
+        # Requests are not validated field by field: a value of a wrong type ends in one of these.
         except (TypeError, ValueError, AttributeError, SystemError, RecursionError) as error:
             raise Refused(400, f"the demo cannot read this request: {type(error).__name__}") from error
         if isinstance(messages, dict):
@@ -97,7 +103,7 @@ _STATUS = {
 
 
 def encode(value: object) -> bytes:
-    """Return one line of compact JSON, without its line end."""
+    """Return one line of compact JSON, without a line feed."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -138,7 +144,7 @@ def _chat(request: Json) -> Json | Iterator[Json]:
         raise Refused(400, f"registry.ollama.ai/library/{model}:latest does not support tools")
     prompt = _checked_prompt(request, " ".join(str(message.get("content", "")) for message in messages))
     last = messages[-1]
-    # As in Ollama, a format applies at once: what it does not admit is not written, and so no call.
+    # As in Ollama, a format constrains all output, so that no tool call is generated.
     may_call = last.get("role") != "tool" and not request.get("format")
     calls = _tool_calls(tools, str(last.get("content", ""))) if may_call else []
     text = "" if calls else _text(request, last)
@@ -171,11 +177,12 @@ def _generate(request: Json, model: str, key: str, text: str, calls: list[Json],
     end = _end(reason, prompt, len(tokens) + len(thoughts) + len(calls))
     if request.get("stream", True):
         return _stream(request, key, parts, end)
-    whole = {"content": "".join(tokens)}
+    fields: Json = {"content": "".join(tokens)}
     if thinking:
-        whole["thinking"] = thinking
-    logprobs = _logprobs(request, [*thoughts, *tokens])
-    return _message(request, {**_part(key, whole | ({"tool_calls": calls} if calls else {})), **logprobs, **end})
+        fields["thinking"] = thinking
+    if calls:
+        fields["tool_calls"] = calls
+    return _message(request, {**_part(key, fields), **_logprobs(request, [*thoughts, *tokens]), **end})
 
 
 def _stream(request: Json, key: str, parts: list[Json], end: Json) -> Iterator[Json]:
@@ -185,28 +192,30 @@ def _stream(request: Json, key: str, parts: list[Json], end: Json) -> Iterator[J
     yield _message(request, {**_part(key, {}), **end})
 
 
-def _message(request: Json, rest: Json) -> Json:
+def _message(request: Json, fields: Json) -> Json:
     now = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
-    return {"model": request.get("model"), "created_at": now, **rest}
+    return {"model": request.get("model"), "created_at": now, **fields}
 
 
 def _part(key: str, part: Json) -> Json:
-    """Return a part of an answer in the format of chat (``message``) or generate (``response``)."""
+    """Return the fields of a response for generated output, in chat's format (``message``) or generate's."""
     if key == "message":
         return {"message": {"role": "assistant", "content": "", **part}}
     return {"response": part.get("content", ""), **({"thinking": part["thinking"]} if "thinking" in part else {})}
 
 
-def _end(reason: str, prompt: int = 0, made: int = 0) -> Json:
-    counts = {"prompt_eval_count": prompt, "eval_count": made, "total_duration": 1000, "eval_duration": 1000}
+def _end(reason: str, prompt: int = 0, generated: int = 0) -> Json:
+    """Return the fields that only a final message has; *prompt* and *generated* are counts of tokens."""
+    counts = {"prompt_eval_count": prompt, "eval_count": generated, "total_duration": 1000, "eval_duration": 1000}
     return {"done": True, "done_reason": reason, **(counts if prompt else {})}
 
 
 def _text(request: Json, last: Json) -> str:
-    form = request.get("format")
-    if isinstance(form, dict):
-        return json.dumps(instance(form), ensure_ascii=False)
-    if form == "json":
+    """Return the text that the demo generates for the last message of a request."""
+    schema = request.get("format")
+    if isinstance(schema, dict):
+        return json.dumps(instance(schema), ensure_ascii=False)
+    if schema == "json":
         return '{"backend": "openai-compat demo"}'
     text = str(last.get("content", ""))
     if last.get("role") == "tool":
@@ -220,7 +229,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _limited(tokens: list[str], options: Json) -> tuple[list[str], str]:
-    """Apply ``stop`` and ``num_predict``."""
+    """Return the tokens up to a stop sequence or ``num_predict``, and the reason for the end."""
     text, reason = "".join(tokens), "stop"
     ends = [text.find(stop) for stop in options.get("stop") or [] if stop and stop in text]
     if ends:
@@ -232,7 +241,10 @@ def _limited(tokens: list[str], options: Json) -> tuple[list[str], str]:
 
 
 def _checked_prompt(request: Json, text: str) -> int:
-    """Return the tokens of the prompt: cut to the context length, or refused, as the request says."""
+    """Return the number of tokens of a prompt, at most the context length.
+
+    :raises Refused: 400 for a longer prompt that ``truncate: false`` forbids to cut, with the runner's error.
+    """
     count, context = len(text.split()), int((request.get("options") or {}).get("num_ctx") or CONTEXT)
     if count <= context:
         return max(count, 1)
@@ -244,6 +256,7 @@ def _checked_prompt(request: Json, text: str) -> int:
 
 
 def _logprobs(request: Json, tokens: list[str]) -> Json:
+    """Return ``logprobs`` if the request has it: each token is certain, and has made-up alternatives."""
     if not request.get("logprobs"):
         return {}
     top = int(request.get("top_logprobs") or 0)
@@ -258,35 +271,40 @@ def _logprobs(request: Json, tokens: list[str]) -> Json:
 
 
 def _tool_calls(tools: list[Json], text: str) -> list[Json]:
-    """Return one call: of the tool whose name is in the text, else of the first."""
+    """Return one call, of the first tool whose name is in the text, or of the first tool; none without tools."""
     functions = [tool.get("function", {}) for tool in tools]
     if not functions:
         return []
     chosen = next((function for function in functions if function.get("name", "") in text), functions[0])
-    made = instance(chosen.get("parameters") or {"type": "object"})
-    arguments = made if isinstance(made, dict) else {}
+    value = instance(chosen.get("parameters") or {"type": "object"})
+    arguments = value if isinstance(value, dict) else {}
     digest = hashlib.sha256(encode([chosen.get("name"), arguments, text])).hexdigest()
     return [{"id": f"call_{digest[:8]}", "function": {"index": 0, "name": chosen.get("name"), "arguments": arguments}}]
 
 
 def instance(schema: Any) -> Any:
-    """Return a small value that a JSON Schema admits, for common schemas.
+    """Return a small value that a common JSON Schema admits.
 
-    A circular reference becomes null, and so does every value after the first thousand.
+    A circular reference becomes null, as does every value beyond the bounds.
     """
     return _instance(schema, schema, (), [_MAX_VALUES])
 
 
 def _instance(schema: Any, root: Any, path: tuple[str, ...], left: list[int]) -> Any:
+    """Return a value for a part of a schema.
+
+    :param path: keywords and references on the way from the root, by which circular references are found.
+    :param left: one number, shared by all parts: values that may still be made.
+    """
     left[0] -= 1
     if not isinstance(schema, dict) or len(path) > _MAX_PATH or left[0] < 0:
         return None
     if "$ref" in schema:
         name = str(schema["$ref"])
         return None if name in path else _instance(_referred(name, root), root, (*path, name), left)
-    for word in ("anyOf", "oneOf", "allOf"):
-        if schema.get(word):
-            return _instance(schema[word][0], root, (*path, word), left)
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        if schema.get(keyword):
+            return _instance(schema[keyword][0], root, (*path, keyword), left)
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):
@@ -294,8 +312,8 @@ def _instance(schema: Any, root: Any, path: tuple[str, ...], left: list[int]) ->
     kind = schema.get("type", "object" if "properties" in schema else "string")
     kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
-        inner = (schema.get("properties") or {}).items()
-        return {key: _instance(value, root, (*path, "properties"), left) for key, value in inner}
+        properties = (schema.get("properties") or {}).items()
+        return {key: _instance(value, root, (*path, "properties"), left) for key, value in properties}
     if kind == "array":
         count = min(max(1, schema.get("minItems", 1)), _MAX_ITEMS)
         return [_instance(schema.get("items") or {}, root, (*path, "items"), left)] * count
@@ -313,8 +331,8 @@ def _embed(request: Json) -> Json:
     model = _model(request)
     if "embedding" not in MODELS[model]:
         raise Refused(501, "This server does not support embeddings. Start it with `--embeddings`")
-    given = request.get("input", [])
-    texts = [given] if isinstance(given, str) else given
+    value = request.get("input", [])
+    texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise Refused(400, "invalid input type")
     size = min(int(request.get("dimensions") or _DIMENSIONS), _MAX_DIMENSIONS)
@@ -327,6 +345,7 @@ def _embed(request: Json) -> Json:
 
 
 def _vector(text: str, size: int) -> list[float]:
+    """Return a vector of length 1, made from a hash of the text."""
     digest = hashlib.shake_256(text.encode()).digest(size)
     values = [(byte - 127.5) / 127.5 for byte in digest]
     length = math.sqrt(sum(value * value for value in values)) or 1.0
@@ -356,6 +375,7 @@ def _version(request: Json) -> Json:
     return {"version": VERSION}
 
 
+#: path → method, and the function that handles the decoded body
 _ROUTES: dict[str, tuple[str, Any]] = {
     "/api/chat": ("POST", _chat),
     "/api/generate": ("POST", _generate_text),

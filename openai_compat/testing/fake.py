@@ -1,7 +1,7 @@
-"""A scriptable Ollama for tests, those of this package and of programs that use it.
+"""A scriptable Ollama, for tests of this package and of programs that use it.
 
-:class:`FakeOllama` is a WSGI application. Without a script it answers like the demo backend; a script defines, byte for
-byte if necessary, the next response::
+:class:`FakeOllama` is a WSGI application. A script defines the next response of a path, byte by byte if necessary;
+without a script the demo backend responds. Only what a server can send belongs into a script::
 
     fake = FakeOllama()
     fake.script("/api/chat", say("Hello"), say(" world"), done())
@@ -29,15 +29,15 @@ __all__ = ["FakeOllama", "Gate", "Recorded", "Step", "done", "say"]
 
 
 class Gate:
-    """A point in a script where the response waits until the test opens it.
+    """A step of a script at which the response waits until the test opens the gate.
 
-    :param timeout: seconds; a gate that stays shut fails the response.
+    :param timeout: seconds to wait; then the response fails.
     """
 
     def __init__(self, timeout: float = 10.0) -> None:
         self._timeout = timeout
         self._open = threading.Event()
-        #: set when the answer has come to the gate
+        #: is set when the response waits at the gate
         self.reached = threading.Event()
 
     def open(self) -> None:
@@ -45,18 +45,24 @@ class Gate:
         self._open.set()
 
     def wait(self) -> None:
-        """Wait until the gate is open."""
+        """Wait until the gate is open.
+
+        :raises AssertionError: it was not opened in time.
+        """
         self.reached.set()
         if not self._open.wait(self._timeout):
             raise AssertionError("a gate of FakeOllama was never opened")
 
 
-#: a step of a script: a native message, raw bytes, a wait, or an exception to raise there
+#: a step of a script: a native message, raw bytes, a wait, or an exception to raise
 Step = dict[str, Any] | bytes | Gate | Exception
 
 
 def say(content: str = "", **message: Any) -> dict[str, Any]:
-    """Return one native chat line: *content*, and further keys of the message (``thinking``, ``tool_calls``)."""
+    """Return a native chat message.
+
+    :param message: further keys of ``message``, such as ``thinking`` and ``tool_calls``.
+    """
     return {
         "model": "demo",
         "created_at": "2026-01-01T00:00:00Z",
@@ -66,7 +72,12 @@ def say(content: str = "", **message: Any) -> dict[str, Any]:
 
 
 def done(reason: str = "stop", *, prompt: int = 1, made: int = 1, **rest: Any) -> dict[str, Any]:
-    """Return the final native chat line: its reason, its token counts, and further keys."""
+    """Return the final native chat message.
+
+    :param prompt: number of tokens of the prompt.
+    :param made: number of generated tokens.
+    :param rest: further keys.
+    """
     return {**say(), "done": True, "done_reason": reason, "prompt_eval_count": prompt, "eval_count": made, **rest}
 
 
@@ -88,6 +99,8 @@ class Recorded:
 
 @dataclass(frozen=True)
 class _Script:
+    """A scripted response; see :meth:`FakeOllama.script`."""
+
     steps: Sequence[Step]
     status: str
     headers: list[tuple[str, str]]
@@ -95,15 +108,14 @@ class _Script:
 
 
 class FakeOllama:
-    """An Ollama that answers as scripted, and records its requests.
-
-    ``requests`` lists what was received, in order; ``opened`` and ``closed`` count the responses that were begun and
-    closed.
-    """
+    """An Ollama that sends scripted responses and records its requests. It may be called from several threads."""
 
     def __init__(self) -> None:
+        #: in the order in which they were received
         self.requests: list[Recorded] = []
+        #: number of responses that were begun
         self.opened = 0
+        #: number of calls of a response's ``close``
         self.closed = 0
         self._demo = Demo()
         self._scripts: dict[str, deque[_Script]] = {}
@@ -118,35 +130,40 @@ class FakeOllama:
         headers: Iterable[tuple[str, str]] = (),
         cut: int | None = None,
     ) -> None:
-        """Define the next response of *path*; several definitions are used in order.
+        """Define the next response of a path; several scripts of a path are used in order.
 
-        :param steps: in order: a ``dict`` is one line of JSON; ``bytes`` are sent as they are; a :class:`Gate` waits;
-            an exception is raised. Leave :func:`done` out for a stream that breaks off.
-        :param cut: split the bytes between gates into items of this size; 0 is one item. By default each step is one.
+        :param steps: a ``dict`` is sent as one line of JSON, ``bytes`` as they are; a :class:`Gate` waits; an exception
+            is raised. A stream without :func:`done` breaks off.
+        :param cut: number of bytes of each item of the body, between gates and exceptions; 0: one item. By default
+            each step is one item.
         """
         script = _Script(steps, status, [("Content-Type", content_type), *headers], cut)
         with self._lock:
             self._scripts.setdefault(path, deque()).append(script)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle one request, as WSGI defines it."""
         request = _recorded(environ)
         with self._lock:
             self.requests.append(request)
             self.opened += 1
-            waiting = self._scripts.get(request.path)
-            script = waiting.popleft() if waiting else None
+            scripts = self._scripts.get(request.path)
+            script = scripts.popleft() if scripts else None
         if script is None:
             environ = {**environ, "wsgi.input": _Bytes(request.body)}
-            return _Answer(self, iter(self._demo(environ, start_response)))
+            return _Response(self, iter(self._demo(environ, start_response)))
         start_response(script.status, script.headers)
-        return _Answer(self, _recut(script) if script.cut is not None else _items(script.steps))
+        return _Response(self, _recut(script) if script.cut is not None else _items(script.steps))
 
     def count_close(self) -> None:
+        """Count a call of a response's ``close``."""
         with self._lock:
             self.closed += 1
 
 
 class _Bytes:
+    """An input stream that was read already and can be read again."""
+
     def __init__(self, body: bytes) -> None:
         self._body = body
 
@@ -154,8 +171,8 @@ class _Bytes:
         return self._body
 
 
-class _Answer:
-    """A response body that counts its close."""
+class _Response:
+    """A response body that counts the calls of its ``close``."""
 
     def __init__(self, fake: FakeOllama, items: Iterator[bytes]) -> None:
         self._fake = fake
@@ -182,21 +199,21 @@ def _items(steps: Sequence[Step]) -> Iterator[bytes]:
 
 
 def _recut(script: _Script) -> Iterator[bytes]:
-    """Yield the bytes of a script, split anew between the steps that are not bytes."""
-    held = b""
+    """Yield the bytes of a script in items of the wanted size; a gate or an exception ends an item."""
+    data = b""
     for step in [*script.steps, None]:
         if isinstance(step, bytes | dict):
-            held += b"".join(_items([step]))
+            data += b"".join(_items([step]))
             continue
-        size = script.cut or len(held)
-        yield from (held[i : i + size] for i in range(0, len(held), size or 1))
-        held = b""
+        size = script.cut or len(data)
+        yield from (data[i : i + size] for i in range(0, len(data), size or 1))
+        data = b""
         if step is not None:
             yield from _items([step])
 
 
 def _recorded(environ: WSGIEnvironment) -> Recorded:
-    # By Content-Length: under a real server, read() without a size would wait for more.
+    # Under a real server, read() without a size would wait for more than the body.
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     headers = {
         key.removeprefix("HTTP_").replace("_", "-").lower(): value

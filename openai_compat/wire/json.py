@@ -33,7 +33,7 @@ _NOT_JSON = (
     "library correctly. The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
 )
 
-# Before 0.21 msgspec's own exceptions are no ValueError, while conversions to int and float raise ValueError.
+# Before 0.21 msgspec's DecodeError is not a ValueError; its conversions to int and float always raise ValueError.
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _encode = msgspec.json.Encoder().encode

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
 
 from openai_compat.testing import FakeOllama
 from openai_compat.transport.images import Fetcher
+from tests.chaos import WAIT
 from tests.endpoints.requests import post, refused
 from tests.servers import live
 
@@ -57,3 +59,17 @@ def test_the_limits_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with live(pictures) as url:
         settings = {"fetch_images": True, "max_image": len(PNG) - 1}
         assert refused(settings, messages=image_message(f"{url}/a.png"))["code"] == "invalid_image_url"
+
+
+def test_the_time_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai_compat.transport.images.Fetcher", partial(Fetcher, allowed=lambda address: True))
+    refusal = Event()
+
+    def late(environ: Any, start_response: Any) -> Iterable[bytes]:
+        refusal.wait(WAIT)  # after which it is an image all the same
+        return pictures(environ, start_response)
+
+    with live(late) as url:
+        settings = {"fetch_images": True, "image_timeout": 0.2}
+        assert refused(settings, messages=image_message(f"{url}/a.png"))["code"] == "invalid_image_url"
+        refusal.set()

@@ -80,7 +80,7 @@ def test_a_schema_keeps_the_order_of_its_keys() -> None:
         ({"logprobs": False, "top_logprobs": 0}, (None, None)),
     ],
 )
-def test_log_probabilities_are_sent_only_where_they_are_wanted(fields: dict[str, Any], expected: tuple[Any, Any]) -> None:
+def test_log_probabilities_are_sent_where_they_are_wanted(fields: dict[str, Any], expected: tuple[Any, Any]) -> None:
     found = sent(**fields)
     assert (found.get("logprobs"), found.get("top_logprobs")) == expected
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -597,3 +600,28 @@ def test_too_long_a_prompt_is_openai_s_400_and_names_the_prompt() -> None:
     assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
     assert "maximum context length is 4096 tokens" in error["message"]
     assert COMPLETIONS.post(FakeOllama(), {"overflow": "truncate"}, prompt="word " * 5000).status_code == 200
+
+
+def test_behind_a_url_no_more_prompts_are_asked_at_once_than_a_request_may_have_choices() -> None:
+    remote = Third()
+    body = {"model": "demo", "prompt": ["a", "b", "c", "d"]}
+    with Client(OpenAICompat(remote, max_n=2)).post("/v1/completions", json=body) as response:
+        assert [choice["text"] for choice in response.get_json()["choices"]] == ["A", "B", "C", "D"]
+    assert not remote.came
+
+
+class Third(Watched):
+    """As a URL: the first calls wait a little for a third one that runs beside them."""
+
+    is_remote = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._three = threading.Barrier(3, timeout=0.3)
+        self.came = False
+
+    def _lines(self, prompt: str) -> Iterator[bytes]:
+        with suppress(threading.BrokenBarrierError):
+            self._three.wait()
+            self.came = True
+        yield from super()._lines(prompt)

@@ -303,3 +303,21 @@ def test_the_oldest_go_first() -> None:
     assert keeping.ids() == made[1:]
     assert keeping.app.store is not None
     keeping.app.store.close()
+
+
+def test_how_long_completions_are_stored_is_a_setting() -> None:
+    keeping = Keeping(store_ttl=1e-6)
+    made = keeping.id()
+    assert keeping.ids() == []
+    assert keeping.get(f"/{made}").status_code == 404
+    assert keeping.app.store is not None
+    keeping.app.store.close()
+
+
+def test_how_many_bytes_are_stored_is_a_setting() -> None:
+    keeping = Keeping(store_max_bytes=5000)
+    made = [keeping.id("x" * 2000) for _ in range(3)]
+    assert keeping.ids() == made[-len(keeping.ids()) :]
+    assert len(keeping.ids()) in (1, 2)
+    assert keeping.app.store is not None
+    keeping.app.store.close()

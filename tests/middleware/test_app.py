@@ -458,3 +458,12 @@ def _answered(app: Any, method: str, path: str) -> Answered:
     environ = create_environ(path, method=method)
     items = list(app(environ, lambda *head: heads.append(head)))
     return Answered(*heads[0], items)
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 413)])
+def test_f47_the_largest_body_is_a_setting(more: int, status: int) -> None:
+    size = len(json.dumps(CHAT).encode())
+    answered = chat(OpenAICompat(FakeOllama(), max_body=size - more))
+    assert answered.status == status
+    if more:
+        assert error(answered)["code"] == "request_too_large"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openai_compat.native.types import unix_time
+from openai_compat.native.types import ShowResponse, unix_time
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,22 @@ from openai_compat.native.types import unix_time
 )
 def test_unix_time(text: str | None, seconds: int) -> None:
     assert unix_time(text, 7) == seconds
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("num_ctx 8192", 8192),
+        ('stop "x"\nnum_ctx    8192   \ntemperature 1', 8192),
+        ("num_ctx 999999999", 999_999_999),
+        ("num_ctx 1000000000", None),
+        ("num_ctx " + "1" * 5000, None),
+        ("num_ctx -1", None),
+        ("num_ctx_more 5", None),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_the_context_length_of_a_modelfile(parameters: str | None, expected: int | None) -> None:
+    assert ShowResponse(parameters=parameters).num_ctx == expected

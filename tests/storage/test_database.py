@@ -12,6 +12,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -374,3 +375,30 @@ def test_a_schema_of_another_version(url: str, make: Make) -> None:
     with store._begin(write=True) as tx:
         tx.execute(version.update().values(version=1))
     assert rows(store, "version") == [(1,)]
+
+
+def test_a_process_has_15_connections_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module._POOL, "pool_timeout", 0.05)
+    with new(sqlite_file(tmp_path)) as store, contextlib.ExitStack() as transactions:
+        for _ in range(15):
+            transactions.enter_context(store._begin())
+        with pytest.raises(StoreFailed):
+            transactions.enter_context(store._begin())
+
+
+def test_a_file_and_a_connection_are_waited_for_15_seconds(tmp_path: Path) -> None:
+    with new(sqlite_file(tmp_path)) as store, store._begin() as tx:
+        assert tx.exec_driver_sql("PRAGMA busy_timeout").scalar() == 15_000
+        assert tx.engine.pool.timeout() == 15  # type: ignore[attr-defined]
+
+
+@pytest.mark.server
+def test_the_times_that_a_server_is_given(postgresql_server: Postgres) -> None:
+    with postgresql_server.schema() as url, new(url) as store, store._begin() as tx:
+        settings = {row.name: row.setting for row in tx.exec_driver_sql("SELECT name, setting FROM pg_settings")}
+        assert settings["lock_timeout"] == "15000"
+        assert settings["statement_timeout"] == settings["idle_in_transaction_session_timeout"] == "60000"
+        connection: Any = tx.connection.driver_connection
+        parameters = connection.info.get_parameters()
+        names = ("connect_timeout", "keepalives_idle", "keepalives_interval", "tcp_user_timeout")
+        assert [parameters[name] for name in names] == ["5", "15", "5", "30000"]

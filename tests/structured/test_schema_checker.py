@@ -230,7 +230,7 @@ def test_what_is_no_schema(schema: bytes, reason: str) -> None:
 )
 def test_a_value_that_a_keyword_cannot_have(keyword: str, value: Any) -> None:
     for schema in ({keyword: value}, {"properties": {"a": {"$ref": "#/x"}}, "x": {keyword: value}}):
-        with pytest.raises(Uncheckable, match=f"^'{keyword}' has a value in the schema that it cannot have$"):
+        with pytest.raises(Uncheckable, match=f"^'{keyword}' has a value in the schema that is not valid$"):
             check(schema)
 
 
@@ -274,7 +274,7 @@ def test_a_reference_to_elsewhere(reference: Any, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_parts_that_are_found_by_their_names(part: Any) -> None:
-    with pytest.raises(Uncheckable, match="the schema names its parts"):
+    with pytest.raises(Uncheckable, match="is not supported in a schema"):
         check({"items": part})
 
 

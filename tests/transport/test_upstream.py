@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
 import socket
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client
 
-from openai_compat import OpenAICompat, Upstream
+from openai_compat import OpenAICompat, Settings, Upstream
 from openai_compat.testing import done, say
 from tests.chaos import CHUNKED, CLOSE, FIN, RST, SIZED, WAIT, Chaos, Step, answer, head, refusing
 from tests.contract import frames
@@ -575,3 +576,9 @@ def test_a_request_says_how_many_gateways_it_has_passed(server: Chaos, hops: str
 def test_a_request_that_has_passed_four_gateways_goes_round_in_a_ring(server: Chaos, hops: str) -> None:
     failed(ask(gateway(server), headers={"openai-compat-hops": hops}), code="upstream_loop")
     assert server.connections == 0
+
+
+def test_its_limits_are_those_of_the_settings_where_none_are_given() -> None:
+    made = Upstream("http://localhost")
+    assert (made.connect, made.head, made.idle) == Settings().timeout
+    assert inspect.signature(Upstream).parameters["pool_size"].default == Settings().pool_size

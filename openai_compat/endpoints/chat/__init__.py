@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: here is what leads from the request to the response; each has a module of its own.
+"""``POST /v1/chat/completions``: the endpoint function. Requests, responses and storing have modules of their own.
 
 Source: ollama ``middleware/openai.go`` ``ChatMiddleware`` (at fb3076099).
 """
@@ -20,6 +20,8 @@ from openai_compat.translate.messages import ChatMessage
 
 def create(call: Call, backend: Backend) -> Reply:
     """Complete a chat, as one response or as a stream of chunks.
+
+    A failure to store the completion does not fail the request; it is listed in a header, unless the head was sent.
 
     :raises APIError: 400 naming the invalid field; the native errors.
     """
@@ -51,6 +53,7 @@ def _chunks(
     envelope: ResponseEnvelope,
     run: Run[native.ChatResponse],
 ) -> Iterator[Sequence[ChatCompletionChunk]]:
+    """Yield the chunks of a stream, and store the completion after the last one."""
     yield from to_chunks(envelope, run, include_usage=output.include_usage)
     if output.metadata is not None:
         store_completion(call, to_chat_completion(envelope, run), messages, output.metadata)

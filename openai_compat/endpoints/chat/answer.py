@@ -1,4 +1,4 @@
-"""The response of a chat: its choices as one completion, or as chunks.
+"""The response of a chat: its choices as one completion, or as chunks. Choices are mapped here, not changed.
 
 Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``FinishChunk`` (at fb3076099).
 """
@@ -25,18 +25,20 @@ class ChatCompletionMessage(Struct, kw_only=True):
     """Source: OpenAI's ``ChatCompletionResponseMessage``; ``reasoning`` is Ollama's."""
 
     role: str = "assistant"
-    #: null only beside tool calls
+    #: null only with tool calls
     content: str | None
     refusal: None = None
     annotations: list[Any] = []
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallOut] | UnsetType = UNSET
-    #: where the request has ``functions``
+    #: instead of ``tool_calls``, if the request has ``functions``
     function_call: FunctionCallOut | UnsetType = UNSET
 
 
 class Choice(Struct, kw_only=True):
+    """Source: OpenAI's ``CreateChatCompletionResponse.choices[]``."""
+
     index: int = 0
     message: ChatCompletionMessage
     logprobs: ChoiceLogprobs | None = None
@@ -55,12 +57,15 @@ class ChatCompletion(Struct, kw_only=True):
     usage: CompletionUsage
     service_tier: str = "default"
     system_fingerprint: str = SYSTEM_FINGERPRINT
-    #: of stored completions
+    #: only in stored completions
     metadata: dict[str, str] | UnsetType = UNSET
 
 
 class Delta(Struct, kw_only=True):
-    """What a chunk adds. ``{}`` in the finish chunk; ``role`` in the first one only."""
+    """What a chunk adds to a choice; ``{}`` in the finish chunk, ``role`` only in the first chunk.
+
+    Source: OpenAI's ``ChatCompletionStreamResponseDelta``.
+    """
 
     role: str | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
@@ -68,11 +73,13 @@ class Delta(Struct, kw_only=True):
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
-    #: where the request has ``functions``
+    #: instead of ``tool_calls``, if the request has ``functions``
     function_call: FunctionCallDelta | UnsetType = UNSET
 
 
 class ChunkChoice(Struct, kw_only=True):
+    """Source: OpenAI's ``CreateChatCompletionStreamResponse.choices[]``."""
+
     index: int = 0
     delta: Delta
     logprobs: ChoiceLogprobs | None = None
@@ -90,20 +97,20 @@ class ChatCompletionChunk(Struct, kw_only=True):
     service_tier: str = "default"
     system_fingerprint: str = SYSTEM_FINGERPRINT
     choices: list[ChunkChoice]
-    #: with ``include_usage`` null on all chunks but the last, otherwise absent
+    #: with ``include_usage`` null in all chunks but the last; otherwise absent
     usage: CompletionUsage | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True)
 class ResponseEnvelope:
-    """What all chunks of a response have in common, and how they are written."""
+    """Values that all chunks of a response share, and the format of reasoning and tool calls."""
 
     id: str
     #: the client's name for the model
     model: str
-    #: write reasoning as ``reasoning_content`` too
+    #: send reasoning as ``reasoning_content`` too
     reasoning_content: bool = True
-    #: tool calls leave as ``function_call``
+    #: send a tool call as ``function_call``
     uses_functions: bool = False
 
 
@@ -111,7 +118,7 @@ class ResponseEnvelope:
 
 
 def to_chat_completion(envelope: ResponseEnvelope, run: Run[native.ChatResponse]) -> ChatCompletion:
-    """Map a run that has ended, whose choices were collected, to a completion.
+    """Map a complete run to a completion; the run must have collected its choices.
 
     Source: ``ToChatCompletion``.
     """
@@ -147,13 +154,13 @@ def _reason(envelope: ResponseEnvelope, reason: str) -> str:
 def to_chunks(
     envelope: ResponseEnvelope, run: Run[native.ChatResponse], *, include_usage: bool = False
 ) -> Iterator[list[ChatCompletionChunk]]:
-    """Map native streams to chunks; each step gives the chunks of one native message.
+    """Map a run to chunks; each item has the chunks of one native message.
 
-    The roles of all choices come first, each in a chunk of its own, together with the first delta; thinking and content
-    have chunks of their own; then each choice has a finish chunk with an empty delta; then, if *include_usage*, there
-    is a chunk without choices.
+    The first item begins with a chunk for each choice that has its role. Thinking, content and each tool call have
+    chunks of their own. Each choice ends with a finish chunk, whose delta is empty. With *include_usage* a last chunk
+    has the usage and no choices.
 
-    :raises APIError: the native errors, such as an end before ``done``.
+    :raises APIError: the native errors, such as a stream that ends too early.
 
     Source: ``ToStreamChunks``, ``FinishChunk``; ``ChatWriter``, whose flags are local variables here.
     """
@@ -165,7 +172,7 @@ def to_chunks(
             choices = [_first_choice(i, response, n) for i in range(n)]
         choices += _choices(envelope, index, delta)
         usage = to_usage(run.final_messages) if include_usage and run.is_complete else None
-        # Also an empty list: frames that wait to be sent together must not wait for the next line.
+        # An empty list too: it lets the responder send frames that it holds back while messages are pending.
         yield _enveloped(envelope, run.created, choices, usage, include_usage=include_usage)
 
 
@@ -177,7 +184,7 @@ def _enveloped(
     *,
     include_usage: bool,
 ) -> list[ChatCompletionChunk]:
-    """A chunk for each choice, and one for the usage."""
+    """Return a chunk for each choice, and a last one for the total usage, if there is one."""
     usage = None if include_usage else UNSET
     chunks = [
         ChatCompletionChunk(id=envelope.id, created=created, model=envelope.model, choices=[choice], usage=usage)
@@ -190,15 +197,15 @@ def _enveloped(
 
 
 def _first_choice(index: int, response: native.ChatResponse, n: int) -> ChunkChoice:
-    """The role; no content yet, and none at all (null) where the answer begins with a call."""
+    """Return the choice of a role chunk; its content is null if the only choice begins with a tool call."""
     message = response.message
-    only_calls = message is not None and message.tool_calls and not message.content and not message.thinking
-    content = None if only_calls and n == 1 else ""
+    has_only_calls = message is not None and message.tool_calls and not message.content and not message.thinking
+    content = None if has_only_calls and n == 1 else ""
     return ChunkChoice(index=index, delta=Delta(role="assistant", content=content, refusal=None))
 
 
 def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta) -> Iterator[ChunkChoice]:
-    """What one delta adds: to the reasoning, to the content, to the calls; and the end."""
+    """Yield the choices of the chunks for one delta: reasoning, content, each tool call, and the finish reason."""
     if delta.thinking:
         reasoning_content = delta.thinking if envelope.reasoning_content else UNSET
         yield ChunkChoice(index=index, delta=Delta(reasoning=delta.thinking, reasoning_content=reasoning_content))
@@ -206,7 +213,7 @@ def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta) -> Iter
         logprobs = to_logprobs(delta.logprobs) if delta.logprobs else None
         yield ChunkChoice(index=index, delta=Delta(content=delta.content), logprobs=logprobs)
     for call in delta.calls:
-        change = Delta(function_call=call.function) if envelope.uses_functions else Delta(tool_calls=[call])
-        yield ChunkChoice(index=index, delta=change)
+        call_delta = Delta(function_call=call.function) if envelope.uses_functions else Delta(tool_calls=[call])
+        yield ChunkChoice(index=index, delta=call_delta)
     if delta.finish_reason is not None:
         yield ChunkChoice(index=index, delta=Delta(), finish_reason=_reason(envelope, delta.finish_reason))

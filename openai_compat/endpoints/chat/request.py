@@ -1,4 +1,6 @@
-"""The request of a chat: OpenAI's fields, how each is supported, and the plan that they make.
+"""The request of a chat: OpenAI's fields, how each is supported, and the mapping to a plan.
+
+A new parameter is a field with its row, and a line in the function that maps it; no native call is made here.
 
 Source: ollama ``openai/openai.go`` ``ChatCompletionRequest``, ``FromChatRequest`` (at fb3076099).
 """
@@ -48,18 +50,18 @@ class JSONSchema(Struct):
 
 
 class ResponseFormat(Struct):
-    """Source: OpenAI's ``response_format``, all its types in one."""
+    """Source: OpenAI's ``CreateChatCompletionRequest.response_format``, all its types in one struct."""
 
     type: str | None = None
     json_schema: JSONSchema | None = None
 
 
 class ChatCompletionRequest(reasoning.ThinkFields):
-    """Source: OpenAI's ``CreateChatCompletionRequest``; Ollama's own fields as extras."""
+    """Source: OpenAI's ``CreateChatCompletionRequest``; Ollama's own fields are additions."""
 
-    model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
+    model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
     messages: Annotated[list[ChatMessage] | None, mapped("messages")] = None
-    stream: Annotated[bool | None, emulated("how the answer is sent; the native call always streams")] = None
+    stream: Annotated[bool | None, emulated("chunks or one response; the native call always streams")] = None
     stream_options: Annotated[StreamOptions | None, emulated("``include_usage``: a last chunk with the usage")] = None
     max_completion_tokens: Annotated[Integer, mapped_integer("options.num_predict", low=-1)] = None
     max_tokens: Annotated[
@@ -68,26 +70,26 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     tools: Annotated[list[ToolDefinition] | None, mapped("tools")] = None
     tool_choice: Annotated[
         str | ToolChoice | None,
-        emulated("a forced call is held by ``format``, and checked; best effort with gpt-oss", "format"),
+        emulated("a required call is constrained by ``format`` and checked; best effort with gpt-oss", "format"),
     ] = None
-    parallel_tool_calls: Annotated[bool | None, emulated("``false`` passes on the first call only")] = None
+    parallel_tool_calls: Annotated[bool | None, emulated("``false`` drops all calls but the first")] = None
     functions: Annotated[
         list[FunctionDefinition] | None,
-        mapped("tools", "``functions`` is the predecessor of ``tools``; calls leave as ``function_call``"),
+        mapped("tools", "the predecessor of ``tools``; a call is returned as ``function_call``"),
     ] = None
     function_call: Annotated[str | NamedFunction | None, emulated("the predecessor of ``tool_choice``", "format")] = (
         None
     )
-    n: Annotated[Integer, emulated_integer("so many native calls, with seeds ``seed`` + i", low=1)] = None
-    response_format: Annotated[ResponseFormat | None, mapped("format", "``strict`` is checked too")] = None
+    n: Annotated[Integer, emulated_integer("one native call for each choice, with seeds ``seed`` + i", low=1)] = None
+    response_format: Annotated[ResponseFormat | None, mapped("format", "with ``strict`` the answer is checked")] = None
     format: Annotated[Raw | UnsetType, mapped("format")] = UNSET
     logprobs: Annotated[bool | None, mapped("logprobs")] = None
     top_logprobs: Annotated[Integer, mapped_integer("top_logprobs", low=0, high=20)] = None
     modalities: Annotated[list[str] | None, accepted('``["text"]``; others by policy')] = None
-    service_tier: Annotated[str | None, accepted("the answer says ``default``")] = None
-    store: Annotated[bool | None, emulated("stored where a store is configured, else listed as ignored")] = None
+    service_tier: Annotated[str | None, accepted("the response has ``default``")] = None
+    store: Annotated[bool | None, emulated("stored if a store is configured, otherwise listed as ignored")] = None
     metadata: Annotated[
-        dict[str, str] | None, emulated("stored and returned with ``store``, else listed as ignored")
+        dict[str, str] | None, emulated("stored and returned with ``store``, otherwise listed as ignored")
     ] = None
     user: Annotated[Any, accepted()] = None
     safety_identifier: Annotated[Any, accepted()] = None
@@ -96,9 +98,9 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     prompt_cache_retention: Annotated[Any, accepted()] = None
     verbosity: Annotated[Any, accepted()] = None
     moderation: Annotated[Any, accepted()] = None
-    prediction: Annotated[Any, policy("Ollama takes no predictions.")] = None
-    audio: Annotated[Any, policy("Ollama makes no audio.")] = None
-    web_search_options: Annotated[Any, policy("Ollama does not search the web here.")] = None
+    prediction: Annotated[Any, policy("Ollama does not support predicted outputs.")] = None
+    audio: Annotated[Any, policy("Ollama does not generate audio.")] = None
+    web_search_options: Annotated[Any, policy("Ollama's chat does not search the web.")] = None
 
 
 decode = json.request_decoder(ChatCompletionRequest)
@@ -106,34 +108,34 @@ decode = json.request_decoder(ChatCompletionRequest)
 
 @dataclass(frozen=True)
 class ChatOutput:
-    """In which format the response leaves, and whether it is stored."""
+    """The format of the response, and whether it is stored."""
 
     stream: bool
     include_usage: bool
-    #: tool calls leave as ``function_call``
+    #: the request has ``functions``: send a tool call as ``function_call``
     uses_functions: bool
-    #: stored with this metadata; None is not stored
+    #: stored with the completion; None: do not store it
     metadata: dict[str, str] | None
 
 
 def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> tuple[ChatPlan, ChatOutput]:
-    """Map a whole request: to the plan of its native side, and the format of its response.
+    """Map a request to a plan of native calls and the format of the response.
 
-    :raises APIError: 400, naming the field.
+    :raises APIError: 400 naming the invalid field.
 
     Source: ``FromChatRequest``.
     """
     model = _check(request, call)
-    _note(request, ignored)
+    _note_ignored(request, ignored)
     max_tokens = _max_tokens(request)
-    sent, think_field = _native_request(request, model, max_tokens, call, ignored)
-    sent.format, strict_schema = _format(request)
+    target, think_field = _native_request(request, model, max_tokens, call, ignored)
+    target.format, strict_schema = _format(request)
     uses_functions = bool(request.functions) and not request.tools
-    force = _set_tools(request, sent, call, ignored, uses_functions=uses_functions)
+    force = _set_tools(request, target, call, ignored, uses_functions=uses_functions)
     if force is not None:
         strict_schema = None
-        _force(request, sent, force, think_field, ignored, uses_functions=uses_functions)
-    _set_logprobs(request, sent)
+        _force(request, target, force, think_field, ignored, uses_functions=uses_functions)
+    _set_logprobs(request, target)
     output = ChatOutput(
         stream=bool(request.stream),
         include_usage=includes_usage(request.stream_options, ignored),
@@ -142,16 +144,16 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
     )
     single_tool_call = uses_functions or request.parallel_tool_calls is False
     plan = ChatPlan(
-        native_request=sent,
+        native_request=target,
         model=model,
         think_field=think_field,
         n=int(request.n or 1),
         forced=force,
-        allowed=_allowed(request, sent, uses_functions=uses_functions),
+        allowed=_allowed(request, target, uses_functions=uses_functions),
         single_tool_call=single_tool_call,
         closes_after_call=single_tool_call and output.stream and not output.include_usage and output.metadata is None,
         max_tokens_is_zero=max_tokens_is_zero(request, max_tokens),
-        is_json=force is None and sent.format is not UNSET,
+        is_json=force is None and target.format is not UNSET,
         checker=_checker(strict_schema, ignored) if strict_schema is not None else None,
     )
     return plan, output
@@ -160,43 +162,46 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
 def _native_request(
     request: ChatCompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
 ) -> tuple[native.ChatRequest, str | None]:
-    """Return the native request so far, without tools and format, and the field that turned thinking on."""
+    """Return the native request without tools and format, and the name of the field that enabled thinking."""
     settings = call.settings
     defaults = models.defaults(model, settings)
-    sent = native.ChatRequest(
+    target = native.ChatRequest(
         model=models.native_name(model, settings),
         messages=from_messages(request.messages or [], ignored, call.fetch),
         options=from_sampling(request, max_tokens, settings, ignored, defaults.options),
     )
-    from_keep_alive(request, sent, settings, defaults.keep_alive)
+    from_keep_alive(request, target, settings, defaults.keep_alive)
     think, think_field = reasoning.think(request, ignored, defaults.think)
     if think is not None:
-        sent.think = think
-    return sent, think_field
+        target.think = think
+    return target, think_field
 
 
 def _force(
     request: ChatCompletionRequest,
-    sent: native.ChatRequest,
+    target: native.ChatRequest,
     force: ForcedChoice,
     think_field: str | None,
     ignored: Ignored,
     *,
     uses_functions: bool,
 ) -> None:
-    """Make the native request admit the forced call only, and list the fields that this switches off."""
-    if sent.format is not UNSET:  # the format of a forced call is the call's own
+    """Constrain the native request to the forced call, and list the fields that have no effect then."""
+    if target.format is not UNSET:  # it is replaced by the format of the call
         ignored.add("format" if request.response_format is None else "response_format")
-    wants_thinking = sent.think is not UNSET and sent.think is not False
-    force_call(sent, force, ignored, "function_call" if uses_functions else "tool_choice")
-    if wants_thinking and think_field and sent.think is False:
+    wants_thinking = target.think is not UNSET and target.think is not False
+    force_call(target, force, ignored, "function_call" if uses_functions else "tool_choice")
+    if wants_thinking and think_field and target.think is False:
         ignored.add(think_field)
     if request.logprobs:
         ignored.add("logprobs")
 
 
 def _check(request: ChatCompletionRequest, call: Call) -> str:
-    """Return the model's name, if the request is valid so far."""
+    """Check what can be checked field by field, and return the client's name for the model.
+
+    :raises APIError: 400 naming the invalid field.
+    """
     model = models.given(request.model)
     if not request.messages:
         code = "missing_required_parameter" if request.messages is None else "empty_array"
@@ -214,19 +219,24 @@ def _max_tokens(request: ChatCompletionRequest) -> int | None:
     return None if value is None else int(value)
 
 
-def _note(request: ChatCompletionRequest, ignored: Ignored) -> None:
-    """List what is accepted without effect."""
+def _note_ignored(request: ChatCompletionRequest, ignored: Ignored) -> None:
+    """List the fields and values that are accepted without effect."""
     note_effectless(request, ignored)
     if request.service_tier not in (None, "auto", "default"):
         ignored.add("service_tier")
     if set(request.modalities or ()) - {"text"}:
-        ignored.unsupported("modalities", "Ollama makes text only.")
-    form = request.response_format
-    if form is not None and form.json_schema is not None and form.json_schema.description:
+        ignored.unsupported("modalities", "Ollama generates text only.")
+    response_format = request.response_format
+    json_schema = None if response_format is None else response_format.json_schema
+    if json_schema is not None and json_schema.description:
         ignored.add("response_format.json_schema.description")
 
 
 def _stored_metadata(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> dict[str, str] | None:
+    """Return the metadata to store; None if the completion is not stored.
+
+    :raises APIError: 400 for metadata that is not valid.
+    """
     if request.store and call.store is not None:
         return check_metadata(request.metadata or {})
     for name, value in (("store", request.store), ("metadata", request.metadata)):
@@ -239,14 +249,18 @@ def _stored_metadata(request: ChatCompletionRequest, call: Call, ignored: Ignore
 
 
 def _set_tools(
-    request: ChatCompletionRequest, sent: native.ChatRequest, call: Call, ignored: Ignored, *, uses_functions: bool
+    request: ChatCompletionRequest, target: native.ChatRequest, call: Call, ignored: Ignored, *, uses_functions: bool
 ) -> ForcedChoice | None:
-    """Set the tools that may be called; return the call that is forced, if one is."""
+    """Set the tools that may be called; return the call that the model must make, if there is one.
+
+    :raises APIError: 400 for tools or a choice that are not valid, and for fields that exclude each other.
+    """
     choice, param = request.tool_choice, "tool_choice"
     if uses_functions:
         if choice not in (None, "none", "auto"):
             raise invalid(
-                "Invalid 'tool_choice': it needs 'tools'; 'function_call' goes with 'functions'.", "tool_choice"
+                "Invalid 'tool_choice': it cannot be given without 'tools'; use 'function_call' with 'functions'.",
+                "tool_choice",
             )
         tools = from_functions(request.functions or [], call.settings, ignored)
         choice, param = "none" if choice == "none" else _function_choice(request.function_call), "function_call"
@@ -254,28 +268,29 @@ def _set_tools(
         if request.functions and "none" not in (choice, request.function_call):
             raise not_supported("functions", "It cannot be given together with 'tools'.")
         if request.function_call not in (None, "none", "auto"):
-            raise invalid("Invalid 'function_call': it needs 'functions'.", "function_call")
+            raise invalid("Invalid 'function_call': it cannot be given without 'functions'.", "function_call")
         for name in ("functions", "function_call"):
             if getattr(request, name):
                 ignored.add(name)
         tools = from_tools(request.tools or [], call.settings, ignored)
     tools, force = choose(choice, tools, param)
     if tools:
-        sent.tools = tools
+        target.tools = tools
     return force
 
 
 def _allowed(
-    request: ChatCompletionRequest, sent: native.ChatRequest, *, uses_functions: bool
+    request: ChatCompletionRequest, target: native.ChatRequest, *, uses_functions: bool
 ) -> frozenset[str] | None:
-    """Return the functions that may be called, if the choice excludes some."""
+    """Return the functions that may be called; None if the choice excludes none."""
     choice = request.function_call if uses_functions else request.tool_choice
     if choice != "none" and not (isinstance(choice, ToolChoice) and choice.type == "allowed_tools"):
         return None
-    return frozenset(tool.function.name for tool in sent.tools or ())
+    return frozenset(tool.function.name for tool in target.tools or ())
 
 
 def _function_choice(choice: str | NamedFunction | None) -> str | ToolChoice | None:
+    """Return the tool choice for a value of ``function_call``."""
     if isinstance(choice, NamedFunction):
         return ToolChoice("function", choice)
     if choice not in (None, "none", "auto"):
@@ -284,14 +299,17 @@ def _function_choice(choice: str | NamedFunction | None) -> str | ToolChoice | N
     return choice
 
 
-# -- the form of the answer -------------------------------------------------------------------
+# -- the format of the answer -----------------------------------------------------------------
 
 
 def _format(request: ChatCompletionRequest) -> tuple[str | Raw | UnsetType, bytes | None]:
-    """Return the native ``format``, and the schema that the answer is checked against."""
-    wanted = request.response_format
-    kind = (wanted.type or "").strip().lower() if wanted else ""
-    if wanted is None or kind == "text":
+    """Return the native ``format``, and the strict schema to check the answer against.
+
+    :raises APIError: 400 for a ``response_format`` that is not valid.
+    """
+    response_format = request.response_format
+    kind = (response_format.type or "").strip().lower() if response_format else ""
+    if response_format is None or kind == "text":
         return UNSET if json.text_of(request.format) in (b"", b'""') else request.format, None
     if kind == "json_object":
         return "json", None
@@ -300,34 +318,39 @@ def _format(request: ChatCompletionRequest) -> tuple[str | Raw | UnsetType, byte
             raise missing("response_format.type")
         supported = "Supported values are: 'text', 'json_object', and 'json_schema'."
         raise invalid(f"Invalid value: '{kind[:64]}'. {supported}", "response_format.type")
-    if wanted.json_schema is None:
+    json_schema = response_format.json_schema
+    if json_schema is None:
         raise missing("response_format.json_schema")
-    schema = wanted.json_schema.schema
+    schema = json_schema.schema
     text = json.text_of(schema)
     if not text:
-        return "json", b"{}" if wanted.json_schema.strict else None
+        return "json", b"{}" if json_schema.strict else None
     if not text.startswith(b"{"):
         name = "response_format.json_schema.schema"
         raise invalid(f"Invalid type for '{name}': expected an object.", name, "invalid_type")
-    return schema, text if wanted.json_schema.strict else None
+    return schema, text if json_schema.strict else None
 
 
 def _checker(schema: bytes, ignored: Ignored) -> Checker | None:
-    """Return what checks the answer; None, and listed as ignored, if the schema cannot be checked."""
+    """Return a checker of a schema; if there cannot be one, list ``strict`` as ignored and return None."""
     try:
-        found = checker(schema)
+        result = checker(schema)
     except Uncheckable as error:
         ignored.add("response_format.json_schema.strict", str(error))
         return None
-    for word in found.unevaluated:
-        ignored.add(f"response_format.json_schema.schema.{word}")
-    return found
+    for keyword in result.unevaluated:
+        ignored.add(f"response_format.json_schema.schema.{keyword}")
+    return result
 
 
-def _set_logprobs(request: ChatCompletionRequest, sent: native.ChatRequest) -> None:
+def _set_logprobs(request: ChatCompletionRequest, target: native.ChatRequest) -> None:
+    """Set ``logprobs`` and ``top_logprobs``.
+
+    :raises APIError: 400 for ``top_logprobs`` without ``logprobs``.
+    """
     if request.logprobs:
-        sent.logprobs = True
+        target.logprobs = True
         if request.top_logprobs:
-            sent.top_logprobs = int(request.top_logprobs)
+            target.top_logprobs = int(request.top_logprobs)
     elif request.top_logprobs:
         raise invalid("'top_logprobs' is only allowed when 'logprobs' is true.", "top_logprobs")

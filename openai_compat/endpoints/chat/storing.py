@@ -1,6 +1,7 @@
-"""Storing a completion: what ``store: true`` writes to the store.
+"""Storing of completions, for requests with ``store: true``.
 
-The completion is stored as the JSON that was sent, with the metadata; the messages of the request are its items.
+A completion is stored as the JSON of a response that is not streamed, with the metadata; the request's messages are its
+items. Stored completions are read in ``endpoints/stored.py``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ log = logging.getLogger("openai_compat")
 
 
 class StoredMessage(Struct, kw_only=True):
-    """Source: OpenAI's ``ChatCompletionMessageList.data[]``; the role is the message's own."""
+    """A message of the request.
+
+    Source: OpenAI's ``ChatCompletionMessageList.data[]``. Differs: ``role`` is not always ``assistant``.
+    """
 
     id: str
     role: str
@@ -52,9 +56,9 @@ def _to_stored_message(id: str, message: ChatMessage) -> StoredMessage:
 def store_completion(
     call: Call, completion: ChatCompletion, messages: Sequence[ChatMessage], metadata: dict[str, str]
 ) -> bool:
-    """Store a completion with the messages that led to it; return whether that worked.
+    """Store a completion with the request's messages, and return whether that worked.
 
-    A completion that cannot be stored is sent all the same: its tokens were spent.
+    A failure is only logged: the completion was generated and is still sent. If it is stored, *metadata* is set in it.
     """
     if call.store is None:
         return False

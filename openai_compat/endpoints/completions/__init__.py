@@ -1,4 +1,4 @@
-"""``POST /v1/completions``: here is what leads from the request to the response; each has a module of its own.
+"""``POST /v1/completions``: the endpoint function. Requests and responses have modules of their own.
 
 Source: ollama ``middleware/openai.go`` ``CompletionsMiddleware`` (at fb3076099).
 """
@@ -43,7 +43,7 @@ def create(call: Call, backend: Backend) -> Reply:
 
 
 def _start(plan: CompletionPlan, call: Call, backend: Backend, ignored: Ignored) -> Run[native.GenerateResponse]:
-    """Start a native call for each prompt and choice, prompt by prompt."""
+    """Start a native call for each choice of each prompt; the choices of a prompt are consecutive."""
     start_calls = [
         start_call(backend.generate, seeded(request, index), plan.model, plan.think_field, backend.limits, ignored)
         for request in plan.native_requests
@@ -60,12 +60,12 @@ def _start(plan: CompletionPlan, call: Call, backend: Backend, ignored: Ignored)
 
 
 def _best(plan: CompletionPlan, choices: list[CollectedChoice], ignored: Ignored) -> list[CollectedChoice]:
-    """Return the ``n`` choices of one prompt with the highest mean log-probability, the best one first."""
+    """Return the ``n`` choices of a prompt with the highest mean log-probability, the best first."""
     if plan.best_of == plan.n:
         return choices
     means = [mean_logprob(choice.logprobs) for choice in choices]
     if all(mean is None for mean in means):
-        ignored.add("best_of", "The backend gives no log-probabilities.")
-    known = [float("-inf") if mean is None else mean for mean in means]
-    order = sorted(range(len(choices)), key=lambda index: -known[index])
+        ignored.add("best_of", "The backend returned no log-probabilities.")
+    ranks = [float("-inf") if mean is None else mean for mean in means]
+    order = sorted(range(len(choices)), key=lambda index: -ranks[index])
     return [choices[index] for index in order[: plan.n]]

@@ -1,7 +1,7 @@
-"""The response of a completion: its choices as one response, or as chunks.
+"""The response of a text completion: its choices as one response, or as chunks. Choices are mapped here, not changed.
 
-Source: ollama ``openai/openai.go`` ``ToCompletion``, ``ToCompleteChunk`` (at fb3076099). Differs: log-probabilities
-are there, thinking is not, usage is null until it is known.
+Source: ollama ``openai/openai.go`` ``ToCompletion``, ``ToCompleteChunk`` (at fb3076099). Differs: log-probabilities are
+returned, thinking is not, and the usage is null in all chunks but the last.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class Choice(Struct, kw_only=True):
 
 
 class Completion(Struct, kw_only=True):
-    """Source: OpenAI's ``CreateCompletionResponse``, which is its own chunk too."""
+    """A response, or a chunk of a stream.
+
+    Source: OpenAI's ``CreateCompletionResponse``.
+    """
 
     id: str
     object: str = "text_completion"
@@ -39,13 +42,13 @@ class Completion(Struct, kw_only=True):
     model: str
     system_fingerprint: str = SYSTEM_FINGERPRINT
     choices: list[Choice]
-    #: with ``include_usage`` null on all chunks but the last, otherwise absent
+    #: with ``include_usage`` null in all chunks but the last; otherwise absent
     usage: CompletionUsage | UnsetType | None = UNSET
 
 
 @dataclass(frozen=True)
 class ResponseEnvelope:
-    """What all chunks of a response have in common."""
+    """Values that all chunks of a response share, and whether choices have log-probabilities."""
 
     id: str
     #: the client's name for the model
@@ -56,23 +59,26 @@ class ResponseEnvelope:
 def to_completion(
     envelope: ResponseEnvelope, run: Run[native.GenerateResponse], choices: Sequence[CollectedChoice]
 ) -> Completion:
-    """Map a run that has ended to a completion.
+    """Map a complete run to a response.
 
-    :param choices: the chosen choices of the run, in order.
+    :param choices: the choices to return, in order: all of the run, or the best ones.
 
     Source: ``ToCompletion``.
     """
-    made = [_to_choice(envelope, index, choice, 0) for index, choice in enumerate(choices)]
+    items = [_to_choice(envelope, index, choice, 0) for index, choice in enumerate(choices)]
     usage = to_usage(run.final_messages)
-    return Completion(id=envelope.id, created=run.created, model=envelope.model, choices=made, usage=usage)
+    return Completion(id=envelope.id, created=run.created, model=envelope.model, choices=items, usage=usage)
 
 
 def to_chunks(
     envelope: ResponseEnvelope, run: Run[native.GenerateResponse], *, include_usage: bool = False
 ) -> Iterator[list[Completion]]:
-    """Map native streams to chunks; each step gives the chunks of one native message.
+    """Map a run to chunks; each item has the chunks of one native message.
 
-    The finish reason is on the last chunk of each text; then, if *include_usage*, there is a chunk without choices.
+    The finish reason is in the last chunk of each choice. With *include_usage* a last chunk has the usage and no
+    choices.
+
+    :raises APIError: the native errors, such as a stream that ends too early.
 
     Source: ``ToCompleteChunk``; ``CompleteWriter``.
     """
@@ -99,9 +105,9 @@ def _chunk(
 
 
 def _to_choice(envelope: ResponseEnvelope, index: int, part: CollectedChoice | ChoiceDelta, offset: int) -> Choice:
-    """Return a choice, or what a chunk adds to it.
+    """Map a collected choice, or a delta for a chunk.
 
-    :param offset: where its first token begins in the text, in characters.
+    :param offset: characters of the choice's text before this part, for ``text_offset``.
     """
     text = part.text if isinstance(part, CollectedChoice) else part.content
     logprobs = to_legacy_logprobs(part.logprobs, offset) if envelope.has_logprobs else None

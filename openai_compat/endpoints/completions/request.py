@@ -1,7 +1,9 @@
-"""The request of a completion: OpenAI's fields, how each is supported, and the plan that they make.
+"""The request of a text completion: OpenAI's fields, how each is supported, and the mapping to a plan.
+
+A new parameter is a field with its row, and a line in the function that maps it; no native call is made here.
 
 Source: ollama ``openai/openai.go`` ``CompletionRequest``, ``FromCompleteRequest`` (at fb3076099). Differs: lists of
-prompts, ``n``, ``best_of``, ``echo`` and ``raw``; a ``top_p`` of 0 is passed on.
+prompts, ``n``, ``best_of``, ``echo`` and ``raw`` are supported; a ``top_p`` of 0 is sent.
 """
 
 from __future__ import annotations
@@ -34,21 +36,21 @@ from openai_compat.wire import json
 
 
 class CompletionRequest(reasoning.ThinkFields):
-    """Source: OpenAI's ``CreateCompletionRequest``; Ollama's own fields as extras."""
+    """Source: OpenAI's ``CreateCompletionRequest``; Ollama's own fields are additions."""
 
-    model: Annotated[str | None, mapped("model", "an alias becomes the model behind it")] = None
+    model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
     prompt: Annotated[
-        str | list[Any] | None, mapped("prompt", "one native call for each of a list; token ids are refused")
+        str | list[Any] | None, mapped("prompt", "one native call for each prompt of a list; token ids are refused")
     ] = None
     suffix: Annotated[str | None, mapped("suffix")] = None
     max_tokens: Annotated[Integer, mapped_integer("options.num_predict", low=-1)] = None
-    n: Annotated[Integer, emulated_integer("so many native calls a prompt, with seeds ``seed`` + i", low=1)] = None
-    best_of: Annotated[Integer, emulated_integer("the best by mean log-probability; not with ``stream``", low=0)] = None
-    echo: Annotated[bool | None, emulated("the prompt before the text; not with ``logprobs``")] = None
-    logprobs: Annotated[Integer, mapped_integer("top_logprobs", "in the legacy form", low=0, high=5)] = None
-    stream: Annotated[bool | None, emulated("how the answer is sent; the native call always streams")] = None
+    n: Annotated[Integer, emulated_integer("one native call for each choice, with seeds ``seed`` + i", low=1)] = None
+    best_of: Annotated[Integer, emulated_integer("ranked by mean log-probability; not with ``stream``", low=0)] = None
+    echo: Annotated[bool | None, emulated("puts the prompt before the text; not with ``logprobs``")] = None
+    logprobs: Annotated[Integer, mapped_integer("top_logprobs", "in the legacy format", low=0, high=5)] = None
+    stream: Annotated[bool | None, emulated("chunks or one response; the native call always streams")] = None
     stream_options: Annotated[StreamOptions | None, emulated("``include_usage``: a last chunk with the usage")] = None
-    raw: Annotated[bool | None, mapped("raw", "skips the model's template")] = None
+    raw: Annotated[bool | None, mapped("raw", "does not apply the model's template")] = None
     format: Annotated[Raw | UnsetType, mapped("format")] = UNSET
     user: Annotated[Any, accepted()] = None
 
@@ -58,28 +60,31 @@ decode = json.request_decoder(CompletionRequest)
 
 @dataclass(frozen=True)
 class CompletionPlan:
-    """What a request asks of the native side, a call for each prompt and choice, and the format of its response."""
+    """The native requests of a text completion, and the format of its response."""
 
+    #: one for each prompt
     native_requests: list[native.GenerateRequest]
     #: the client's name for the model
     model: str
-    #: the request's field that turned thinking on
+    #: the request field that enabled thinking; None if a setting did, or thinking is not enabled
     think_field: str | None
-    #: choices of each prompt, and how many are made to choose them from
+    #: choices of each prompt that are returned
     n: int
+    #: choices of each prompt that are generated; each is a native call
     best_of: int
-    #: what stands before the text of each prompt
+    #: text to send before the generated text, for each prompt
     echoes: list[str]
     has_logprobs: bool
+    #: generate no text
     max_tokens_is_zero: bool
     stream: bool
     include_usage: bool
 
 
 def from_completion_request(request: CompletionRequest, call: Call, ignored: Ignored) -> CompletionPlan:
-    """Map a whole request.
+    """Map a request to a plan of native calls and the format of the response.
 
-    :raises APIError: 400, naming the field.
+    :raises APIError: 400 naming the invalid field.
 
     Source: ``FromCompleteRequest``.
     """
@@ -90,13 +95,13 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
     note_effectless(request, ignored)
     has_logprobs = _has_logprobs(request, ignored)
     max_tokens = None if request.max_tokens is None else int(request.max_tokens)
-    sent, think_field = _native_request(request, model, max_tokens, call, ignored)
+    target, think_field = _native_request(request, model, max_tokens, call, ignored)
     if has_logprobs or best_of > n:
-        sent.logprobs = True
+        target.logprobs = True
     if has_logprobs and request.logprobs:
-        sent.top_logprobs = int(request.logprobs)
+        target.top_logprobs = int(request.logprobs)
     return CompletionPlan(
-        native_requests=[structs.replace(sent, prompt=prompt) for prompt in prompts],
+        native_requests=[structs.replace(target, prompt=prompt) for prompt in prompts],
         model=model,
         think_field=think_field,
         n=n,
@@ -112,43 +117,47 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
 def _native_request(
     request: CompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
 ) -> tuple[native.GenerateRequest, str | None]:
-    """Return the native request, still without a prompt, and the field that turned thinking on."""
+    """Return the native request without a prompt, and the name of the field that enabled thinking."""
     settings = call.settings
     defaults = models.defaults(model, settings)
     think, think_field = reasoning.think(request, ignored, defaults.think)
-    sent = native.GenerateRequest(
+    target = native.GenerateRequest(
         model=models.native_name(model, settings),
         prompt="",
         options=from_sampling(request, max_tokens, settings, ignored, defaults.options),
     )
-    from_keep_alive(request, sent, settings, defaults.keep_alive)
+    from_keep_alive(request, target, settings, defaults.keep_alive)
     if think is not None:
-        sent.think = think
+        target.think = think
     if request.suffix:
-        sent.suffix = request.suffix
+        target.suffix = request.suffix
     if request.raw is not None:
-        sent.raw = request.raw
+        target.raw = request.raw
     if json.text_of(request.format):
-        sent.format = request.format
-    return sent, think_field
+        target.format = request.format
+    return target, think_field
 
 
-def _prompts(given: str | list[Any] | None) -> list[str]:
-    """Return the prompts; without any there is one empty prompt, with which Ollama only loads the model."""
-    if given is None or isinstance(given, str):
-        return [given or ""]
-    if not given:
+def _prompts(value: str | list[Any] | None) -> list[str]:
+    """Return the prompts; an absent one is empty, for which Ollama only loads the model.
+
+    :raises APIError: 400 for an empty list, and for anything but text.
+    """
+    if value is None or isinstance(value, str):
+        return [value or ""]
+    if not value:
         raise invalid(
             "Invalid 'prompt': empty array. Expected an array with minimum length 1.", "prompt", "empty_array"
         )
-    text = "Token ids cannot be completed, since Ollama takes text only. Send the text itself."
-    return check_texts(given, "prompt", f"Invalid 'prompt': {text}", "Invalid type for '{path}': expected a string.")
+    text = "Token ids cannot be completed, since Ollama accepts text only. Send the text itself."
+    return check_texts(value, "prompt", f"Invalid 'prompt': {text}", "Invalid type for '{path}': expected a string.")
 
 
 def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, int]:
-    """Return ``n`` and ``best_of``.
+    """Return ``n`` and ``best_of``; *prompts* is the number of prompts.
 
-    :raises APIError: 400 for more than the settings allow, for ``best_of`` below ``n``, or beside ``stream``.
+    :raises APIError: 400 for more choices or native calls than the settings allow, for ``best_of`` below ``n``, and for
+        ``best_of`` with ``stream``.
     """
     n = int(request.n or 1)
     best_of = int(request.best_of or n)
@@ -168,11 +177,11 @@ def _counts(request: CompletionRequest, prompts: int, call: Call) -> tuple[int, 
 def _has_logprobs(request: CompletionRequest, ignored: Ignored) -> bool:
     """Return whether log-probabilities are requested.
 
-    :raises APIError: 400 with ``echo``: Ollama has none for the prompt.
+    :raises APIError: 400 for ``logprobs`` with ``echo``: Ollama has none for the prompt.
     """
     if request.echo and request.logprobs is not None:
         if request.logprobs > 0:
             raise invalid("'logprobs' cannot be given with 'echo': Ollama has none for the prompt.", "logprobs")
-        ignored.add("logprobs")  # 0 asks for little, and OpenAI's own tests for it beside all else
+        ignored.add("logprobs")  # 0, with no alternatives, is not refused: OpenAI's own tests send it with echo
         return False
     return request.logprobs is not None
