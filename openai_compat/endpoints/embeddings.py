@@ -148,7 +148,7 @@ def _input(value: str | list[Any] | None, settings: Settings) -> str | list[str]
         return value or [""]  # Ollama treats "" as no input, but a list with it as an empty text
     if not value:
         raise invalid("invalid input", "input", "missing_required_parameter" if value is None else "empty_array")
-    reason = "invalid input type: token ids cannot be embedded, since Ollama accepts text only."
+    reason = "invalid input type: token ids cannot be embedded, since Ollama takes text only."
     hint = "Send the text itself; with LangChain's OpenAIEmbeddings set check_embedding_ctx_length=False."
     check_texts(value, "input", f"{reason} {hint}", "invalid input type: expected a string at '{path}'.")
     if len(value) > settings.max_inputs:

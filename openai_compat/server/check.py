@@ -1,4 +1,7 @@
-"""``openai-compat check``: test what a backend is and what works with it."""
+"""``openai-compat check``: test an Ollama with a few native requests and one chat through the middleware.
+
+Each step prints one line. A step does not change the backend and takes few tokens.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,13 @@ from openai_compat.transport.upstream import Upstream
 from openai_compat.transport.urls import redacted
 from openai_compat.wire import json
 
-#: what came with which release of Ollama
+#: features that the middleware needs → the release of Ollama that added each
 _SINCE = {
     "/api/embed (embeddings)": (0, 3, 0),
     'truncate: false (overflow="error")': (0, 12, 6),
     "logprobs": (0, 12, 11),
 }
+#: seconds to connect, until the head, and between reads: a large model takes minutes to load
 _TIMEOUT = (5.0, 300.0, 60.0)
 
 
@@ -39,49 +43,58 @@ def check(
     verify: bool | str = True,
     out: TextIO | None = None,
 ) -> int:
-    """Get version and models, stream one small chat through the middleware, and print what worked.
+    """Test an Ollama and print which steps worked: its version, its models, and a small streamed chat.
 
-    :param out: where to print; standard output by default.
-    :returns: the exit status: 0 if everything worked, else 1.
+    :param model: the model to chat with; by default a loaded one, or the first that can chat.
+    :param headers: sent with every native request.
+    :param verify: check certificates; or the path of a bundle to check them with.
+    :param out: standard output by default.
+    :returns: the exit status: 0 if every step worked, otherwise 1.
     """
     out = sys.stdout if out is None else out
     upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify)
     backend = Backend(upstream, probe_environ(), Settings(), KnownLimits())
     out.write(f"{redacted(url)}\n")
-    with _Reasons() as reasons:
-        steps = _Steps(out, reasons.messages)
-        _ask(backend, upstream, model, steps)
+    with _Warnings() as warnings:
+        steps = _Steps(out, warnings.messages)
+        _run_steps(backend, upstream, model, steps)
     return 1 if steps.failed else 0
 
 
-def _ask(backend: Backend, upstream: Upstream, model: str | None, steps: _Steps) -> None:
+def _run_steps(backend: Backend, upstream: Upstream, model: str | None, steps: _Steps) -> None:
     if steps.run("version", lambda: _version(backend)):
-        found: list[native.ListedModel] = []
-        steps.run("models", lambda: _models(backend, found))
-        chosen = model or _choose(backend, found)
+        models: list[native.ListedModel] = []
+        steps.run("models", lambda: _models(backend, models))
+        chosen = model or _choose(backend, models)
         steps.run("chat", lambda: _chat(upstream, chosen) if chosen else _no_model())
 
 
 class _Steps:
-    def __init__(self, out: TextIO, reasons: list[str]) -> None:
+    """The steps of a check.
+
+    :param warnings: messages that were logged during a step; they are printed below a failure, and removed.
+    """
+
+    def __init__(self, out: TextIO, warnings: list[str]) -> None:
         self._out = out
-        self._reasons = reasons
+        self._warnings = warnings
         self.failed = False
 
     def run(self, name: str, step: Callable[[], str]) -> bool:
+        """Run a step, print the text that it returns or the error that it raises, and return whether it worked."""
         try:
             text, worked = step(), True
         except APIError as error:
             text, worked = f"{error.message} ({error.code or error.status})", False
         self.failed |= not worked
-        reasons = "" if worked else "".join(f"                  {reason}\n" for reason in self._reasons)
-        self._reasons.clear()
+        reasons = "" if worked else "".join(f"                  {warning}\n" for warning in self._warnings)
+        self._warnings.clear()
         self._out.write(f"  {'ok    ' if worked else 'FAILED'} {name:8} {text}\n{reasons}")
         return worked
 
 
-class _Reasons(logging.Handler):
-    """Collects what the package logs, to print the reason of a failure."""
+class _Warnings(logging.Handler):
+    """A collector of the warnings that the package logs: the client's error text leaves out the reason of a failure."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -91,7 +104,7 @@ class _Reasons(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
 
-    def __enter__(self) -> _Reasons:
+    def __enter__(self) -> _Warnings:
         self._log.addHandler(self)
         return self
 
@@ -100,34 +113,41 @@ class _Reasons(logging.Handler):
 
 
 def _version(backend: Backend) -> str:
+    """Return the version, and the features that it lacks."""
     version = backend.version().version
     numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     lacks = []
+    # Builds from source, and other servers with this API, have the version 0.0.0.
     if numbers and (release := tuple(map(int, numbers.groups()))) > (0, 0, 0):
-        lacks = [what for what, since in _SINCE.items() if release < since]
-    return (version or "not given") + (f"; too old for {', '.join(lacks)}" if lacks else "")
+        lacks = [feature for feature, since in _SINCE.items() if release < since]
+    return (version or "unknown") + (f"; too old for {', '.join(lacks)}" if lacks else "")
 
 
-def _models(backend: Backend, found: list[native.ListedModel]) -> str:
-    found += backend.tags().models or []
-    return ", ".join(model.request_name for model in found) or "none"
+def _models(backend: Backend, models: list[native.ListedModel]) -> str:
+    """Return the names of all models, and add the models to the list."""
+    models += backend.tags().models or []
+    return ", ".join(model.request_name for model in models) or "none"
 
 
-def _choose(backend: Backend, found: list[native.ListedModel]) -> str | None:
-    """Return a loaded model that can chat, else the first that can."""
-    names = [model.request_name for model in found if model.can_chat]
+def _choose(backend: Backend, models: list[native.ListedModel]) -> str | None:
+    """Return a loaded model that can chat, otherwise the first model that can."""
+    names = [model.request_name for model in models if model.can_chat]
     try:
         loaded = {model.request_name for model in backend.loaded().models or []}
-    except APIError:  # an Ollama that is too old to tell
+    except APIError:  # an old Ollama does not have this route
         loaded = set()
     return next((name for name in names if name in loaded), next(iter(names), None))
 
 
 def _no_model() -> str:
-    raise APIError(404, "there is no model to chat with", code="model_not_found")
+    raise APIError(404, "There is no model that can chat.", code="model_not_found")
 
 
 def _chat(upstream: Upstream, model: str) -> str:
+    """Stream a short chat through the middleware and return what was received.
+
+    :raises APIError: the error response, or the error event that ends the stream.
+    """
     body = {"model": model, "stream": True, "max_tokens": 16, "messages": [{"role": "user", "content": "Say hello."}]}
     began = time.monotonic()
     with Client(OpenAICompat(upstream)).post("/v1/chat/completions", json=body) as response:
@@ -135,12 +155,12 @@ def _chat(upstream: Upstream, model: str) -> str:
     events = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: ")]
     if response.status_code != 200 or not events or events[-1] != b"[DONE]":
         failure = _decode_failure(events[-1] if response.status_code == 200 and events else data)
-        raise APIError(response.status_code, str(failure.error.get("message", "the stream broke off")))
+        raise APIError(response.status_code, str(failure.error.get("message", "The stream broke off.")))
     return f"{model} streamed {len(events) - 1} chunks in {time.monotonic() - began:.2f} s"
 
 
 class _Failure(native.StreamLine):
-    """An error in OpenAI's format."""
+    """An error response in OpenAI's format."""
 
 
 _decode_failure = json.native_decoder(_Failure)

@@ -1,7 +1,7 @@
 """The command line: ``openai-compat serve`` and ``openai-compat check``.
 
-Every scalar setting has a flag and an environment variable, derived from ``Settings``. No module-level import may load
-``requests`` or a server: gevent must be able to patch first.
+Every scalar setting has a flag and an environment variable, both derived from ``Settings``: a new setting needs no line
+here. No import at the top may load ``requests`` or a server, since gevent must patch the standard library before.
 """
 
 from __future__ import annotations
@@ -22,141 +22,152 @@ from openai_compat.settings import Settings, environment_name, scalars
 from openai_compat.transport.headers import checked_headers
 from openai_compat.transport.urls import from_ollama_host, redacted
 
+#: those of gunicorn's that serve several requests at once, as streams need
 WORKER_CLASSES = ("gthread", "gevent")
+#: the values of settings that have a fixed set
 _CHOICES: dict[str, tuple[str, ...]] = {"overflow": ("error", "truncate"), "unsupported": ("warn", "error")}
+#: texts of a boolean variable, in lower case
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
-    """Run a command and return the exit status."""
+    """Run a command and return its exit status; usage errors exit with 2.
+
+    :param arguments: of the command line, without the program's name; by default the process's own.
+    :param environ: environment variables.
+    """
     parser = _parser()
-    given = parser.parse_args(arguments)
-    if given.command is None:
+    flags = parser.parse_args(arguments)
+    if flags.command is None:
         parser.print_help()
         return 2
     try:
-        if given.command == "serve":
-            if _worker_class(given, environ) == "gevent":
-                _patch(parser)
-            return _serve(given, environ)
-        address = from_ollama_host(given.url or environ.get("OLLAMA_HOST") or "")
-        headers, verify = _headers(given, environ), _verify(given, environ)
+        if flags.command == "serve":
+            if _worker_class(flags, environ) == "gevent":
+                _patch_for_gevent(parser)
+            return _serve(flags, environ)
+        url = from_ollama_host(flags.url or environ.get("OLLAMA_HOST") or "")
+        headers, verify = _headers(flags, environ), _verify(flags, environ)
         from openai_compat.server.check import check
 
-        return check(address, model=given.model, headers=headers, verify=verify)
+        return check(url, model=flags.model, headers=headers, verify=verify)
     except ValueError as error:
         parser.exit(2, f"openai-compat: {error}\n")
 
 
-def _serve(given: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    if given.demo and given.upstream:
-        raise ValueError("--demo is a backend of its own: it does not go with --upstream")
-    is_demo = not given.upstream and _flag(given, "demo", environ)
-    threads = _number(given, "threads", environ)
-    # A thread that waits for a connection serves no request: the pool is as large as the server.
-    configured = from_toml(path) if (path := _value(given, "config", environ)) else {}
-    values = {**({"pool_size": threads} if threads else {}), **configured, **_settings(given, environ)}
+def _serve(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    if flags.demo and flags.upstream:
+        raise ValueError("--demo cannot be used with --upstream")
+    is_demo = not flags.upstream and _boolean_value(flags, "demo", environ)
+    threads = _integer_value(flags, "threads", environ)
+    # Each thread uses one upstream connection: with a smaller pool, threads would wait for one.
+    file_values = from_toml(path) if (path := _value(flags, "config", environ)) else {}
+    values = {**({"pool_size": threads} if threads else {}), **file_values, **_settings(flags, environ)}
     try:
         settings = Settings(**values)
     except TypeError as error:
         raise ValueError(str(error)) from error
-    _check_configured(settings, workers=_number(given, "workers", environ))
-    upstream, bind = None if is_demo else _upstream(given, environ), _bind(given, environ)
-    if upstream and _is_same_place(upstream, bind or DEFAULTS["bind"]):
-        raise ValueError(f"{redacted(upstream)} is where this server is to listen itself: name another upstream")
+    _check_store(settings, workers=_integer_value(flags, "workers", environ))
+    upstream, bind = None if is_demo else _upstream(flags, environ), _bind(flags, environ)
+    if upstream and _is_own_address(upstream, bind or DEFAULTS["bind"]):
+        raise ValueError(f"{redacted(upstream)} is the address of this server itself; set another --upstream")
     from openai_compat.server.serve import ServerConfig, serve
 
     return serve(
         ServerConfig(
             upstream=upstream,
-            headers=_headers(given, environ),
-            verify=_verify(given, environ),
+            headers=_headers(flags, environ),
+            verify=_verify(flags, environ),
             settings=settings,
             server={
                 "bind": bind,
-                "workers": _number(given, "workers", environ),
+                "workers": _integer_value(flags, "workers", environ),
                 "threads": threads,
-                "worker_class": _worker_class(given, environ),
+                "worker_class": _worker_class(flags, environ),
             },
         )
     )
 
 
-def _check_configured(settings: Settings, *, workers: int | None) -> None:
-    """Find errors here that would otherwise stop every worker at its start.
+def _check_store(settings: Settings, *, workers: int | None) -> None:
+    """Raise if the store cannot be used; without this check every worker would fail at its start, and be restarted.
 
-    :raises ValueError: the settings name a store that cannot be used.
+    :raises ValueError: the URL is not valid, a package is not installed, or the directory of a file is not writable.
     """
-    from openai_compat.middleware.app import opened_store
+    from openai_compat.middleware.app import make_store
 
     _check_directory(settings.store or "")
-    if opened_store(settings) is not None and settings.store in _IN_MEMORY and (workers or 1) > 1:
-        sys.stderr.write("openai-compat: each worker has a store of its own in memory; use a file or a server\n")
+    if make_store(settings) is not None and settings.store in _IN_MEMORY and (workers or 1) > 1:
+        sys.stderr.write("openai-compat: each worker has its own store in memory; a file or a database is shared\n")
 
 
 def _check_directory(store: str) -> None:
-    """Check that the directory of a SQLite file exists and is writable.
+    """Raise if the directory of a SQLite file is not writable.
 
-    :raises ValueError: it is not.
+    :raises ValueError: it is not, or does not exist.
     """
     _, separator, path = store.partition("sqlite:///")
     directory = os.path.dirname(os.path.abspath(path))
     if separator and path != ":memory:" and not os.access(directory, os.W_OK):
-        raise ValueError(f"--store: {directory!r} is no directory that can be written to")
+        raise ValueError(f"--store: {directory!r} is not a writable directory")
 
 
-#: stores that are seen by one process only
+#: URLs of stores that belong to one process
 _IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
 
-def _patch(parser: argparse.ArgumentParser) -> None:
+def _patch_for_gevent(parser: argparse.ArgumentParser) -> None:
     try:
-        import packaging  # noqa: F401  (gunicorn's gevent worker needs it, and does not say so)
+        import packaging  # noqa: F401  (gunicorn's gevent worker needs it, but gunicorn does not declare it)
         from gevent import monkey
     except ImportError:
-        parser.exit(2, "openai-compat: gevent workers need the extra 'gevent': in a clone: pip install '.[gevent]'\n")
+        parser.exit(2, "openai-compat: gevent workers need the extra 'gevent'; in a clone: pip install '.[gevent]'\n")
     monkey.patch_all()
 
 
-def _upstream(given: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    text = _value(given, "upstream", environ) or environ.get("OLLAMA_HOST") or ""
+def _upstream(flags: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    text = _value(flags, "upstream", environ) or environ.get("OLLAMA_HOST") or ""
     return from_ollama_host(text)
 
 
-def _headers(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of the flags, else of the variable, one a line: arguments are visible in process lists."""
-    lines = given.upstream_header or environ.get(environment_name("upstream_header"), "").splitlines()
+def _headers(flags: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of the flags, otherwise of the variable, one a line.
+
+    The variable is for secrets: arguments are visible in process lists.
+    """
+    lines = flags.upstream_header or environ.get(environment_name("upstream_header"), "").splitlines()
     pairs = [header.partition(":") for header in lines]
     if not all(colon for _, colon, _ in pairs):
-        raise ValueError("an upstream header is written 'Name: value'")
+        raise ValueError("an upstream header must be written 'Name: value'")
     return checked_headers({name.strip(): value.strip() for name, _, value in pairs})
 
 
-def _verify(given: argparse.Namespace, environ: Mapping[str, str]) -> bool | str:
-    path: str = _value(given, "ca_bundle", environ) or ""
+def _verify(flags: argparse.Namespace, environ: Mapping[str, str]) -> bool | str:
+    path: str = _value(flags, "ca_bundle", environ) or ""
     if path and not os.path.exists(path):
-        raise ValueError(f"--ca-bundle: there is no {path!r}")
+        raise ValueError(f"--ca-bundle: {path!r} does not exist")
     return path or True
 
 
-def _bind(given: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
-    bind: str | None = _value(given, "bind", environ)
+def _bind(flags: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    bind: str | None = _value(flags, "bind", environ)
     port = re.search(r":([0-9]+)$", bind or "")
     if port and int(port[1]) > 65535:
-        raise ValueError(f"--bind: {bind!r} has no usable port")
+        raise ValueError(f"--bind: {bind!r} does not have a valid port")
     return bind
 
 
-def _is_same_place(upstream: str, bind: str) -> bool:
+def _is_own_address(upstream: str, bind: str) -> bool:
+    """Return whether an upstream URL is the address that the server binds: it would forward requests to itself."""
     url, (host, _, port) = urlsplit(upstream), bind.rpartition(":")
-    here = {"", "0.0.0.0", "127.0.0.1", "localhost", "[::]", "[::1]"}
+    local = {"", "0.0.0.0", "127.0.0.1", "localhost", "[::]", "[::1]"}
     url_port = url.port or {"http": 80, "https": 443}[url.scheme]
-    named = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-    return port == str(url_port) and (named == host or (named in here and host in here))
+    url_host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return port == str(url_port) and (url_host == host or (url_host in local and host in local))
 
 
-def _worker_class(given: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
-    name: str | None = _value(given, "worker_class", environ)
+def _worker_class(flags: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    name: str | None = _value(flags, "worker_class", environ)
     if name not in (None, *WORKER_CLASSES):
         variable = environment_name("worker_class")
         raise ValueError(f"{variable} must be one of {', '.join(WORKER_CLASSES)}, not {name!r}")
@@ -167,114 +178,112 @@ def _worker_class(given: argparse.Namespace, environ: Mapping[str, str]) -> str 
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="openai-compat", description="OpenAI's HTTP API for an Ollama.")
+    parser = argparse.ArgumentParser(prog="openai-compat", description="Serve OpenAI's HTTP API for an Ollama.")
     parser.add_argument("--version", action="version", version=f"openai-compat {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    server = commands.add_parser("serve", help="serve the API under gunicorn", formatter_class=_Help)
-    server.add_argument(
-        "--upstream",
-        metavar="URL",
-        help=_help("upstream", "the Ollama to serve; else OLLAMA_HOST, else port 11434 here"),
-    )
-    server.add_argument(
-        "--demo", action="store_true", default=None, help=_help("demo", "serve the built-in demo backend")
-    )
-    server.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "where to listen", DEFAULTS["bind"]))
-    server.add_argument(
-        "--threads", type=int, metavar="N", help=_help("threads", "requests at a time in a worker", DEFAULTS["threads"])
-    )
-    server.add_argument("--workers", type=int, metavar="N", help=_help("workers", "processes", DEFAULTS["workers"]))
-    server.add_argument(
-        "--worker-class",
-        choices=WORKER_CLASSES,
-        help=_help("worker_class", "threads, or greenlets", DEFAULTS["worker_class"]),
-    )
-    server.add_argument(
-        "--config", metavar="FILE", help=_help("config", "a TOML file of settings; flags and variables win over it")
-    )
-    _add_upstream_flags(server)
-    settings = server.add_argument_group("settings of the middleware")
-    for row in scalars():
-        _add_flag(settings, row)
-    settings.add_argument("--sampling", choices=tuple(SAMPLINGS), help=_help("sampling", "how sampling parameters map"))
-    tester = commands.add_parser("check", help="ask a backend what works", formatter_class=_Help)
-    tester.add_argument(
-        "url", metavar="URL", nargs="?", help="the Ollama to ask; else OLLAMA_HOST, else port 11434 here"
-    )
-    tester.add_argument("--model", help="the model to chat with; else a loaded one, else the first that can chat")
-    _add_upstream_flags(tester)
+    serve = commands.add_parser("serve", help="serve the API under gunicorn", formatter_class=_Help)
+    text = "URL of the Ollama; by default OLLAMA_HOST, or port 11434 of this machine"
+    serve.add_argument("--upstream", metavar="URL", help=_help("upstream", text))
+    serve.add_argument("--demo", action="store_true", default=None, help=_help("demo", "use the built-in demo backend"))
+    serve.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "address to listen at", DEFAULTS["bind"]))
+    text = "requests at once in each worker"
+    serve.add_argument("--threads", type=int, metavar="N", help=_help("threads", text, DEFAULTS["threads"]))
+    text = "worker processes"
+    serve.add_argument("--workers", type=int, metavar="N", help=_help("workers", text, DEFAULTS["workers"]))
+    text = _help("worker_class", "threads or greenlets", DEFAULTS["worker_class"])
+    serve.add_argument("--worker-class", choices=WORKER_CLASSES, help=text)
+    text = "TOML file of settings; flags and variables override it"
+    serve.add_argument("--config", metavar="FILE", help=_help("config", text))
+    _add_upstream_flags(serve)
+    settings = serve.add_argument_group("settings of the middleware")
+    for setting in scalars():
+        _add_flag(settings, setting)
+    text = "how sampling parameters are mapped"
+    settings.add_argument("--sampling", choices=tuple(SAMPLINGS), help=_help("sampling", text))
+    check = commands.add_parser("check", help="test an Ollama and print what works", formatter_class=_Help)
+    text = "the Ollama to test; by default OLLAMA_HOST, or port 11434 of this machine"
+    check.add_argument("url", metavar="URL", nargs="?", help=text)
+    check.add_argument("--model", help="the model to chat with; by default a loaded one, or the first that can chat")
+    _add_upstream_flags(check)
     return parser
 
 
 class _Help(argparse.HelpFormatter):
+    """The help of a command, with room for its longest flags."""
+
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=36)
 
 
 def _add_upstream_flags(parser: argparse.ArgumentParser) -> None:
-    text = "sent with every native request, as 'Name: value'; may be repeated (in the variable: a line each)"
+    text = "header of every native request, 'Name: value'; may be repeated (in the variable: one a line)"
     parser.add_argument("--upstream-header", action="append", metavar="HEADER", help=_help("upstream_header", text))
-    text = "certificates to trust instead of the usual ones"
+    text = "file of certificates to trust instead of the default ones"
     parser.add_argument("--ca-bundle", metavar="FILE", help=_help("ca_bundle", text))
 
 
-def _add_flag(parser: argparse._ArgumentGroup, row: Field[Any]) -> None:
-    flag, text = "--" + row.name.replace("_", "-"), _help(row.name, row.metadata["help"].replace("``", ""), row.default)
-    if row.type == "bool":
+def _add_flag(parser: argparse._ArgumentGroup, setting: Field[Any]) -> None:
+    flag = "--" + setting.name.replace("_", "-")
+    text = _help(setting.name, setting.metadata["help"].replace("``", ""), setting.default)
+    if setting.type == "bool":
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
     else:
-        kind = {"int": int, "float": float}.get(str(row.type), str)
-        metavar = None if row.name in _CHOICES else {"int": "N", "float": "SECONDS"}.get(str(row.type), "TEXT")
-        parser.add_argument(flag, type=kind, choices=_CHOICES.get(row.name), metavar=metavar, help=text)
+        kind = {"int": int, "float": float}.get(str(setting.type), str)
+        metavar = None if setting.name in _CHOICES else {"int": "N", "float": "SECONDS"}.get(str(setting.type), "TEXT")
+        parser.add_argument(flag, type=kind, choices=_CHOICES.get(setting.name), metavar=metavar, help=text)
 
 
 def _help(name: str, text: str, default: object = None) -> str:
+    """Return the help text of a flag, with its environment variable and default."""
     return f"{text} [{environment_name(name)}" + ("]" if default is None else f", default {default}]")
 
 
-def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that are given by a flag or a variable."""
-    found: dict[str, Any] = {}
-    for row in scalars():
-        value = getattr(given, row.name)
-        text = environ.get(environment_name(row.name))
-        # An empty variable is an unset one, as compose files write it; only a prefix may be empty.
-        if value is None and (text or (text == "" and row.name == "prefix")):
-            value = _parsed(row, text)
+def _settings(flags: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that a flag or a variable sets.
+
+    :raises ValueError: the value of a variable is not valid.
+    """
+    values: dict[str, Any] = {}
+    for setting in scalars():
+        value = getattr(flags, setting.name)
+        text = environ.get(environment_name(setting.name))
+        # An empty variable counts as unset, since compose files define all variables; only a prefix can be empty.
+        if value is None and (text or (text == "" and setting.name == "prefix")):
+            value = _parse(setting, text)
         if value is not None:
-            found[row.name] = value
-    sampling = _value(given, "sampling", environ)
+            values[setting.name] = value
+    sampling = _value(flags, "sampling", environ)
     if sampling is not None:
         if sampling not in SAMPLINGS:
             raise ValueError(f"{environment_name('sampling')} must be one of {', '.join(SAMPLINGS)}, not {sampling!r}")
-        found["sampling"] = SAMPLINGS[sampling]
-    return found
+        values["sampling"] = SAMPLINGS[sampling]
+    return values
 
 
-def _parsed(row: Field[Any], text: str) -> Any:
-    name = environment_name(row.name)
-    if row.type == "bool":
-        return _boolean(name, text)
+def _parse(setting: Field[Any], text: str) -> Any:
+    name = environment_name(setting.name)
+    if setting.type == "bool":
+        return _parse_boolean(name, text)
     try:
-        return {"int": int, "float": float}.get(str(row.type), str)(text)
+        return {"int": int, "float": float}.get(str(setting.type), str)(text)
     except ValueError:
         raise ValueError(f"{name} must be a number, not {text!r}") from None
 
 
-def _boolean(name: str, text: str) -> bool:
+def _parse_boolean(name: str, text: str) -> bool:
     if text.lower() not in _TRUE + _FALSE:
         raise ValueError(f"{name} must be true or false, not {text!r}")
     return text.lower() in _TRUE
 
 
-def _value(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> Any:
-    """Return the value of a flag, else of its variable, else None."""
-    value = getattr(given, name)
+def _value(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> Any:
+    """Return the value of a flag, otherwise the text of its variable, otherwise None."""
+    value = getattr(flags, name)
     return environ.get(environment_name(name)) or None if value is None else value
 
 
-def _number(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> int | None:
-    value = _value(given, name, environ)
+def _integer_value(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> int | None:
+    value = _value(flags, name, environ)
     try:
         number = value if value is None else int(value)
     except ValueError:
@@ -284,6 +293,6 @@ def _number(given: argparse.Namespace, name: str, environ: Mapping[str, str]) ->
     return number
 
 
-def _flag(given: argparse.Namespace, name: str, environ: Mapping[str, str]) -> bool:
-    value = _value(given, name, environ)
-    return bool(value) if value is None or isinstance(value, bool) else _boolean(environment_name(name), value)
+def _boolean_value(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> bool:
+    value = _value(flags, name, environ)
+    return bool(value) if value is None or isinstance(value, bool) else _parse_boolean(environment_name(name), value)

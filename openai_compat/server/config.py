@@ -1,4 +1,6 @@
-"""Settings from a TOML file, for the command line: all of them, including those that are not scalars.
+"""Settings from a TOML file, for the command line. Every setting may be in it, also those that have no flag.
+
+Values are checked where settings are made; here are only the file's format and the names of sampling policies.
 
 .. code-block:: toml
 
@@ -22,13 +24,14 @@ from typing import Any
 
 from openai_compat.settings import Sampling, Settings
 
+#: name in a file, a flag or a variable → sampling policy
 SAMPLINGS = {"default": Sampling(), "model": Sampling.model(), "v0_1_24": Sampling.v0_1_24()}
 
 
 def from_toml(path: str) -> dict[str, Any]:
-    """Return the settings of a file, as keywords of :class:`Settings`.
+    """Return the settings in a file, as keywords of :class:`Settings`.
 
-    :raises ValueError: the file cannot be read, is not valid TOML, or has an unknown setting.
+    :raises ValueError: the file cannot be read, is not valid TOML, or has an unknown setting or sampling policy.
     """
     try:
         import tomllib
@@ -36,34 +39,37 @@ def from_toml(path: str) -> dict[str, Any]:
         tomllib = _tomli()
     try:
         with open(path, "rb") as file:
-            found: dict[str, Any] = tomllib.load(file)
+            values: dict[str, Any] = tomllib.load(file)
     except (OSError, ValueError) as error:  # invalid TOML and invalid UTF-8 are ValueErrors
         raise ValueError(f"{path}: {error}") from error
-    unknown = set(found) - {row.name for row in dataclasses.fields(Settings)}
+    unknown = set(values) - {setting.name for setting in dataclasses.fields(Settings)}
     if unknown:
-        raise ValueError(f"{path}: there is no setting {', '.join(sorted(unknown))}")
-    if "sampling" in found:
-        found["sampling"] = _sampling(found["sampling"], path)
-    return found
+        raise ValueError(f"{path}: unknown setting {', '.join(sorted(unknown))}")
+    if "sampling" in values:
+        values["sampling"] = _sampling(values["sampling"], path)
+    return values
 
 
 def _tomli() -> Any:
-    """Return the module that Python 3.10 needs instead of its own."""
+    """Return the module that replaces ``tomllib`` on Python 3.10."""
     try:
         import tomli  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
-        raise ValueError("a configuration file needs the package tomli on Python 3.10 (extra 'server')") from error
+        raise ValueError("on Python 3.10 a configuration file needs the package tomli (extra 'server')") from error
     return tomli
 
 
 def _sampling(value: Any, path: str) -> Sampling:
-    """Return a policy by its name, or made of its fields."""
+    """Return the policy that a name or a table of fields describes.
+
+    :raises ValueError: the name, a field or a value is not valid.
+    """
     if isinstance(value, str) and value in SAMPLINGS:
         return SAMPLINGS[value]
-    known = {row.name for row in dataclasses.fields(Sampling)}
+    known = {attribute.name for attribute in dataclasses.fields(Sampling)}
     if not isinstance(value, dict) or set(value) - known:
         names = ", ".join([*SAMPLINGS, *sorted(known)])
-        raise ValueError(f"{path}: sampling must be a policy's name, or a table of its fields ({names})")
+        raise ValueError(f"{path}: sampling must be the name of a policy, or a table of its fields ({names})")
     try:
         return Sampling(**value)
     except (TypeError, ValueError) as error:

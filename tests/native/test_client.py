@@ -1,4 +1,4 @@
-"""The native API as methods: what is ollama, and of whom."""
+"""The native client: which calls it makes, and what it makes of the responses."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_no_model_at_all(fake: FakeOllama, url: str) -> None:
     assert status == 1
     assert lines[2:] == [
         "  ok     models   none",
-        "  FAILED chat     there is no model to chat with (model_not_found)",
+        "  FAILED chat     There is no model that can chat. (model_not_found)",
     ]
 
 
@@ -242,4 +242,4 @@ def test_what_an_older_version_lacks(fake: FakeOllama, url: str, version: str, l
 
 def test_a_version_that_is_not_told(fake: FakeOllama, url: str) -> None:
     fake.script("/api/version", {}, content_type=JSON)
-    assert checked(url)[1][1] == "  ok     version  not given"
+    assert checked(url)[1][1] == "  ok     version  unknown"

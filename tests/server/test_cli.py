@@ -337,7 +337,7 @@ def test_upstream_headers_may_be_repeated(planned: Planned) -> None:
 def test_an_upstream_header_without_a_value(fails: Callable[..., Failed]) -> None:
     failed = fails("serve", "--upstream-header", "Authorization")
     assert failed.status == 2
-    assert "an upstream header is written 'Name: value'" in failed.said
+    assert "an upstream header must be written 'Name: value'" in failed.said
 
 
 # -- the upstream -----------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def test_gevent_that_is_not_there_is_named(fails: Callable[..., Failed], monkeyp
     failed = fails("serve", "--demo", "--worker-class", "gevent")
     assert (failed.status, failed.said) == (
         2,
-        "openai-compat: gevent workers need the extra 'gevent': in a clone: pip install '.[gevent]'\n",
+        "openai-compat: gevent workers need the extra 'gevent'; in a clone: pip install '.[gevent]'\n",
     )
 
 
@@ -489,7 +489,7 @@ def test_without_gunicorn_it_says_what_to_install(
 def test_a_server_is_not_its_own_upstream(fails: Callable[..., Failed], upstream: str, bind: str | None) -> None:
     failed = fails("serve", "--upstream", upstream, *(("--bind", bind) if bind else ()))
     assert failed.status == 2
-    assert "listen itself" in failed.said
+    assert "this server itself" in failed.said
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_an_upstream_without_models_is_told_to_pull_one() -> None:
 def test_an_unreachable_upstream_is_one_line_and_a_502() -> None:
     with refusing() as url, serving("--upstream", url) as server:
         told = (
-            "  models:  not known: The backend could not be reached. Serving all the same; `--demo` needs no Ollama.\n"
+            "  models:  unknown: The backend could not be reached. The server runs anyway; `--demo` needs no Ollama.\n"
         )
         assert told in server.announced
         status, body = ask(server)
@@ -240,7 +240,7 @@ def test_a_silent_upstream_does_not_hold_up_the_announcement() -> None:
     fake.script("/api/tags", gate)
     with live(fake) as url, serving("--upstream", url) as server:
         gate.open()
-        assert "not known: The backend took too long. Serving all the same;" in server.announced
+        assert "unknown: The backend took too long. The server runs anyway;" in server.announced
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_an_upstream_that_cannot_be_reached_is_announced_as_such() -> None:
         plan = ServerConfig(upstream=url, headers={}, verify=True, settings=Settings(), server={})
         text = announcement(plan, ["http://127.0.0.1:1"])
     assert (
-        "  models:  not known: The backend could not be reached. Serving all the same; `--demo` needs no Ollama.\n"
+        "  models:  unknown: The backend could not be reached. The server runs anyway; `--demo` needs no Ollama.\n"
         in text
     )
 
@@ -440,7 +440,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]
 
         monkeypatch.setattr("openai_compat.server.gunicorn_app.Application.run", run)
         # The port of the defaults may be taken on this machine, and nothing is to listen there.
-        monkeypatch.setattr("openai_compat.server.gunicorn_app.Application.taken_address", lambda self: "")
+        monkeypatch.setattr("openai_compat.server.gunicorn_app.Application.bind_error", lambda self: "")
         monkeypatch.setenv("GUNICORN_CMD_ARGS", variable)
         assert main(["serve", "--demo", *flags], {}) == 0
         [settings] = found

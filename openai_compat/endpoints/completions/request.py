@@ -149,7 +149,7 @@ def _prompts(value: str | list[Any] | None) -> list[str]:
         raise invalid(
             "Invalid 'prompt': empty array. Expected an array with minimum length 1.", "prompt", "empty_array"
         )
-    text = "Token ids cannot be completed, since Ollama accepts text only. Send the text itself."
+    text = "Token ids cannot be completed, since Ollama takes text only. Send the text itself."
     return check_texts(value, "prompt", f"Invalid 'prompt': {text}", "Invalid type for '{path}': expected a string.")
 
 
