@@ -1,4 +1,4 @@
-"""The tables of the README, made from the code. ``python -m tests.docs`` writes them anew; a test compares them."""
+"""The tables of the README, generated from the code. ``python -m tests.docs`` writes them; a test compares them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def table(widths: str, head: tuple[str, ...], body: Iterable[tuple[str, ...]]) -
 
 def routes() -> str:
     found = [(f"``{method}``", f"``/v1{shown(path)}``", summary(function)) for method, path, function, _ in ROUTES]
-    return table("10 40 50", ("method", "route", "what it does"), found)
+    return table("10 40 50", ("method", "route", "description"), found)
 
 
 def not_offered() -> str:
@@ -40,7 +40,7 @@ def not_offered() -> str:
 
 def parameters(struct: type[Struct]) -> str:
     found = [(f"``{name}``", row.status, _what(row)) for name, row in rows(struct).items()]
-    return table("30 12 58", ("parameter", "", "what becomes of it"), sorted(found))
+    return table("30 12 58", ("parameter", "support", "native field; notes"), sorted(found))
 
 
 def _what(row: Field) -> str:
@@ -52,10 +52,10 @@ def settings() -> str:
     for row in scalars():
         default = "" if row.default is None else f"``{row.default!r}``"
         found.append((f"``{row.name}``", default, f"``{environment_name(row.name)}``", row.metadata["help"]))
-    return table("20 15 30 35", ("keyword", "default", "environment", "what it sets"), found)
+    return table("20 15 30 35", ("keyword", "default", "environment variable", "description"), found)
 
 
-#: the structs of requests, by the name of their table
+#: name of a table → the request struct that it describes
 REQUESTS: dict[str, type[Struct]] = {
     "chat parameters": ChatCompletionRequest,
     "completions parameters": CompletionRequest,
@@ -74,7 +74,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def written(text: str) -> str:
-    """The README with its tables made anew."""
+    """Return the README with its tables generated again."""
     for name, make in TABLES.items():
         begin, end = f".. begin {name}\n", f".. end {name}\n"
         before, _, rest = text.partition(begin)
