@@ -119,7 +119,7 @@ def _start(
 # -- the form ---------------------------------------------------------------------------------
 
 #: characters of a boundary (RFC 2046 allows as many), parts of a form (OpenAI has 14 fields, lists repeat theirs), and
-#: bytes of all fields but the file (the longest is a prompt)
+#: bytes of each field but the file (the longest is a prompt)
 MAX_BOUNDARY, MAX_PARTS, MAX_FIELDS = 70, 64, 256 * 1024
 
 
@@ -172,7 +172,7 @@ def _in_memory(
     return BytesIO()
 
 
-#: bounded, since ``float`` of a long text is slow; it excludes ``nan`` and ``inf``
+#: decimal numbers of any usual length; ``nan`` and ``inf`` are not among them
 _DECIMAL = re.compile(r"[-+]?([0-9]{1,9}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][-+]?[0-9]{1,2})?")
 
 

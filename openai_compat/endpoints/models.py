@@ -100,7 +100,7 @@ def _num_ctx(call: Call, model: str) -> int | None:
     return None if value is None else int(value)
 
 
-#: parts that no model's name has; in the path of a server behind the backend they could reach another file or host
+#: characters and parts, as of paths and URLs, that no model's name has: they are not sent to a backend
 _INVALID_NAME = re.compile(r"[\x00-\x20\x7f\\]|\.\./|://")
 
 

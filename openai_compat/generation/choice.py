@@ -39,8 +39,8 @@ class ChoiceBuilder:
     :param single_tool_call: drop all tool calls but the first.
     :param closes_after_call: finish at the first message with tool calls, before the native stream ends.
     :param max_tokens_is_zero: drop all output; the finish reason is ``length``.
-    :param allowed: functions that may be called; calls of others are dropped, since a model may
-        call functions that only its messages mention.
+    :param allowed: functions that may be called; calls of others are dropped, since a model may call functions that
+        only its messages mention.
     :param unwrapper: removes text around JSON.
     """
 

@@ -1,6 +1,6 @@
 """The response side of the WSGI edge: heads, bodies, event streams, errors, and the outcome of each request.
 
-:class:`Responder` sends the head of every response, also of those that are passed through. A head is sent only when its
+:class:`Responder` sends the head of every response, also of one that is passed through. A head is sent only when its
 status is certain; a stream that fails later ends with an error event. The status and text of an error are chosen where
 it is raised, not here.
 """
@@ -51,7 +51,7 @@ class RequestOutcome:
     status: int
     #: the error's code, also of an error after the head was sent
     error_code: str | None
-    #: the server took the whole body, and no stream failed; False for a response that was passed through
+    #: the server read the body to its end, and no stream failed; False for a response that was passed through
     is_complete: bool
     #: from the start of the request to the end of the response
     seconds: float
@@ -206,9 +206,9 @@ class _EventBody:
         self._on_end(self._error_code, is_complete=self._is_exhausted and self._error_code is None)
 
     def _make_frames(self) -> Generator[bytes, None, None]:
-        """Yield frames. Those that are available at once share an item; none is delayed until the next native line.
+        """Yield frames. Frames that are available at once share an item; none is delayed until the next native line.
 
-        The last frame tells of a failure: a body that just ended would look complete (MID).
+        A failure becomes the last frame, without which a client would take the stream for complete (MID).
         """
         stream, frames = self._stream, list[bytes]()
         source, encode, frame = stream.source, json.encode, sse.frame  # local names, since the loop is hot

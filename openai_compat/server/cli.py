@@ -22,7 +22,7 @@ from openai_compat.settings import Settings, environment_name, scalars
 from openai_compat.transport.headers import checked_headers
 from openai_compat.transport.urls import from_ollama_host, redacted
 
-#: those of gunicorn's that serve several requests at once, as streams need
+#: gunicorn's worker classes that serve several requests at once, as streams require
 WORKER_CLASSES = ("gthread", "gevent")
 #: the values of settings that have a fixed set
 _CHOICES: dict[str, tuple[str, ...]] = {"overflow": ("error", "truncate"), "unsupported": ("warn", "error")}
@@ -56,11 +56,15 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 
 def _serve(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run ``serve``: check the whole configuration before gunicorn starts, since a worker cannot report an error.
+
+    :raises ValueError: a flag, a variable or the file is not valid.
+    """
     if flags.demo and flags.upstream:
         raise ValueError("--demo cannot be used with --upstream")
     is_demo = not flags.upstream and _boolean_value(flags, "demo", environ)
     threads = _integer_value(flags, "threads", environ)
-    # Each thread uses one upstream connection: with a smaller pool, threads would wait for one.
+    # Each thread uses one upstream connection: with a smaller pool, some would be closed after every request.
     file_values = from_toml(path) if (path := _value(flags, "config", environ)) else {}
     values = {**({"pool_size": threads} if threads else {}), **file_values, **_settings(flags, environ)}
     try:
@@ -117,6 +121,7 @@ _IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
 
 def _patch_for_gevent(parser: argparse.ArgumentParser) -> None:
+    """Patch the standard library; exit with 2 if gevent is not installed."""
     try:
         import packaging  # noqa: F401  (gunicorn's gevent worker needs it, but gunicorn does not declare it)
         from gevent import monkey
@@ -126,6 +131,10 @@ def _patch_for_gevent(parser: argparse.ArgumentParser) -> None:
 
 
 def _upstream(flags: argparse.Namespace, environ: Mapping[str, str]) -> str:
+    """Return the URL of the Ollama.
+
+    :raises ValueError: it is not valid.
+    """
     text = _value(flags, "upstream", environ) or environ.get("OLLAMA_HOST") or ""
     return from_ollama_host(text)
 
@@ -143,6 +152,10 @@ def _headers(flags: argparse.Namespace, environ: Mapping[str, str]) -> dict[str,
 
 
 def _verify(flags: argparse.Namespace, environ: Mapping[str, str]) -> bool | str:
+    """Return the path of the certificates to trust; True for the default ones.
+
+    :raises ValueError: the path does not exist.
+    """
     path: str = _value(flags, "ca_bundle", environ) or ""
     if path and not os.path.exists(path):
         raise ValueError(f"--ca-bundle: {path!r} does not exist")
@@ -150,6 +163,10 @@ def _verify(flags: argparse.Namespace, environ: Mapping[str, str]) -> bool | str
 
 
 def _bind(flags: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    """Return the address to listen at, in gunicorn's syntax; None for the default.
+
+    :raises ValueError: its port is not valid.
+    """
     bind: str | None = _value(flags, "bind", environ)
     port = re.search(r":([0-9]+)$", bind or "")
     if port and int(port[1]) > 65535:
@@ -167,6 +184,10 @@ def _is_own_address(upstream: str, bind: str) -> bool:
 
 
 def _worker_class(flags: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
+    """Return the worker class; None for the default.
+
+    :raises ValueError: it is not supported.
+    """
     name: str | None = _value(flags, "worker_class", environ)
     if name not in (None, *WORKER_CLASSES):
         variable = environment_name("worker_class")
@@ -223,6 +244,7 @@ def _add_upstream_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_flag(parser: argparse._ArgumentGroup, setting: Field[Any]) -> None:
+    """Add the flag of a scalar setting."""
     flag = "--" + setting.name.replace("_", "-")
     text = _help(setting.name, setting.metadata["help"].replace("``", ""), setting.default)
     if setting.type == "bool":
@@ -261,6 +283,10 @@ def _settings(flags: argparse.Namespace, environ: Mapping[str, str]) -> dict[str
 
 
 def _parse(setting: Field[Any], text: str) -> Any:
+    """Return the value of a setting's variable.
+
+    :raises ValueError: the text does not have the setting's type.
+    """
     name = environment_name(setting.name)
     if setting.type == "bool":
         return _parse_boolean(name, text)

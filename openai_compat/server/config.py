@@ -1,4 +1,4 @@
-"""Settings from a TOML file, for the command line. Every setting may be in it, also those that have no flag.
+"""Settings from a TOML file, for the command line. It may have every setting, also one without a flag.
 
 Values are checked where settings are made; here are only the file's format and the names of sampling policies.
 

@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "keepalive": 75,
     "loglevel": "warning",
 }
-#: gunicorn's settings that nothing overrides; its control socket would be opened before the fork
+#: gunicorn's settings that nothing overrides: no application, thread or socket of theirs before the fork
 _FIXED = {"preload_app": False, "control_socket_disable": True}
 
 

@@ -108,6 +108,10 @@ def encode(value: object) -> bytes:
 
 
 def _decode(body: bytes) -> Json:
+    """Return the JSON object of a body.
+
+    :raises Refused: 400 for anything else, with Go's texts.
+    """
     if not body:
         raise Refused(400, "missing request body")
     try:
@@ -120,6 +124,10 @@ def _decode(body: bytes) -> Json:
 
 
 def _model(request: Json) -> str:
+    """Return the name of the request's model in :data:`MODELS`.
+
+    :raises Refused: 400 without a name, 404 for an unknown one.
+    """
     name = request.get("model") or request.get("name") or ""
     if not name:
         raise Refused(400, "model is required")
@@ -165,6 +173,11 @@ def _generate_text(request: Json) -> Json | Iterator[Json]:
 
 
 def _generate(request: Json, model: str, key: str, text: str, calls: list[Json], prompt: int) -> Json | Iterator[Json]:
+    """Return the response for generated output, or its messages if it is streamed.
+
+    :param key: ``message`` in chat, ``response`` in generate.
+    :param prompt: number of tokens of the prompt.
+    """
     think = request.get("think")
     if think and "thinking" not in MODELS[model]:
         raise Refused(400, f'"{model}" does not support thinking')

@@ -11,7 +11,7 @@ wraps ``Upstream`` needs to know none of it, as long as it passes the environ th
   application may replace error responses and catch exceptions. A successful response of that application is used.
 * *Cancelling*: ``cancel`` ends the call from another thread (see ``cancel.py``).
 * *Draining*: ``drain`` reads the rest of the body after the last line, within a short time, so that the connection can
-  be reused.
+  be reused, and returns whether the body has ended.
 * *Concurrency*: an application whose attribute ``is_remote`` is true may be called in several threads at once. Any
   other is called in the thread of the client's request, one call after another.
 """
@@ -39,7 +39,7 @@ class SideChannel:
     def __init__(self, cancel: Cancel) -> None:
         self.cancel = cancel
         self.failure: APIError | None = None
-        self.drain: Callable[[], None] | None = None
+        self.drain: Callable[[], bool] | None = None
 
     def reset(self) -> None:
         """Clear the failure and the drain function of an attempt.

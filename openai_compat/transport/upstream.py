@@ -306,8 +306,11 @@ class _Body:
         self._response.close()
 
 
-def _drain(response: urllib3.BaseHTTPResponse) -> None:
-    """Read the end of the body if it arrives within :data:`_GRACE`, so that the connection can be reused."""
+def _drain(response: urllib3.BaseHTTPResponse) -> bool:
+    """Read the end of the body if it arrives within :data:`_GRACE`, so that the connection can be reused.
+
+    Return whether the body has ended.
+    """
     sock = socket_of(response)
     left, until = _GRACE_BYTES, time.monotonic() + _GRACE
     try:
@@ -320,6 +323,8 @@ def _drain(response: urllib3.BaseHTTPResponse) -> None:
             left -= len(data)
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         log.info("an upstream connection cannot be reused: %s", type(error).__name__)
+        return False
+    return bool(response.closed)
 
 
 def _hops(environ: WSGIEnvironment) -> int:

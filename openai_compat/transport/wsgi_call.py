@@ -136,14 +136,13 @@ class WSGICall:
     def finish(self) -> None:
         """Let the application end by itself after its last line, then close it.
 
-        The body of an upstream is drained, so that its connection can be reused. An application in process is iterated
-        to its end, as a server would, so that code after its last ``yield`` runs.
+        The body of an upstream is drained first, so that its connection can be reused. An application in process, and
+        one that wraps an upstream whose body has ended, is iterated to its end, as a server would, so that code after
+        its last ``yield`` runs.
         """
         drain = self._channel.drain if self._channel is not None else None
         try:
-            if drain is not None:
-                drain()
-            else:
+            if drain is None or drain():
                 for _, item in zip(range(_MAX_BLANK_ITEMS), self, strict=False):
                     if item.strip():
                         break  # data after the last line is ignored (F35)

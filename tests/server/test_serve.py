@@ -597,3 +597,10 @@ def test_the_line_to_try_names_a_model_that_can_chat() -> None:
     fake.script("/api/tags", {"models": names}, content_type="application/json")
     with live(fake) as url, serving("--upstream", url) as server:
         assert '"model": "chat"' in server.announced
+
+
+def test_the_plan_s_backend_keeps_as_many_connections_as_its_settings_say() -> None:
+    settings = dataclasses.replace(Settings(), pool_size=3)
+    plan = ServerConfig(upstream="http://127.0.0.1:1", headers={}, verify=True, settings=settings, server={})
+    backend: Any = plan.backend()
+    assert backend._pool_size == 3

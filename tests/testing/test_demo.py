@@ -564,3 +564,28 @@ def test_a_schema_of_references_to_references_is_small() -> None:
         for i in range(24)
     }
     assert instance({"$ref": "#/$defs/N0", "$defs": defs})
+
+
+def test_a_prompt_has_4096_words_at_most(client: Client) -> None:
+    prompt = {"model": "demo", "stream": False, "truncate": False}
+    assert post(client, "/api/generate", prompt="word " * 4096, **prompt).status_code == 200
+    assert post(client, "/api/generate", prompt="word " * 4097, **prompt).status_code == 400
+
+
+def test_a_vector_has_4096_numbers_at_most(client: Client) -> None:
+    response = post(client, "/api/embed", model="demo-embed", input="a", dimensions=10**6)
+    assert len(response.get_json()["embeddings"][0]) == 4096
+
+
+def test_an_instance_has_a_thousand_values_at_most() -> None:
+    found = instance({"properties": {str(i): {"type": "integer"} for i in range(2000)}})
+    assert list(found.values()).count(1) == 999  # one is the object itself
+
+
+def test_an_instance_has_64_levels_at_most() -> None:
+    def chain(length: int) -> Any:
+        defs: dict[str, Any] = {f"N{i}": {"$ref": f"#/$defs/N{i + 1}"} for i in range(length)}
+        return {"$ref": "#/$defs/N0", "$defs": {**defs, f"N{length}": {"type": "integer"}}}
+
+    assert instance(chain(63)) == 1
+    assert instance(chain(64)) is None
