@@ -147,6 +147,8 @@ class Backend:
         try:
             found = self.loaded().models or []
         except APIError as error:
+            if self.cancel.is_set:
+                raise
             log.info("cannot list the loaded models: %s", error.message)
             if error.code == "backend_not_ollama" or error.status == 404:  # it names no model: the path is missing
                 self.limits.absent_paths.add("/api/ps")
@@ -187,12 +189,14 @@ class Backend:
         call = self._call(method, path, request, model=model)
         try:
             body = call.read(self._settings.max_answer)
+            failure = call.take_failure()
         finally:
             call.close()
         try:
             return decode(body)
         except json.Malformed as error:
-            raise errors.unreadable(body, operation=f"{method} {path}") from error
+            # An application may catch the upstream's failure: what it sends then counts if it is a document.
+            raise failure or errors.unreadable(body, operation=f"{method} {path}") from error
 
     def _call(
         self, method: str, path: str, request: object, *, model: str | None, cancel: Cancel | None = None

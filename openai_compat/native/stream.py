@@ -65,7 +65,7 @@ class NativeStream(Generic[L]):
     def open(self) -> NativeStream[L]:
         """Read the first message, so that an early failure can still set the status of the response."""
         try:
-            self._first = self._read()
+            self._first = self._next()
         except BaseException:
             self.close()
             raise
@@ -86,11 +86,25 @@ class NativeStream(Generic[L]):
         if self.done:
             raise StopIteration
         try:
-            return self._read()
+            return self._next()
         except APIError as error:
             # Tokens were generated: a client that retries pays for them twice.
             error.retry = False
             raise
+
+    def _next(self) -> L:
+        """Return the next message.
+
+        :raises APIError: as :meth:`_read`; the failure of the upstream, if the application caught it and sent an error
+            line or a page, or ended the body.
+        """
+        try:
+            return self._read()
+        except APIError as error:
+            failure = self._call.take_failure()
+            if failure is None or failure is error:
+                raise
+            raise failure from error
 
     def _read(self) -> L:
         """Return the next message.

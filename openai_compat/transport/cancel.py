@@ -42,17 +42,27 @@ class Cancel:
         return child
 
     def set(self) -> None:
-        """End the call and those of the children. Threads that wait on their sockets wake up."""
+        """End the call and those of the children. Threads that wait on their sockets wake up.
+
+        All are set before the first wakes up: its thread may begin another call of the request otherwise.
+        """
+        for cancel in self._mark():
+            cancel._shut_down()
+
+    def _mark(self) -> list[Cancel]:
+        """Set this one and its children, and return them."""
         with self._lock:
             self.is_set = True
             children = list(self._children)
+        return [self, *(cancel for child in children for cancel in child._mark())]
+
+    def _shut_down(self) -> None:
+        with self._lock:
             if self._socket is not None:
                 with suppress(OSError):  # the server may have closed the connection already
                     # Not the method of a TLS socket: it discards the TLS state, and the thread that reads would take
                     # encrypted bytes for the response. urllib3's TLS in TLS is not a socket, but its `socket` is one.
                     socket.socket.shutdown(getattr(self._socket, "socket", self._socket), socket.SHUT_RDWR)
-        for child in children:
-            child.set()
 
     def check(self) -> None:
         """Raise if the call was cancelled.
@@ -71,10 +81,14 @@ class Cancel:
             self.check()
             self._socket = sock
 
-    def release(self) -> None:
-        """Unregister the socket, before its connection returns to the pool or is closed."""
+    def release(self, sock: socket.socket) -> None:
+        """Unregister a socket, before its connection returns to the pool or is closed.
+
+        Another one stays registered: an application may close the response of a first attempt after it began a second.
+        """
         with self._lock:
-            self._socket = None
+            if self._socket is sock:
+                self._socket = None
 
 
 _current: ContextVar[Cancel | None] = ContextVar("openai_compat_cancel", default=None)

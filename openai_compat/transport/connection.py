@@ -52,13 +52,13 @@ class _NoResponse(RemoteDisconnected):
 class _Response(HTTPResponse):
     """A response that distinguishes an end before the first byte, after which a retry is allowed, from a later one."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._cancel = current()
-        super().__init__(*args, **kwargs)
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        self._cancel, self._sock = current(), sock
+        super().__init__(sock, *args, **kwargs)
 
     def _close_conn(self) -> None:
         if self._cancel is not None:  # http.client calls this at the end of the body, before the connection is reused
-            self._cancel.release()
+            self._cancel.release(self._sock)
         super()._close_conn()  # type: ignore[misc]
 
     def begin(self) -> None:

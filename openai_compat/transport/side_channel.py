@@ -1,7 +1,8 @@
 """The protocol between ``Upstream`` and the code that calls it, beyond WSGI.
 
 Everything that the two share outside WSGI is defined in this module, and each part is optional. An application that
-wraps ``Upstream`` needs to know none of it, as long as it passes the environ through:
+wraps ``Upstream`` needs to know none of it. It should pass the environ through; one that calls ``Upstream`` with an
+environ of its own before its head is known is recognised by a context variable.
 
 * *Side channel*: the environ of a native call by the middleware has a :class:`SideChannel` under :data:`SIDE_CHANNEL`.
   A client's request that is passed through has none. Only a call with one may use a path that a setting of the
@@ -19,7 +20,9 @@ wraps ``Upstream`` needs to know none of it, as long as it passes the environ th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from openai_compat.errors import APIError
@@ -55,10 +58,24 @@ class SideChannel:
         return failure
 
 
+#: the side channel of the native call whose application is being called, for one that makes an environ of its own
+_current: ContextVar[SideChannel | None] = ContextVar("openai_compat_side_channel", default=None)
+
+
 def side_channel(environ: Mapping[str, Any]) -> SideChannel | None:
     """Return the side channel of a native call; None for a client's request that is passed through."""
     channel = environ.get(SIDE_CHANNEL)
-    return channel if isinstance(channel, SideChannel) else None
+    return channel if isinstance(channel, SideChannel) else _current.get()
+
+
+@contextmanager
+def calling_with(channel: SideChannel | None) -> Iterator[None]:
+    """Run a block that calls an application until its head is known; an upstream in it needs no key of the environ."""
+    token = _current.set(channel)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def is_remote(app: object) -> bool:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from openai_compat.errors import APIError, answer_too_long, bad_gateway
-from openai_compat.transport.side_channel import side_channel
+from openai_compat.transport.side_channel import calling_with, side_channel
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
@@ -45,11 +45,14 @@ class WSGICall:
         self._iterable: Iterable[bytes] | None = None
         self._iterator: Iterator[bytes] = iter(())
         try:
-            self._iterable = app(environ, self._start_response)
-            self._iterator = iter(self._iterable)
-            while not self.status:
-                self._written.append(next(self._iterator))
+            with calling_with(self._channel):
+                self._iterable = app(environ, self._start_response)
+                self._iterator = iter(self._iterable)
+                while not self.status:
+                    self._written.append(next(self._iterator))
         except StopIteration:
+            if self.status:  # the body is empty
+                return
             failure = self.take_failure()
             self.close()
             if failure is None:
@@ -58,6 +61,8 @@ class WSGICall:
         except Exception as error:
             failure = self._translated(error)
             self.close()
+            if failure is error:
+                raise
             raise failure from error
         except BaseException:
             self.close()
@@ -102,6 +107,8 @@ class WSGICall:
         return self
 
     def __next__(self) -> bytes:
+        if self._channel is not None and self._channel.drain is None and self._channel.cancel.is_set:
+            raise self.take_failure() or bad_gateway("The request was cancelled.")
         self._body_began = True
         try:
             item = b""
@@ -112,12 +119,12 @@ class WSGICall:
         except StopIteration:
             if self._written:  # by write(), in the last step of the iterator
                 return self.__next__()
-            failure = self.take_failure()
-            if failure is not None:  # the application caught the exception, and the response only seems complete
-                raise failure from None
             raise
         except Exception as error:
-            raise self._translated(error) from error
+            failure = self._translated(error)
+            if failure is error:
+                raise
+            raise failure from error
         return item
 
     def read(self, limit: int) -> bytes:

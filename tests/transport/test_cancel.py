@@ -174,8 +174,8 @@ def test_f45_what_was_released_is_left_alone(pair: tuple[socket.socket, socket.s
     ours, theirs = pair
     cancel = Cancel()
     cancel.watch(ours)
-    cancel.release()
-    cancel.release()
+    cancel.release(ours)
+    cancel.release(ours)
     cancel.set()
     theirs.sendall(b"x")
     assert ours.recv(1) == b"x"
