@@ -1,7 +1,8 @@
 """A Django site with a page of its own, and OpenAI's API beside it, from an Ollama elsewhere.
 
-Only ``/v1`` goes to the Ollama; all else is the site's, ``/api`` too. In a project of your own, the line that makes
-``application`` belongs in ``wsgi.py``. Needs django; OLLAMA_URL is the Ollama, and PORT where the site listens::
+Only ``/v1`` goes to the Ollama; all else is the site's, ``/api`` too. The site's login does not
+guard ``/v1``. In a project of your own, the line that makes ``application`` belongs in
+``wsgi.py``. Needs django; OLLAMA_URL is the Ollama, and PORT where the site listens::
 
     OLLAMA_URL=http://127.0.0.1:11434 python examples/django_site.py
     curl http://127.0.0.1:5000/

@@ -1,7 +1,7 @@
 """A Flask site with pages of its own, and OpenAI's API beside them, from an Ollama elsewhere.
 
-Only ``/v1`` goes to the Ollama; all else is the site's, ``/api`` too. Needs flask; OLLAMA_URL is the Ollama, and PORT
-where the site listens::
+Only ``/v1`` goes to the Ollama; all else is the site's, ``/api`` too. The site's login does not
+guard ``/v1``. Needs flask; OLLAMA_URL is the Ollama, and PORT where the site listens::
 
     OLLAMA_URL=http://127.0.0.1:11434 python examples/flask_site.py
     curl http://127.0.0.1:5000/

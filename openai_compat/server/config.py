@@ -55,7 +55,9 @@ def _tomli() -> Any:
     try:
         import tomli  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
-        raise ValueError("on Python 3.10 a configuration file needs the package tomli (extra 'server')") from error
+        raise ValueError(
+            "on Python 3.10 a configuration file needs the extra 'server'; in a clone: pip install '.[server]'"
+        ) from error
     return tomli
 
 

@@ -329,7 +329,8 @@ def _instance(schema: Any, root: Any, path: tuple[str, ...], left: list[int]) ->
         return {key: _instance(value, root, (*path, "properties"), left) for key, value in properties}
     if kind == "array":
         count = min(max(1, schema.get("minItems", 1)), _MAX_ITEMS)
-        return [_instance(schema.get("items") or {}, root, (*path, "items"), left)] * count
+        items = schema.get("items") or {}
+        return [_instance(items, root, (*path, "items"), left) for _ in range(count)]  # each counts against the limit
     return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(kind, "demo")
 
 

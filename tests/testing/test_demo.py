@@ -589,3 +589,10 @@ def test_an_instance_has_64_levels_at_most() -> None:
 
     assert instance(chain(63)) == 1
     assert instance(chain(64)) is None
+
+
+def test_nested_arrays_do_not_multiply() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(30):
+        schema = {"type": "array", "minItems": 16, "items": schema}
+    assert len(json.dumps(instance(schema))) < 20_000
