@@ -7,8 +7,6 @@ nesting, the number of values and numbers out of range. Native JSON is repaired 
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,17 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from openai_compat.errors import APIError, invalid
+from openai_compat.wire import json_limits, json_repair, surrogates
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
-
-#: arrays and objects in a request; commas and colons may be four times as many. Decoded, such a body takes about 40 MB;
-#: 10,000 messages (the default limit) of several content parts each are still within it.
-MAX_VALUES = 100_000
-
-#: levels of arrays and objects, in a request and in JSON text inside it. Decoders recurse once a level, and a thread
-#: with a small stack ends in a segmentation fault; no schema in use comes near 64.
-MAX_DEPTH = 64
 
 _NOT_JSON = (
     "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP "
@@ -38,6 +29,8 @@ _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _encode = msgspec.json.Encoder().encode
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_string = msgspec.json.Decoder(str)
 _floats = msgspec.json.Decoder(list[float])
 
 
@@ -60,22 +53,117 @@ def encode(value: object) -> bytes:
 def request_decoder(type: type[S]) -> Callable[[bytes], tuple[S, list[str]]]:
     """Return a decoder of request bodies.
 
-    The decoder returns the struct and the names of top-level fields that the struct does not have; a field that is
-    null counts as absent. It raises :exc:`APIError`, a 400 with the path of the invalid field in ``param``.
+    The struct and the structs in it must forbid unknown fields. The decoder returns the struct and the paths of the
+    keys that they do not have, such as ``stream_options.x``; null counts as absent, and so does an empty value
+    (``""``, ``[]``, ``{}``) where another kind is expected, which PHP and form builders send. It raises
+    :exc:`APIError`, a 400 with the path of the invalid field in ``param``.
     """
     decode = msgspec.json.Decoder(type).decode
-    known = {field.encode_name for field in msgspec.structs.fields(type)}
+    shape = json_repair.shape(type, _new_decoder)
 
     def decoder(body: bytes) -> tuple[S, list[str]]:
-        _check(body)
+        body = checked_body(body)
         try:
-            value = decode(body)
-            unknown = [key for key, raw in _top_level.decode(body).items() if key not in known and text_of(raw)]
+            return decode(body), []
+        except _DECODE_ERRORS as error:
+            if not isinstance(error, msgspec.ValidationError):
+                raise invalid(_NOT_JSON, code=None) from error
+        try:
+            repair = json_repair.Repair(_RequestCodec)
+            return decode(repair.of(body, shape) or body), repair.unknown
         except msgspec.ValidationError as error:
             raise _wrong_type(str(error)) from error
         except _DECODE_ERRORS as error:
             raise invalid(_NOT_JSON, code=None) from error
-        return value, unknown
+
+    return decoder
+
+
+def part_decoder(type: type[S]) -> Callable[[bytes, str], tuple[S, list[str]]]:
+    """Return a decoder of a part of a request body that has passed the checks of the body.
+
+    :func:`request_decoder` describes the result and the errors. The decoder's second argument is the path of the part,
+    for errors, such as ``messages[0]``.
+    """
+    decode = msgspec.json.Decoder(type).decode
+    shape = json_repair.shape(type, _new_decoder)
+
+    def decoder(text: bytes, path: str) -> tuple[S, list[str]]:
+        try:
+            return decode(text), []
+        except _DECODE_ERRORS:
+            pass
+        try:
+            repair = json_repair.Repair(_RequestCodec)
+            return decode(repair.of(text, shape, _INDEX.sub("[]", path) + ".") or text), repair.unknown
+        except msgspec.ValidationError as error:
+            raise _wrong_type(str(error), path) from error
+        except _DECODE_ERRORS as error:
+            raise invalid(_NOT_JSON, code=None) from error
+
+    return decoder
+
+
+_INDEX = re.compile(r"\[[0-9]+\]")
+
+
+class _RequestCodec:
+    """The codec for the repair of requests, which refuses objects with very many members."""
+
+    encode = staticmethod(_encode)
+
+    @staticmethod
+    def members(text: bytes) -> dict[str, msgspec.Raw]:
+        return members_of(text)
+
+    @staticmethod
+    def items(text: bytes) -> list[msgspec.Raw]:
+        return _items.decode(text)
+
+
+def string(text: bytes) -> str | None:
+    """Return the string that a JSON text holds; None for another value, and for text that is not valid."""
+    try:
+        return _string.decode(text)
+    except _DECODE_ERRORS:
+        return None
+
+
+def members_of(text: bytes, param: str | None = None) -> dict[str, msgspec.Raw]:
+    """Return the members of an object in a request, their values not decoded.
+
+    :param param: path of the object, for errors.
+    :raises APIError: 400 for too many members, which take much more memory than their text, and for another value.
+    """
+    if json_limits.has_many_members(text):
+        most = json_limits.MAX_MEMBERS
+        name = f"'{param}'" if param else "An object of your request"
+        raise invalid(f"{name} has more than {most} members.", param, "object_above_max_properties")
+    try:
+        return _top_level.decode(text)
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error), param or "") from error
+
+
+def items_of(raw: msgspec.Raw, param: str) -> list[msgspec.Raw]:
+    """Return the items of an array in a request, not decoded.
+
+    :raises APIError: 400 for another value.
+    """
+    try:
+        return _items.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _wrong_type(str(error), param) from error
+
+
+def _new_decoder(type: Any) -> Callable[[bytes], Any]:
+    decode = msgspec.json.Decoder(type).decode
+
+    def decoder(text: bytes) -> Any:
+        try:
+            return decode(text)
+        except _DECODE_ERRORS as error:
+            raise ValueError("not a value of this type") from error
 
     return decoder
 
@@ -83,17 +171,34 @@ def request_decoder(type: type[S]) -> Callable[[bytes], tuple[S, list[str]]]:
 def is_object(text: bytes) -> bool:
     """Return whether *text* is one JSON object within the limits of a request body."""
     try:
-        _check(text)
-        _top_level.decode(text)
+        _top_level.decode(checked_body(text))
     except (APIError, *_DECODE_ERRORS):
         return False
     return True
+
+
+def is_native_object(text: bytes) -> bool:
+    """Return whether native text is one JSON object, of any size, within the depth of a request body."""
+    try:
+        _top_level.decode(text)
+    except _DECODE_ERRORS:
+        return False
+    return not json_limits.too_deep(text)
 
 
 def text_of(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
     """Return the text of a value that was not decoded; ``b""`` if it is absent or null, which means the same."""
     text = b"" if raw is msgspec.UNSET else bytes(raw).strip()
     return b"" if text == b"null" else text
+
+
+_EMPTY = re.compile(rb'\[\s*\]|\{\s*\}|"(?:\s|\\[tnrf])*"')
+
+
+def is_blank(raw: msgspec.Raw | msgspec.UnsetType) -> bool:
+    """Return whether a value that was not decoded is absent, null or empty (blank text, ``[]``, ``{}``)."""
+    text = text_of(raw)
+    return not text or (text[0] in b'["{' and bool(_EMPTY.fullmatch(text)))
 
 
 def decode_raw(raw: msgspec.Raw) -> Any:
@@ -123,74 +228,26 @@ def floats(raw: msgspec.Raw) -> list[float]:
         raise Malformed("not an array of numbers") from error
 
 
-def _check(body: bytes) -> None:
-    try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise invalid(_NOT_JSON, code=None) from error
-    if b"\x00" in body:
-        raise invalid(_NOT_JSON, code=None)
-    _check_nesting_and_size(body)
-    if _MAYBE_INFINITE.search(body) and _has_infinity(body):
-        raise invalid("The JSON body of your request holds a number that is out of range.", code=None)
+def checked_body(body: bytes) -> bytes:
+    """Check a request body against the limits of ``json_limits``, and return it without lone surrogates.
 
-
-_TOO_DEEP = f"The JSON body of your request is nested deeper than {MAX_DEPTH} levels."
-
-
-def _check_nesting_and_size(body: bytes) -> None:
-    """Raise if decoding would take too much stack or memory: two bytes, ``{}``, become an object of 64 (F54, F60)."""
-    nesting = _nesting(body)
-    if nesting:
-        raise invalid(_NOT_JSON if nesting == "unbalanced" else _TOO_DEEP, code=None)
-    if body.count(b"[") + body.count(b"{") > MAX_VALUES or body.count(b",") + body.count(b":") > 4 * MAX_VALUES:
-        outside = _without_strings(body)
-        containers, separators = outside.count(b"[") + outside.count(b"{"), outside.count(b",") + outside.count(b":")
-        if max(containers, separators // 4) > MAX_VALUES:
-            raise invalid("The JSON body of your request holds too many values.", code=None)
-
-
-_STRING = re.compile(rb'"[^"]*"?')
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_BRACES_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
-
-
-def _without_strings(body: bytes) -> bytes:
-    # Without escaped backslashes and then escaped quotes, every quote begins or ends a string, and the expression
-    # cannot backtrack. (One that handles escapes itself needs memory for each escape.)
-    return _STRING.sub(b"", body.replace(b"\\\\", b"").replace(b'\\"', b""))
-
-
-def too_deep(body: bytes) -> bool:
-    """Return whether arrays and objects are nested deeper than :data:`MAX_DEPTH`, in linear time, without recursion.
-
-    Brackets that do not match may count as too deep, because a decoder could recurse into them.
+    :raises APIError: 400.
     """
-    return bool(_nesting(body))
+    if b"\x00" in body or not json_limits.is_utf8(body):
+        raise invalid(_NOT_JSON, code=None)
+    try:
+        json_limits.check(body)
+    except json_limits.Unacceptable as error:
+        raise invalid(_UNACCEPTABLE[error.kind], code=None) from None
+    return surrogates.mended(body)
 
 
-def _nesting(body: bytes) -> str:
-    """Return ``deep``, ``unbalanced`` (which may be deep too), or ``""`` if the nesting is within the limit."""
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return ""
-    brackets = _without_strings(body).translate(_BRACES_TO_BRACKETS, _NOT_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        shorter = brackets.replace(b"[]", b"")  # removes the innermost level everywhere
-        if len(shorter) == len(brackets):
-            break
-        brackets = shorter
-    if not brackets:
-        return ""
-    return "deep" if b"[]" in brackets else "unbalanced"
-
-
-_MAYBE_INFINITE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
-_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-
-
-def _has_infinity(body: bytes) -> bool:
-    # msgspec checks only the fields that it decodes, and accepts integers of any length.
-    return any(math.isinf(float(number)) for number in _NUMBER.findall(_without_strings(body)))
+_UNACCEPTABLE = {
+    "unbalanced": _NOT_JSON,
+    "deep": f"The JSON body of your request is nested deeper than {json_limits.MAX_DEPTH} levels.",
+    "values": "The JSON body of your request holds too many values.",
+    "number": "The JSON body of your request holds a number that is out of range.",
+}
 
 
 _PATH = re.compile(r" - at `\$\.?(.*)`$")
@@ -206,13 +263,14 @@ _TYPE_NAMES = {
 }
 
 
-def _wrong_type(text: str) -> APIError:
+def _wrong_type(text: str, prefix: str = "") -> APIError:
     """Map a message of msgspec to OpenAI's wording.
 
     :param text: such as ``Expected `int | null`, got `str` - at `$.n```.
+    :param prefix: path of the decoded text in the request.
     """
     path = _PATH.search(text)
-    param = path[1].split("[...]")[0] if path else ""
+    param = ".".join(filter(None, (prefix, path[1].split("[...]")[0] if path else "")))
     types = _EXPECTED.search(text)
     if not types:
         return invalid(_PATH.sub("", text) + ".", param or None, "invalid_type")
@@ -236,13 +294,16 @@ class Malformed(Exception):
 def native_decoder(type: type[T]) -> Callable[[bytes], T]:
     """Return a decoder of native lines and response bodies.
 
-    Invalid UTF-8 and lone surrogates, which models produce, become U+FFFD; NaN, infinity and integers beyond 64 bits
-    become null (F32, F36, F38). The decoder raises :exc:`Malformed` if the rest is not valid JSON of this type.
+    Invalid UTF-8 and lone surrogates, which models produce, become U+FFFD (F32, F38). Where the text is not valid for
+    the type, NaN and infinity become null, and values that nothing depends on are left out: those that a struct names
+    in ``INCIDENTAL``, and empty ones of another kind (F36). All other parts stay byte for byte. The decoder raises
+    :exc:`Malformed` if the rest is not valid JSON of this type.
     """
     decode = msgspec.json.Decoder(type).decode
+    shape = json_repair.shape(type, _new_decoder)
 
     def decoder(data: bytes) -> T:
-        if too_deep(data):
+        if json_limits.too_deep(data):
             raise Malformed("nested too deep")
         if not data.isascii():  # msgspec does not check the UTF-8 of Raw values
             data = data.decode("utf-8", "replace").encode()
@@ -251,25 +312,22 @@ def native_decoder(type: type[T]) -> Callable[[bytes], T]:
         except _DECODE_ERRORS:
             pass
         try:
-            return decode(_encode(_clean(json.loads(data))))
+            data = _NOT_A_NUMBER.sub(lambda match: match[1] or b"null", surrogates.mended(data))
+            return decode(json_repair.Repair(_NativeCodec).of(data, shape) or data)
         except _DECODE_ERRORS as error:
             raise Malformed("not valid JSON of the expected type") from error
 
     return decoder
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+#: strings, which are kept, and the numbers that JSON does not have; a string that does not end matches too, so that the
+#: search is linear
+_NOT_A_NUMBER = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|-?(?:NaN|Infinity)', re.S)
 
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, int):
-        return value if -(2**63) <= value < 2**63 else None
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    return value
+class _NativeCodec:
+    """The codec for the repair of native texts."""
+
+    encode = staticmethod(_encode)
+    members = staticmethod(_top_level.decode)
+    items = staticmethod(_items.decode)

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
 from openai_compat.errors import APIError
-from openai_compat.wire.json import (
-    MAX_DEPTH,
-    Malformed,
-    encode,
-    is_object,
-    native_decoder,
-    request_decoder,
-    text_of,
-    too_deep,
-)
+from openai_compat.wire.json import Malformed, encode, is_object, native_decoder, request_decoder, text_of
+from openai_compat.wire.json_limits import MAX_DEPTH, too_deep
 
 
-class Inner(msgspec.Struct):
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
     a: int | None = None
 
 
-class Outer(msgspec.Struct):
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
     n: int | float | None = None
     s: str | None = None
     items: list[Inner] | None = None
     table: dict[str, Inner] | None = None
     raw: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     either: str | list[str] | None = None
+    count: int | float | None = None
+
+    INCIDENTAL: ClassVar[frozenset[str]] = frozenset({"count"})
 
 
 decode = request_decoder(Outer)
@@ -48,7 +43,7 @@ def refusal(body: bytes) -> APIError:
 def test_a_request_gives_its_values_and_what_is_not_known() -> None:
     value, unknown = decode(b'{"n":1,"s":null,"x":1,"items":[{"a":2,"b":3}],"y":{}}')
     assert (value.n, value.s, value.items) == (1, None, [Inner(2)])
-    assert unknown == ["x", "y"]
+    assert sorted(unknown) == ["items[].b", "x", "y"]
 
 
 def test_f57_the_last_of_two_keys_wins() -> None:
@@ -61,8 +56,13 @@ def test_f57_the_last_of_two_keys_wins() -> None:
         (b'{"n":"x"}', "n", "Invalid type for 'n': expected an integer, but got a string instead."),
         (b'{"n":true}', "n", "Invalid type for 'n': expected an integer, but got a boolean instead."),
         (b'{"s":1}', "s", "Invalid type for 's': expected a string, but got an integer instead."),
-        (b'{"items":[{"a":[]}]}', "items[0].a", "Invalid type for 'items[0].a': expected an integer, but got an array"),
-        (b'{"items":{}}', "items", "Invalid type for 'items': expected an array, but got an object instead."),
+        (
+            b'{"items":[{"a":[1]}]}',
+            "items[0].a",
+            "Invalid type for 'items[0].a': expected an integer, but got an array",
+        ),
+        (b'{"items":{"a":1}}', "items", "Invalid type for 'items': expected an array, but got an object instead."),
+        (b'{"x":1,"n":"x"}', "n", "Invalid type for 'n': expected an integer, but got a string instead."),
         (b'{"table":{"k":{"a":""}}}', "table", "Invalid type for 'table': expected an integer, but got a string"),
         (b'{"either":1.5}', "either", "Invalid type for 'either': expected a string or an array, but got a decimal"),
         (b"[]", None, "The JSON body of your request must be an object, but got an array instead."),
@@ -91,7 +91,7 @@ def test_f59_a_wrong_type_names_the_field(body: bytes, param: str | None, messag
         b'{"x":-Infinity}',
     ]
     + [b"\xef\xbb\xbf{}", b'{"s":"\xff"}', b'{"x":"\xff"}', '{"s":"x"}'.encode("utf-16"), '{"s":"x"}'.encode("utf-32")]
-    + [b'{"s":"a\x00b"}', b'{"s":"\\ud800"}', b'{"x":"\\udc00"}', b'{"n":' + b"1" * 4301 + b"}"],
+    + [b'{"s":"a\x00b"}', b'{"n":' + b"1" * 4301 + b"}"],
 )
 def test_f53_f55_f56_f58_f61_what_is_no_json_is_a_400(body: bytes) -> None:
     assert refusal(body).type == "invalid_request_error"
@@ -179,10 +179,15 @@ def test_encoding_keeps_what_is_kept_as_bytes() -> None:
         (b'{"s":"caf\xe9"}', Outer(s="caf\ufffd")),
         (b'{"s":"a\\ud800b"}', Outer(s="a\ufffdb")),
         (b'{"s":"\\ud83e\\udd9c"}', Outer(s="\U0001f99c")),
-        (b'{"n":NaN,"s":"x"}', Outer(s="x")),
-        (b'{"n":1e400}', Outer()),
+        (b'{"n":NaN,"s":"NaN, \\"-Infinity"}', Outer(s='NaN, "-Infinity')),
+        (b'{"count":1e400,"s":"x"}', Outer(s="x")),
         (b'{"n":-Infinity}', Outer()),
-        (b'{"s":"\\ud800","n":' + b"9" * 30 + b"}", Outer(s="\ufffd")),
+        (b'{"count":"many","s":"\\ud800"}', Outer(s="\ufffd")),
+        (
+            b'{"count":{"a":1},"items":{},"raw":12345678901234567890123}',
+            Outer(raw=msgspec.Raw(b"12345678901234567890123")),
+        ),
+        (b'{"s":"\\ud800","raw":{"a":1.0, "b":1e5}}', Outer(s="\ufffd", raw=msgspec.Raw(b'{"a":1.0, "b":1e5}'))),
         (b'{"raw":{"a":"\xff"}}', Outer(raw=msgspec.Raw('{"a":"\ufffd"}'.encode()))),
         (b'{"s":"\xff","table":{"\xff":{"a":1}}}', Outer(s="\ufffd", table={"\ufffd": Inner(1)})),
     ],
@@ -235,8 +240,34 @@ def test_f60_what_stands_in_strings_is_not_counted() -> None:
     assert decode(json.dumps({"s": "{[,:]}" * 300_000}).encode())[0].s
 
 
-def test_f54_brackets_that_do_not_match_are_no_json() -> None:
-    assert "could not parse" in refusal(b'{"raw":' + b"[" * 70 + b"1").message
+@pytest.mark.parametrize("body", [b'{"raw":' + b"[" * 63 + b"1", b'{"raw":' + b"[[]" * 63 + b"]" * 64 + b"}"])
+def test_f54_brackets_that_do_not_match_are_no_json(body: bytes) -> None:
+    assert "could not parse" in refusal(body).message
+
+
+def test_a_lone_surrogate_is_a_replacement_character_in_keys_and_values_and_all_else_stays() -> None:
+    body = rb'{"s":"\\ud800 \ud800\u00e9","table":{"\udc00":{"a":1}},"raw":{"\ud83d": 1.0, "\ud83e\udd9c":[1e5]}}'
+    value = decode(body)[0]
+    assert (value.s, value.table) == ("\\ud800 \ufffd\u00e9", {"\ufffd": Inner(1)})
+    assert bytes(value.raw) == rb'{"\ufffd": 1.0, "\ud83e\udd9c":[1e5]}'
+
+
+@pytest.mark.parametrize("empty", [b"[]", b"{}", b'""', b"[ ]", b'" "', b"{\n}"])
+@pytest.mark.parametrize("field", ["n", "s", "items", "table", "either"])
+def test_an_empty_value_of_another_kind_is_an_absent_one(field: str, empty: bytes) -> None:
+    value, unknown = decode(b'{"%s":%s,"count":1}' % (field.encode(), empty))
+    assert not getattr(value, field) or empty == b'" "'
+    assert (value.count, unknown) == (1, [])
+
+
+def test_an_empty_value_of_another_kind_is_absent_inside_objects_too_but_no_item_of_a_list_is() -> None:
+    assert decode(b'{"items":[{"a":[]},{"a":""}]}')[0].items == [Inner(), Inner()]
+    assert refusal(b'{"items":[[]]}').param == "items[0]"
+
+
+def test_an_object_with_very_many_unknown_keys_is_refused() -> None:
+    body = b"{" + b",".join(b'"%d":0' % i for i in range(2000)) + b"}"
+    assert refusal(body).code == "object_above_max_properties"
 
 
 def test_an_unknown_field_of_null_is_an_absent_one() -> None:
