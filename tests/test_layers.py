@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "openai_compat"
 
 FLOORS = {
     "settings": 0,
+    "log": 0,
     "errors": 0,
     "wire": 1,
     "storage": 2,
@@ -145,12 +146,12 @@ def _external(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("package", "expected"),
     [
-        ("requests", {"transport.upstream", "transport.connection"}),
-        ("urllib3", {"transport.upstream", "transport.connection"}),
+        ("requests", {"transport.http_client", "transport.connection"}),
+        ("urllib3", {"transport.upstream", "transport.http_client", "transport.connection"}),
         ("sqlalchemy", {"storage.store", "storage.database"}),
         ("jsonschema", {"structured.schema_evaluation"}),
         ("referencing", {"structured.schema_evaluation"}),
-        ("gunicorn", {"server.gunicorn_app"}),
+        ("gunicorn", {"server.buffering_worker", "server.gunicorn_app"}),
         ("gevent", {"server.cli"}),
         ("flask", set()),
         ("django", set()),
