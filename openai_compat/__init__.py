@@ -1,7 +1,6 @@
 """OpenAI's HTTP API for any Ollama-native backend, as a WSGI middleware.
 
-The names in ``__all__`` are the public API; every other name of the package may change without notice. ``Upstream``
-is imported on first use, because it imports ``requests``, which must not be imported before gevent has patched.
+The names in ``__all__`` are the public API; every other name of the package may change without notice.
 
 Identifiers such as F45 or W8 in comments name a requirement; the tests that check it have the identifier in their
 names (``test_f45_…``).
@@ -9,23 +8,11 @@ names (``test_f45_…``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from openai_compat.errors import APIError
 from openai_compat.middleware.app import OpenAICompat
 from openai_compat.settings import Sampling, Settings
-
-if TYPE_CHECKING:
-    from openai_compat.transport.upstream import Upstream
+from openai_compat.transport.upstream import Upstream
 
 __version__ = "0.1.0"
 
 __all__ = ["APIError", "OpenAICompat", "Sampling", "Settings", "Upstream", "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Upstream":
-        from openai_compat.transport.upstream import Upstream
-
-        return Upstream
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

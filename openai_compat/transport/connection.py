@@ -1,14 +1,16 @@
 """Connection classes for the pool of an upstream, which urllib3 allows a pool to replace.
 
-They add what requests and urllib3 lack: an idle time-out after the head (requests has one read time-out for both), the
-socket of a response (for cancelling and draining), and the difference between a server that closed an idle connection
-and one that failed. No URL, header or path is known here.
+They add what requests and urllib3 lack: deadlines for the head and for parts of the body, which bytes that arrive one
+by one do not extend; the socket of a response (for cancelling and draining); Unix sockets; and the difference between a
+server that closed an idle connection and one that failed. No URL, header or path is known here.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import socket
+import time
 from http.client import HTTPResponse, RemoteDisconnected
 from typing import Any
 
@@ -16,7 +18,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import InvalidHeader, NewConnectionError
 
 from openai_compat.transport.cancel import current
 
@@ -24,6 +26,11 @@ from openai_compat.transport.cancel import current
 _BLOCK = 262144
 
 _SOCKET_ATTRIBUTE = "openai_compat_socket"
+_READER_ATTRIBUTE = "openai_compat_reader"
+
+#: seconds after a request was sent within which the end of a reused connection means that it had been closed before: a
+#: long round trip. Later the server may have begun to work, and would do the work twice.
+_STALE_WITHIN = 0.5
 
 
 class StaleConnection(ConnectionError):
@@ -45,6 +52,38 @@ def socket_of(response: urllib3.BaseHTTPResponse) -> socket.socket | None:
     return getattr(response, _SOCKET_ATTRIBUTE, None)
 
 
+def set_deadline(response: urllib3.BaseHTTPResponse, seconds: float) -> None:
+    """Let every read of a response's body fail that lasts beyond *seconds* from now, however many bytes arrive."""
+    reader = getattr(response, _READER_ATTRIBUTE, None)
+    sock = socket_of(response)
+    if reader is not None:
+        reader.deadline = time.monotonic() + seconds
+    elif sock is not None:
+        sock.settimeout(seconds)
+
+
+class _Reader(socket.SocketIO):
+    """The bytes of a socket, until a deadline. A socket's own time-out starts again with every byte."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock, "r")
+        sock._io_refs += 1  # type: ignore[attr-defined]  # as makefile() does: closing the reader releases the socket
+        #: of ``time.monotonic()``; None: the socket's own time-out applies
+        self.deadline: float | None = None
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read what has arrived, or wait for it.
+
+        :raises TimeoutError: nothing arrived before the deadline.
+        """
+        if self.deadline is not None:
+            seconds = self.deadline - time.monotonic()
+            if seconds <= 0:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(seconds)  # type: ignore[attr-defined]
+        return super().readinto(buffer)
+
+
 class _NoResponse(RemoteDisconnected):
     """The server closed or reset the connection without sending a byte."""
 
@@ -52,9 +91,16 @@ class _NoResponse(RemoteDisconnected):
 class _Response(HTTPResponse):
     """A response that distinguishes an end before the first byte, after which a retry is allowed, from a later one."""
 
+    head_timeout: float
+
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self._cancel, self._sock = current(), sock
         super().__init__(sock, *args, **kwargs)
+        self.reader: _Reader | None = None
+        if isinstance(sock, socket.socket):  # others, such as TLS within TLS, have files of their own
+            self.fp.close()
+            self.reader = _Reader(sock)
+            self.fp = io.BufferedReader(self.reader)
 
     def _close_conn(self) -> None:
         if self._cancel is not None:  # http.client calls this at the end of the body, before the connection is reused
@@ -62,10 +108,12 @@ class _Response(HTTPResponse):
         super()._close_conn()  # type: ignore[misc]
 
     def begin(self) -> None:
-        """Read the head.
+        """Read the head, within the head time-out in all.
 
         :raises _NoResponse: the connection ended before the first byte.
         """
+        if self.reader is not None:
+            self.reader.deadline = time.monotonic() + self.head_timeout
         try:
             received = self.fp.peek(1)
         except (ConnectionResetError, BrokenPipeError) as error:
@@ -78,10 +126,27 @@ class _Response(HTTPResponse):
 class _ConnectionMixin:
     """What is common to our subclasses of urllib3's two connection classes."""
 
-    response_class = _Response
+    response_class: type[_Response]
     idle_timeout: float
+    #: path of a Unix socket; None for TCP
+    unix_path: str | None
     sock: socket.socket | None
+    timeout: float
     _served = False
+    _sent_at = 0.0
+
+    def _new_conn(self) -> socket.socket:
+        if self.unix_path is None:
+            sock: socket.socket = super()._new_conn()  # type: ignore[misc]
+            return sock
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self.unix_path)
+        except OSError as error:
+            sock.close()
+            raise NewConnectionError(self, f"Failed to connect: {error}") from error  # type: ignore[arg-type]
+        return sock
 
     def connect(self) -> None:
         """Connect, unless the call is cancelled."""
@@ -102,9 +167,10 @@ class _ConnectionMixin:
                 cancel.watch(self.sock)
         if not isinstance(data, bytes):
             super().send(data)  # type: ignore[misc]
-            return
-        for start in range(0, len(data), _BLOCK):
-            super().send(data[start : start + _BLOCK])  # type: ignore[misc]
+        else:
+            for start in range(0, len(data), _BLOCK):
+                super().send(data[start : start + _BLOCK])  # type: ignore[misc]
+        self._sent_at = time.monotonic()
 
     def getresponse(self) -> Any:
         """Return the response after its head, with its socket and the idle time-out set.
@@ -118,7 +184,7 @@ class _ConnectionMixin:
             cancel = current()
             if cancel is not None:  # a cancelled call must not be sent again
                 cancel.check()
-            if self._served:
+            if self._served and time.monotonic() - self._sent_at <= _STALE_WITHIN:
                 raise StaleConnection from error
             raise
         except InvalidHeader:  # urllib3 does not close the file of the response, which holds the socket open
@@ -128,20 +194,30 @@ class _ConnectionMixin:
         self._served = True
         if sock is not None:
             sock.settimeout(self.idle_timeout)
+        reader = getattr(response._original_response, "reader", None)
+        if reader is not None:
+            reader.deadline = None
         setattr(response, _SOCKET_ATTRIBUTE, sock)
+        setattr(response, _READER_ATTRIBUTE, reader)
         return response
 
 
 class PoolAdapter(HTTPAdapter):
     """A transport adapter of requests with the connection classes of this module, without retries.
 
-    :param idle_timeout: seconds between two reads of a body.
+    :param head_timeout: seconds until the head of a response is complete.
+    :param idle_timeout: seconds of one send, and of one read of a body without a deadline.
     :param pool_size: connections that stay open for reuse; any beyond are closed after one request.
+    :param unix_path: path of a Unix socket to connect to, whatever host the URL has.
     """
 
-    def __init__(self, *, idle_timeout: float, pool_size: int) -> None:
-        http = type("_HTTP", (_ConnectionMixin, HTTPConnection), {"idle_timeout": idle_timeout})
-        https = type("_HTTPS", (_ConnectionMixin, HTTPSConnection), {"idle_timeout": idle_timeout})
+    def __init__(
+        self, *, head_timeout: float, idle_timeout: float, pool_size: int, unix_path: str | None = None
+    ) -> None:
+        response = type("_HTTPResponse", (_Response,), {"head_timeout": head_timeout})
+        values = {"idle_timeout": idle_timeout, "unix_path": unix_path, "response_class": response}
+        http = type("_HTTP", (_ConnectionMixin, HTTPConnection), values)
+        https = type("_HTTPS", (_ConnectionMixin, HTTPSConnection), values)
         self._pools = {
             "http": type("_HTTPPool", (HTTPConnectionPool,), {"ConnectionCls": http}),
             "https": type("_HTTPSPool", (HTTPSConnectionPool,), {"ConnectionCls": https}),

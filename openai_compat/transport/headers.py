@@ -44,8 +44,17 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
+#: headers that concern the connection of the gateway to the upstream: its session, its login, its browsers
+_UPSTREAMS_OWN = re.compile(
+    r"set-cookie2?|www-authenticate|authentication-info|access-control-.*|alt-svc|clear-site-data"
+)
+_LOCATIONS = frozenset(("location", "content-location", "refresh"))
+
+
 def passed_on(headers: Sequence[tuple[str, str]], decoders: Iterable[str]) -> list[tuple[str, str]]:
     """Return the response headers that may be forwarded: end-to-end, with valid names and values (W6, F69).
+
+    What concerns the upstream's own session, login and CORS is left out, and so is an absolute URL of it.
 
     :param decoders: the content encodings that are decoded on reading; a response with one of them loses its
         ``Content-Encoding`` and ``Content-Length``.
@@ -53,7 +62,15 @@ def passed_on(headers: Sequence[tuple[str, str]], decoders: Iterable[str]) -> li
     drop = _HOP_BY_HOP | _listed(headers, "connection")
     if _listed(headers, "content-encoding") & set(decoders):
         drop |= {"content-encoding", "content-length"}
-    return [(name, value) for name, value in headers if name.lower() not in drop and is_header(name, value)]
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in drop and is_header(name, value) and not _is_upstreams_own(name.lower(), value)
+    ]
+
+
+def _is_upstreams_own(name: str, value: str) -> bool:
+    return bool(_UPSTREAMS_OWN.fullmatch(name)) or (name in _LOCATIONS and "//" in value)
 
 
 def _listed(headers: Sequence[tuple[str, str]], name: str) -> set[str]:

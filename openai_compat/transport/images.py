@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urljoin
 
 from openai_compat.errors import APIError, invalid
-from openai_compat.settings import MEBIBYTE
-
-log = logging.getLogger("openai_compat")
+from openai_compat.log import log
+from openai_compat.settings import Settings
 
 #: a function that resolves a host: host and port → IP addresses
 Resolve = Callable[[str, int], list[str]]
@@ -33,6 +32,9 @@ Resolve = Callable[[str, int], list[str]]
 CONNECT_TIMEOUT = 3.0
 #: such as from http to https, to another host, and to a signed URL
 MAX_REDIRECTS = 3
+#: the bytes and the time of all images of a request, in those of one: of the default size, two fit into a request body
+#: as data URIs, too
+TOTAL = 2
 #: characters of a URL; common web servers refuse longer request lines
 MAX_URL = 8192
 #: addresses of a host that are tried: enough for IPv4 and IPv6 with a spare each; a host controlled by a client may
@@ -222,12 +224,14 @@ def _http_connection(sock: socket.socket, address: str, url: _ParsedURL) -> Any:
 
 
 class Fetcher:
-    """A function that fetches the images of one request.
+    """A function that fetches the images of one request, one after another.
+
+    An image costs a client one line of text. Therefore the images of a request have a limit of bytes and of time in
+    total, :data:`TOTAL` times those of one image.
 
     :param max_bytes: bytes of one image; compressed responses are refused.
     :param timeout: seconds for one image, from resolving its host to its last byte.
-    :param max_images: images of the request, including those that fail; together they take *max_images* × *timeout*
-        at most.
+    :param max_images: images of the request, including those that fail.
     :param resolve: resolves a host name; the system's resolver by default.
     :param allowed: returns whether an IP address may be connected to.
     """
@@ -235,13 +239,15 @@ class Fetcher:
     def __init__(
         self,
         *,
-        max_bytes: int = 10 * MEBIBYTE,
-        timeout: float = 10.0,
-        max_images: int = 16,
+        max_bytes: int = Settings.max_image,
+        timeout: float = Settings.image_timeout,
+        max_images: int = Settings.max_images,
         resolve: Resolve = _getaddrinfo,
         allowed: Callable[[str], bool] = is_public,
     ) -> None:
-        self._max_bytes, self._timeout, self._remaining_images = max_bytes, timeout, max_images
+        self._max_bytes, self._timeout = max_bytes, timeout
+        self._remaining_images, self._remaining_bytes = max_images, TOTAL * max_bytes
+        self._end: float | None = None
         self._resolve, self._allowed = resolve, allowed
 
     def __call__(self, url: str, path: str) -> bytes:
@@ -250,7 +256,10 @@ class Fetcher:
         :param path: path of the request field with the URL, for the error.
         :raises APIError: 400, with the same text for every failure.
         """
-        deadline, parsed = time.monotonic() + self._timeout, None
+        now = time.monotonic()
+        self._end = self._end or now + TOTAL * self._timeout
+        deadline = min(now + self._timeout, self._end)
+        parsed = None
         try:
             self._remaining_images -= 1
             if self._remaining_images < 0:
@@ -296,12 +305,15 @@ class Fetcher:
         if response.getheader("Content-Encoding", "identity").lower() != "identity":
             raise _Refused("it is compressed, although the request does not allow that")
         size, body = response.length, bytearray()
-        if size is not None and size > self._max_bytes:
-            raise _Refused("it is too large")
-        while block := response.read(min(_BLOCK, self._max_bytes + 1 - len(body))):
+        limit = max(0, min(self._max_bytes, self._remaining_bytes))
+        too_large = "it is too large" if limit == self._max_bytes else "the images of the request are too large"
+        if size is not None and size > limit:
+            raise _Refused(too_large)
+        while block := response.read(min(_BLOCK, limit + 1 - len(body))):
             body += block
-            if len(body) > self._max_bytes:
-                raise _Refused("it is too large")
+            self._remaining_bytes -= len(block)
+            if len(body) > limit:
+                raise _Refused(too_large)
             if not _SIGNATURE.match(body):
                 raise _Refused("it is not a png, jpeg, gif or webp image")
         if not body or (size is not None and len(body) < size):

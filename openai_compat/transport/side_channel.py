@@ -13,22 +13,21 @@ environ of its own before its head is known is recognised by a context variable.
 * *Cancelling*: ``cancel`` ends the call from another thread (see ``cancel.py``).
 * *Draining*: ``drain`` reads the rest of the body after the last line, within a short time, so that the connection can
   be reused, and returns whether the body has ended.
+* *Kind*: an application whose attribute ``speaks_native_only`` is true is an Ollama and nothing else.
 * *Concurrency*: an application whose attribute ``is_remote`` is true may be called in several threads at once. Any
   other is called in the thread of the client's request, one call after another.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from openai_compat.errors import APIError
+from openai_compat.log import log
 from openai_compat.transport.cancel import Cancel
-
-log = logging.getLogger("openai_compat")
 
 #: the environ key of a native call's :class:`SideChannel`
 SIDE_CHANNEL = "openai_compat.side_channel"
@@ -81,6 +80,11 @@ def calling_with(channel: SideChannel | None) -> Iterator[None]:
 def is_remote(app: object) -> bool:
     """Return whether *app* may be called in several threads at once."""
     return bool(getattr(app, "is_remote", False))
+
+
+def speaks_native_only(app: object) -> bool:
+    """Return whether *app* is an Ollama and nothing else: an ``Upstream``, or the demo backend."""
+    return bool(getattr(app, "speaks_native_only", False))
 
 
 def refused_credentials() -> APIError:

@@ -6,19 +6,17 @@ exactly once; every failure of it is raised as :class:`APIError` (W2–W5, F76).
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from openai_compat.errors import APIError, answer_too_long, bad_gateway
+from openai_compat.log import log
 from openai_compat.transport.side_channel import calling_with, side_channel
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
-
-log = logging.getLogger("openai_compat")
 
 #: blank items after the last line that are read for the application to end by itself: most send one at most, and one
 #: that never stops must not block the request
@@ -78,7 +76,7 @@ class WSGICall:
             return failure
         if isinstance(error, APIError):
             return error
-        log.error("the wrapped application failed", exc_info=error)
+        log.error("the wrapped application failed", cause=error)
         return bad_gateway("The backend failed.")
 
     def _start_response(

@@ -76,7 +76,7 @@ def failed(response: TestResponse, status: int = 502, code: str = "upstream_erro
     assert response.status_code == status
     assert response.mimetype == "application/json"
     error: dict[str, Any] = response.get_json()["error"]
-    assert (error["type"], error["code"]) == ("server_error", code)
+    assert (error["type"], error["code"]) == ("server_error" if status >= 500 else "invalid_request_error", code)
     return error
 
 

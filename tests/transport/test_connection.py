@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import ssl
@@ -305,13 +306,33 @@ def test_f11_a_passed_get_is_retried(server: Chaos) -> None:
     assert connections(server) == [1, 2]
 
 
-def test_f11_a_passed_body_that_is_gone_is_not_sent_again(server: Chaos) -> None:
+@pytest.mark.parametrize("is_chunked", [False, True])
+@pytest.mark.parametrize(("size", "is_sent_again"), [(1, True), (200_000, True), (2_000_000, False)])
+def test_f11_a_body_that_is_passed_through_is_sent_again_as_far_as_it_is_kept(
+    server: Chaos, size: int, is_sent_again: bool, is_chunked: bool
+) -> None:
     app = warm(server)
     server.script(FIN)
     server.script(*answer(b"{}"))
-    response = Client(app).post("/api/chat", json={"model": "demo"}, buffered=True)
-    assert (response.status_code, list(response.get_json())) == (502, ["error"])
-    assert connections(server) == [1]
+    environ: dict[str, Any] = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"x" * size)}
+    environ |= {"wsgi.input_terminated": True} if is_chunked else {"CONTENT_LENGTH": str(size)}
+    response = Client(app).open("/api/chat", environ_overrides=environ, buffered=True)
+    assert response.status_code == (200 if is_sent_again else 502)
+    if is_sent_again:
+        assert server.requests[-1].body == b"x" * size
+    else:
+        assert list(response.get_json()) == ["error"]
+
+
+def test_f11_a_request_that_the_server_worked_on_is_not_sent_again(server: Chaos) -> None:
+    """It was read, and the connection ended long after: doing the work twice would cost as much again."""
+    app = warm(server)
+    worked = Event()
+    server.script(worked, FIN)
+    Timer(0.8, worked.set).start()
+    response = ask(app)
+    failed(response)
+    assert len(server.requests) == 2
 
 
 # -- prompt, and closed in time ---------------------------------------------------------------
@@ -396,7 +417,7 @@ def test_f3_f6_a_kept_connection_waits_for_the_next_head_as_long(server: Chaos) 
 
 def test_sockets_know_their_idle_time_out(server: Chaos) -> None:
     server.script(*answer(b"{}"))
-    adapter = PoolAdapter(idle_timeout=7.5, pool_size=1)
+    adapter = PoolAdapter(head_timeout=10.0, idle_timeout=7.5, pool_size=1)
     pool = adapter.poolmanager.connection_from_url(server.url)
     response = pool.urlopen("GET", "/", preload_content=False, timeout=WAIT)
     sock = socket_of(response)
@@ -524,7 +545,7 @@ def test_f72_nothing_is_opened_before_the_first_request(server: Chaos) -> None:
 
 
 def test_an_adapter_never_retries_by_itself() -> None:
-    adapter = PoolAdapter(idle_timeout=1, pool_size=3)
+    adapter = PoolAdapter(head_timeout=10.0, idle_timeout=1, pool_size=3)
     assert isinstance(adapter, HTTPAdapter)
     assert (adapter.max_retries.total, adapter.max_retries.read) == (0, False)
     adapter.close()
@@ -582,7 +603,7 @@ def test_a_body_leaves_in_blocks_of_256_kib() -> None:
 
         def close(self) -> None: ...
 
-    pool = PoolAdapter(idle_timeout=7, pool_size=1).poolmanager.connection_from_host("127.0.0.1", 1)
+    pool = PoolAdapter(head_timeout=10.0, idle_timeout=7, pool_size=1).poolmanager.connection_from_host("127.0.0.1", 1)
     connection: Any = pool.ConnectionCls("127.0.0.1", 1)
     connection.sock = Sock()
     connection.send(b"x" * 1_000_000)

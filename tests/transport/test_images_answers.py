@@ -241,11 +241,68 @@ def test_f70_no_time_at_all(server: Chaos, refused: Refused) -> None:
 
 
 @pytest.mark.slow
-def test_the_time_is_of_each_image(server: Chaos) -> None:
-    fetch = fetcher(timeout=2 * SHORT)
-    for _ in range(5):
-        server.script(after(SHORT / 2), *image())
-        assert fetch(at(server), PATH) == PNG
+def test_an_image_has_its_time_and_all_together_twice_as_long(server: Chaos, refused: Refused) -> None:
+    """Each of them is fast enough by itself."""
+    fetch, fetched = fetcher(timeout=SHORT), 0
+    with within(2 * SHORT + WAIT / 20):
+        while fetched < 16:
+            server.script(after(SHORT / 2), *image())
+            try:
+                assert fetch(at(server), PATH) == PNG
+            except APIError:
+                break
+            fetched += 1
+    assert 2 <= fetched <= 4
+    connections = server.connections
+    assert refused(fetch, at(server)).endswith("it took too long")
+    assert server.connections == connections, "after the time nothing is connected"
+
+
+def test_the_time_begins_with_the_first_image(server: Chaos) -> None:
+    fetch = fetcher(timeout=SHORT / 2)
+    assert not threading.Event().wait(SHORT)  # the request's other parts are read
+    server.script(*image())
+    assert fetch(at(server), PATH) == PNG
+
+
+@framings
+@pytest.mark.parametrize("last", [0, 1])
+def test_all_images_together_have_twice_the_bytes_of_one(
+    server: Chaos, refused: Refused, framing: str, last: int
+) -> None:
+    fetch = fetcher(max_bytes=200_000)
+    for size in (150_000, 200_000, 50_000):
+        body = PNG + bytes(size - len(PNG))
+        last_bytes = bytes(last) if size == 50_000 else b""
+        server.script(*image(body[:20_000], body[20_000:], *filter(None, [last_bytes]), framing=framing))
+        if last_bytes:
+            assert refused(fetch, at(server)).endswith("the images of the request are too large")
+            return
+        assert fetch(at(server), PATH) == body
+    server.script(*image(framing=framing))
+    assert refused(fetch, at(server)).endswith("the images of the request are too large")
+
+
+@framings
+def test_too_much_together_is_not_waited_for(server: Chaos, refused: Refused, framing: str) -> None:
+    """More is said, or sent, than is left for the request, and then silence."""
+    fetch = fetcher(max_bytes=200_000, timeout=SILENCE)
+    for size in (200_000, 150_000):
+        server.script(*image(PNG + bytes(size - len(PNG))))
+        assert len(fetch(at(server), PATH)) == size
+    steps = image(PNG, *([] if framing == SIZED else [bytes(60_000)]), framing=framing, length=60_000)
+    server.script(*[step for step in steps if step not in (b"0\r\n\r\n", FIN)])
+    with within(WAIT):
+        assert refused(fetch, at(server)).endswith("the images of the request are too large")
+
+
+def test_what_was_sent_of_an_image_that_failed_counts(server: Chaos, refused: Refused) -> None:
+    fetch = fetcher(max_bytes=100_000)
+    for _ in range(2):
+        server.script(*image(PNG + bytes(90_000), framing=SIZED, length=100_000), FIN)
+        assert refused(fetch, at(server)).endswith("it is incomplete")
+    server.script(*image(PNG + bytes(30_000)))
+    assert refused(fetch, at(server)).endswith("the images of the request are too large")
 
 
 def test_a_request_has_so_many_images(server: Chaos, refused: Refused) -> None:
@@ -266,7 +323,7 @@ def test_an_image_that_failed_counts(server: Chaos, refused: Refused) -> None:
 
 
 def test_the_limits_that_hold_unless_others_are_given() -> None:
-    assert (images.CONNECT_TIMEOUT, images.MAX_REDIRECTS) == (3.0, 3)
+    assert (images.CONNECT_TIMEOUT, images.MAX_REDIRECTS, images.TOTAL) == (3.0, 3, 2)
     assert Fetcher.__init__.__kwdefaults__ == {
         "max_bytes": 10 * 1024 * 1024,
         "timeout": 10.0,

@@ -179,7 +179,6 @@ def test_f20_two_lengths_leak_no_socket(server: Chaos) -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (checked_url, "user:s3cret@example.com:11434"),
         (from_ollama_host, "user:s3cret@example.com:99999"),
         (checked_url, "http://user:s3c/r3t@example.com"),
         (checked_url, "http://user:s3c#r3t@example.com"),

@@ -62,10 +62,53 @@ def test_ollama_host_without_a_usable_port_is_refused(port: str) -> None:
         from_ollama_host(f"example.com:{port}")
 
 
-@pytest.mark.parametrize("text", ["ftp://example.com", "unix:///run/ollama", "http://example.com/v1"])
+@pytest.mark.parametrize("text", ["ftp://example.com", "/run/ollama", "//example.com", "http:///a", "example.com/v1"])
 def test_ollama_host_that_is_no_native_server_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a valid http or https URL|is an OpenAI API"):
         from_ollama_host(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("unix:///run/ollama.sock", "unix:///run/ollama.sock"),
+        ("unix:/run/ollama.sock", "unix:///run/ollama.sock"),
+        ("unix:///run/v1/api", "unix:///run/v1/api"),
+    ],
+)
+def test_a_unix_socket_is_a_server(text: str, url: str) -> None:
+    assert checked_url(text) == from_ollama_host(f" {text} ") == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unix:",
+        "unix://",
+        "unix:///",
+        "unix://run/x.sock",
+        "unix:run/x.sock",
+        "unix:////x",
+        "unix:///run/",
+        "unix:///a?b",
+    ],
+)
+def test_what_is_no_path_of_a_unix_socket_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a valid URL of a Unix socket \(unix:///path/to.sock\)"):
+        checked_url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "example.com", "localhost:11434", ":80", "::1", "[::1]:80", "0.0.0.0", "example.com/ollama", "user:key@box:1"],
+)
+def test_the_forms_of_ollama_host_without_a_scheme_are_urls_of_a_server(text: str) -> None:
+    assert checked_url(text) == from_ollama_host(text)
+
+
+def test_a_url_with_a_scheme_has_the_scheme_s_port() -> None:
+    """A port that is not in the URL is not added: a proxy of the name may compare it."""
+    assert checked_url("http://example.com") == "http://example.com"
 
 
 @pytest.mark.parametrize(
@@ -87,9 +130,6 @@ def test_a_url_is_kept_without_its_last_slash(given: str, url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "",
-        "example.com",
-        "example.com:11434",
         "//example.com",
         "http://",
         "http:///api",
@@ -121,6 +161,30 @@ def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
 def test_openai_s_side_is_refused_and_the_native_one_named(url: str, base: str) -> None:
     with pytest.raises(ValueError, match=f"is an OpenAI API; the native API of the same server is {base}$"):
         checked_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "base"),
+    [
+        ("http://example.com/api", "'http://example.com'"),
+        ("http://example.com:11434/api/", "'http://example.com:11434'"),
+        ("https://example.com/ollama/api", "'https://example.com/ollama'"),
+        ("localhost:11434/api", "'http://localhost:11434'"),
+        ("http://example.com/api/chat", "'http://example.com'"),
+        ("http://user:key@example.com/api/tags", r"'http://\*\*\*@example.com'"),
+    ],
+)
+def test_a_native_route_is_refused_and_its_server_named(url: str, base: str) -> None:
+    told = f"is a route of Ollama's API; the native API of the same server is {base}$"
+    with pytest.raises(ValueError, match=told):
+        checked_url(url)
+    with pytest.raises(ValueError, match="is a route of Ollama's API"):
+        from_ollama_host(url)
+
+
+@pytest.mark.parametrize("path", ["/api/ollama", "/apis", "/my-api", "/v1/ollama", "/api/v1beta"])
+def test_a_path_that_only_looks_like_a_route_is_a_base(path: str) -> None:
+    assert checked_url(f"http://example.com:1{path}") == f"http://example.com:1{path}"
 
 
 @pytest.mark.parametrize(
