@@ -1,7 +1,7 @@
 """Stored chat completions: list, retrieve, update and delete them, and list the messages of one.
 
 A stored object belongs to an owner, and does not exist for any other. Without a store the list is empty, and no id
-exists. Objects are stored by the chat endpoint, not here.
+exists. Objects are stored by the chat endpoint, not here. Damaged objects are left out of lists.
 
 Source: OpenAI's *stored chat completions*; Ollama has no such API.
 """
@@ -15,9 +15,10 @@ from msgspec import Raw, Struct
 
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Answer, Call, Reply
 from openai_compat.errors import APIError, invalid, missing
+from openai_compat.log import log
 from openai_compat.native.client import Backend
-from openai_compat.storage.store import Store, StoredObject, StoreFailed, UnknownCursor
-from openai_compat.translate.fields import Ignored, emulated
+from openai_compat.storage.store import Damaged, Store, StoredObject, StoreFailed, UnknownCursor
+from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ListQuery, PageQuery, from_query, to_page
 from openai_compat.translate.metadata import check_metadata
 from openai_compat.wire import json
@@ -25,7 +26,7 @@ from openai_compat.wire import json
 T = TypeVar("T")
 
 
-class UpdateRequest(Struct):
+class UpdateRequest(RequestObject):
     """Source: OpenAI's ``POST /chat/completions/{completion_id}``."""
 
     metadata: Annotated[dict[str, str] | None, emulated("replaces the stored metadata")] = None
@@ -56,6 +57,7 @@ def list_all(call: Call, backend: Backend) -> Reply:
             order=query.order,
             model=query.model,
             metadata=query.metadata,
+            is_valid=_is_json,
         ),
     )
     rows = {stored.id: _body(stored) for stored in page.rows} if page is not None else {}
@@ -68,7 +70,7 @@ def retrieve(call: Call, backend: Backend) -> Reply:
     :raises APIError: 404; 503 for a store that fails.
     """
     id = call.path["id"]
-    stored = _query(call, lambda store: store.get(CHAT_COMPLETION, call.owner, id))
+    stored = _query(call, lambda store: store.get(CHAT_COMPLETION, call.owner, id, _is_json))
     return Answer(Raw(_body(_existing(stored, id))))
 
 
@@ -81,7 +83,7 @@ def update(call: Call, backend: Backend) -> Reply:
     if request.metadata is None:
         raise missing("metadata")
     metadata, id = check_metadata(request.metadata), call.path["id"]
-    stored = _query(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata))
+    stored = _query(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata, _is_json))
     return Answer(Raw(_body(_existing(stored, id))), Ignored(call.settings, unknown).headers())
 
 
@@ -106,7 +108,13 @@ def messages(call: Call, backend: Backend) -> Reply:
     page = _query(
         call,
         lambda store: store.items(
-            CHAT_COMPLETION, call.owner, id, after=query.after, limit=query.limit, order=query.order
+            CHAT_COMPLETION,
+            call.owner,
+            id,
+            after=query.after,
+            limit=query.limit,
+            order=query.order,
+            is_valid=_is_json,
         ),
     )
     page = _existing(page, id)
@@ -116,7 +124,7 @@ def messages(call: Call, backend: Backend) -> Reply:
 def _query(call: Call, query: Callable[[Store], T]) -> T | None:
     """Return the result of a query of the store; None without a store.
 
-    :raises APIError: 400 for a cursor that does not exist, 503 for a store that fails.
+    :raises APIError: 400 for a cursor that does not exist, 503 for a store that fails and for a damaged object.
     """
     if call.store is None:
         return None
@@ -125,6 +133,9 @@ def _query(call: Call, query: Callable[[Store], T]) -> T | None:
     except UnknownCursor:
         raise invalid("Invalid 'after': it is not the id of a stored object.", "after") from None
     except StoreFailed as error:
+        log.error("%s", error)
+        if isinstance(error, Damaged):  # another attempt would fail, too
+            raise APIError(503, "The stored object is damaged.", code="store_failed", retry=False) from error
         raise APIError(503, "The store cannot be reached.", code="store_failed") from error
 
 
@@ -136,6 +147,15 @@ def _existing(value: T | None, id: str) -> T:
     if value is None:
         raise APIError(404, f"Chat completion with id '{id[:128]}' not found.", code="not_found")
     return value
+
+
+def _is_json(body: bytes) -> bool:
+    """Return whether a body is the text of a JSON object, as every body was when it was stored."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return json.is_native_object(body)
 
 
 def _body(stored: StoredObject) -> bytes:

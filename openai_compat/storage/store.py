@@ -12,11 +12,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from openai_compat.storage.database import AlreadyStored, Database, StoreFailed, encode, insert_if_new, read_url, tables
+from openai_compat.log import log
+from openai_compat.settings import Settings
+from openai_compat.storage.circuit import StoreFailed
+from openai_compat.storage.database import AlreadyStored, Database, encode, insert_if_new, read_url, tables
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
     from sqlalchemy import ColumnElement, Connection, Select, Table
@@ -25,6 +28,7 @@ __all__ = [
     "BATCH",
     "MAX_ID",
     "AlreadyStored",
+    "Damaged",
     "Item",
     "Order",
     "Page",
@@ -36,6 +40,8 @@ __all__ = [
 ]
 
 Order = Literal["asc", "desc"]
+#: returns whether a body is what the caller stored; the store does not decode it
+IsValid = Callable[[bytes], bool]
 T = TypeVar("T")
 
 #: objects that one statement deletes: enough that expired objects do not accumulate, and below the 999 parameters of a
@@ -51,6 +57,10 @@ class TooLarge(ValueError):
 
 class UnknownCursor(LookupError):
     """*after* is not the id of a stored object or item."""
+
+
+class Damaged(StoreFailed):
+    """A row is not what was stored, such as after a fault of the disk or an operator's statement."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class OwnerUsage:
         """
         objects = tables().objects
         self.tx.execute(objects.delete().where(objects.c.seq.in_([row.seq for row in rows])))
-        self.charge(-len(rows), -sum(row.bytes for row in rows))
+        self.charge(-len(rows), -sum(_size_of(row) for row in rows))
 
     def make_room(self, max_objects: int, max_bytes: int, spare: int) -> None:
         """Delete the owner's oldest objects until the counts are within the limits.
@@ -129,17 +139,32 @@ class OwnerUsage:
                 if len(oldest) >= excess_objects and excess_bytes <= 0:
                     break
                 oldest.append(row)
-                excess_bytes -= row.bytes
+                excess_bytes -= _size_of(row)
             if not oldest:
                 break
             self.drop(oldest)
+
+
+def _size_of(row: Any) -> int:
+    """Return the bytes of a stored object; 0 for a damaged number, so that the object can be deleted."""
+    return row.bytes if isinstance(row.bytes, int) else 0
+
+
+def _usage(tx: Connection, row: Any) -> OwnerUsage:
+    """Return the counts of a row of ``owners``, which is locked.
+
+    :raises Damaged: they are no numbers.
+    """
+    if not isinstance(row.objects, int) or not isinstance(row.bytes, int):
+        raise Damaged("The stored counts of an owner are damaged.")
+    return OwnerUsage(tx, row.owner, row.objects, row.bytes)
 
 
 def _lock_owner(tx: Connection, owner: str) -> OwnerUsage | None:
     """Lock the owner's row; None for an owner without objects."""
     owners = tables().owners
     row = tx.execute(owners.select().where(owners.c.owner == owner).with_for_update()).first()
-    return None if row is None else OwnerUsage(tx, *row)
+    return None if row is None else _usage(tx, row)
 
 
 def _lock_or_add_owner(tx: Connection, owner: str) -> OwnerUsage:
@@ -157,20 +182,42 @@ def _sweep(tx: Connection, now: float) -> None:
     row = tx.execute(owners.select().where(owners.c.owner == owner).with_for_update(skip_locked=True)).first()
     if row is not None:
         of_owner = expired.with_only_columns(o.c.seq, o.c.bytes).where(o.c.owner == row.owner)
-        OwnerUsage(tx, *row).drop(tx.execute(of_owner.limit(BATCH)).all())
+        with suppress(Damaged):  # of an owner who need not be the one that writes
+            _usage(tx, row).drop(tx.execute(of_owner.limit(BATCH)).all())
 
 
 def _paged(
-    tx: Connection, query: Select[Any], column: ColumnElement[int], after: Select[Any] | None, limit: int, order: Order
-) -> tuple[list[Any], bool]:
-    if after is not None:
-        start = tx.scalar(after)
-        if start is None:
-            raise UnknownCursor("no object or item has that id")
-        query = query.where(column > start if order == "asc" else column < start)
+    tx: Connection,
+    query: Select[Any],
+    column: ColumnElement[int],
+    after: Select[Any] | None,
+    limit: int,
+    order: Order,
+    read: Callable[[Any], T],
+) -> Page[T]:
+    """Return a page of rows. Damaged ones are logged and left out; the next ones fill the page.
+
+    :param read: reads a row, and raises :exc:`Damaged`.
+    """
+    start = None if after is None else tx.scalar(after)
+    if after is not None and start is None:
+        raise UnknownCursor("no object or item has that id")
+    query = query.order_by(column.asc() if order == "asc" else column.desc())
     limit = max(limit, 0)  # to SQLite a negative limit means none
-    rows = tx.execute(query.order_by(column.asc() if order == "asc" else column.desc()).limit(limit + 1)).all()
-    return list(rows[:limit]), len(rows) > limit
+    found: list[T] = []
+    missing = limit + 1
+    while missing:
+        following = query if start is None else query.where(column > start if order == "asc" else column < start)
+        rows = tx.execute(following.limit(missing)).all()
+        for row in rows:
+            try:
+                found.append(read(row))
+            except Damaged as error:
+                log.error("%s It is left out of a list.", error)
+        if len(rows) < missing:
+            break
+        start, missing = rows[-1]._mapping[column], limit + 1 - len(found)
+    return Page(found[:limit], len(found) > limit)
 
 
 def _insert_rows(tx: Connection, table: Table, seq: int, start: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -186,8 +233,44 @@ def _size(*parts: StoredObject | Item) -> int:
     return sum(ids) + sum(len(part.body) for part in parts)
 
 
-def _stored_object(row: Any) -> StoredObject:
-    return StoredObject(row.id, row.created, row.model, json.loads(row.metadata), row.body)
+def _any_body(body: bytes) -> bool:
+    return True
+
+
+def _stored_object(row: Any, is_valid: IsValid) -> StoredObject:
+    """Return the object of a row.
+
+    :raises Damaged: a value is not what was stored.
+    """
+    try:
+        metadata = json.loads(row.metadata)
+    except (TypeError, ValueError, RecursionError):
+        metadata = None
+    sound = {
+        "id": isinstance(row.id, str),
+        "created": isinstance(row.created, int),
+        "model": isinstance(row.model, str),
+        "metadata": isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()),
+        "body": isinstance(row.body, bytes) and is_valid(row.body),
+    }
+    _check_row(f"object {row.seq}", sound)
+    return StoredObject(row.id, row.created, row.model, metadata or {}, row.body)
+
+
+def _item(row: Any, is_valid: IsValid) -> Item:
+    """Return the item of a row.
+
+    :raises Damaged: a value is not what was stored.
+    """
+    sound = {"id": isinstance(row.id, str), "body": isinstance(row.body, bytes) and is_valid(row.body)}
+    _check_row(f"item {row.position} of object {row.object}", sound)
+    return Item(row.id, row.body)
+
+
+def _check_row(name: str, sound: Mapping[str, bool]) -> None:
+    damaged = [column for column, is_sound in sound.items() if not is_sound]
+    if damaged:
+        raise Damaged(f"The stored {name} is damaged: {', '.join(damaged)}.")
 
 
 # -- the store --------------------------------------------------------------------------------
@@ -204,18 +287,31 @@ class Store:
     :param ttl: seconds from adding an object to its expiry.
     :param max_objects: objects of one owner, of all kinds; the oldest are deleted first.
     :param max_bytes: bytes of one owner's ids and bodies, including items; the oldest objects are deleted first.
+    :param timeout: seconds that one operation may take, in total. After one that took longer, or could not reach the
+        database, all fail at once for some seconds.
     :param clock: returns Unix time in seconds.
+    :param monotonic: returns seconds that only increase, for the pause after a failure.
     :raises ValueError: the URL is not a valid one of these, or a package is not installed.
     """
 
     def __init__(
-        self, url: str, *, ttl: float, max_objects: int, max_bytes: int, clock: Callable[[], float] = time.time
+        self,
+        url: str,
+        *,
+        ttl: float,
+        max_objects: int,
+        max_bytes: int,
+        timeout: float = Settings.store_timeout,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = read_url(url)
         self._ttl = ttl
         self._max_objects = max_objects
         self._max_bytes = max_bytes
+        self._timeout = timeout
         self._clock = clock
+        self._monotonic = monotonic
         # By process id. A child of a fork leaves the parent's entry alone: closing it would end the parent's sessions.
         self._databases: dict[int, Database] = {}
 
@@ -247,11 +343,14 @@ class Store:
             usage.make_room(self._max_objects, self._max_bytes, spare=seq)
             _sweep(tx, now)
 
-    def get(self, kind: str, owner: str | None, id: str) -> StoredObject | None:
-        """Return an object; None if there is no such object, or it has expired."""
+    def get(self, kind: str, owner: str | None, id: str, is_valid: IsValid = _any_body) -> StoredObject | None:
+        """Return an object; None if there is no such object, or it has expired.
+
+        :raises Damaged: a part of the object is not what was stored.
+        """
         with self._begin() as tx:
             row = self._find(tx, kind, owner, id)
-        return None if row is None else _stored_object(row)
+        return None if row is None else _stored_object(row, is_valid)
 
     def page(
         self,
@@ -263,8 +362,9 @@ class Store:
         order: Order = "asc",
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        is_valid: IsValid = _any_body,
     ) -> Page[StoredObject]:
-        """Return a page of objects, in the order in which they were added, or the reverse.
+        """Return a page of objects, in the order in which they were added, or the reverse, without damaged ones.
 
         :param after: id of the object before the page, which need not match *model* and *metadata*.
         :param metadata: pairs that each object must have.
@@ -280,11 +380,15 @@ class Store:
             query = query.where(labels.select().where(*has_pair).exists())
         cursor = None if after is None else o.select().with_only_columns(o.c.seq).where(*visible, o.c.id == after)
         with self._begin() as tx:
-            rows, has_more = _paged(tx, query, o.c.seq, cursor, limit, order)
-        return Page([_stored_object(row) for row in rows], has_more)
+            return _paged(tx, query, o.c.seq, cursor, limit, order, lambda row: _stored_object(row, is_valid))
 
-    def set_metadata(self, kind: str, owner: str | None, id: str, metadata: Mapping[str, str]) -> StoredObject | None:
-        """Replace an object's metadata, and return the object; None if there is no such object."""
+    def set_metadata(
+        self, kind: str, owner: str | None, id: str, metadata: Mapping[str, str], is_valid: IsValid = _any_body
+    ) -> StoredObject | None:
+        """Replace an object's metadata, and return the object; None if there is no such object.
+
+        :raises Damaged: a part of the object is not what was stored.
+        """
         o, labels, values = tables().objects, tables().labels, dict(metadata)
         with self._locked(kind, owner, id) as locked:
             if locked is None:
@@ -293,7 +397,7 @@ class Store:
             usage.tx.execute(o.update().where(o.c.seq == row.seq).values(metadata=json.dumps(values)))
             usage.tx.execute(labels.delete().where(labels.c.object == row.seq))
             _insert_rows(usage.tx, labels, row.seq, 0, ({"key": key, "value": value} for key, value in values.items()))
-            return replace(_stored_object(row), metadata=values)
+            return replace(_stored_object(row, is_valid), metadata=values)
 
     def delete(self, kind: str, owner: str | None, id: str) -> bool:
         """Delete an object with its items, and return whether there was such an object."""
@@ -304,9 +408,19 @@ class Store:
             return locked is not None
 
     def items(
-        self, kind: str, owner: str | None, id: str, *, after: str | None = None, limit: int = 20, order: Order = "asc"
+        self,
+        kind: str,
+        owner: str | None,
+        id: str,
+        *,
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "asc",
+        is_valid: IsValid = _any_body,
     ) -> Page[Item] | None:
-        """Return a page of an object's items, in their order or the reverse; None if there is no such object.
+        """Return a page of an object's items, in their order or the reverse, without damaged ones.
+
+        The result is None if there is no such object.
 
         :param after: id of the item before the page.
         :raises UnknownCursor: the object has no item with the id *after*.
@@ -317,9 +431,10 @@ class Store:
             if row is None:
                 return None
             query = items.select().where(items.c.object == row.seq)
-            cursor = query.with_only_columns(items.c.position).where(items.c.id == after)
-            rows, has_more = _paged(tx, query, items.c.position, None if after is None else cursor, limit, order)
-        return Page([Item(row.id, row.body) for row in rows], has_more)
+            cursor = None
+            if after is not None:
+                cursor = query.with_only_columns(items.c.position).where(items.c.id == after)
+            return _paged(tx, query, items.c.position, cursor, limit, order, lambda row: _item(row, is_valid))
 
     def append(self, kind: str, owner: str | None, id: str, items: Sequence[Item]) -> bool:
         """Append items to an object, all or none, and return whether there is such an object.
@@ -335,7 +450,7 @@ class Store:
             if locked is None:
                 return False
             usage, row = locked
-            self._check_size(row.bytes + added)
+            self._check_size(_size_of(row) + added)
             positions = table.select().with_only_columns(table.c.position).where(table.c.object == row.seq)
             last = usage.tx.scalar(positions.order_by(table.c.position.desc()).limit(1))
             _insert_rows(usage.tx, table, row.seq, 0 if last is None else last + 1, map(vars, items))
@@ -360,7 +475,7 @@ class Store:
     def _begin(self, *, write: bool = False) -> AbstractContextManager[Connection]:
         database = self._databases.get(os.getpid())
         if database is None:  # setdefault: of two threads at this point, both use the same one
-            database = self._databases.setdefault(os.getpid(), Database(self._url))
+            database = self._databases.setdefault(os.getpid(), Database(self._url, self._timeout, self._monotonic))
         return database.begin(write)
 
     @contextmanager
@@ -387,5 +502,5 @@ class Store:
 
     def _resize(self, usage: OwnerUsage, row: Any, difference: int) -> None:
         o = tables().objects
-        usage.tx.execute(o.update().where(o.c.seq == row.seq).values(bytes=row.bytes + difference))
+        usage.tx.execute(o.update().where(o.c.seq == row.seq).values(bytes=_size_of(row) + difference))
         usage.charge(0, difference)

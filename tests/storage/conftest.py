@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openai_compat.storage.store import Store
-from tests.storage.databases import KINDS, Clock, Make, Postgres, audit, postgresql, sqlite_file
+from tests.storage.databases import KINDS, TIMEOUT, Clock, Make, Postgres, audit, postgresql, sqlite_file
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def make(url: str, clock: Clock) -> Iterator[Make]:
     made = []
 
     def open(**options: Any) -> Store:
-        store = Store(url, **{"ttl": 100.0, "max_objects": 10_000, "max_bytes": 10**9, "clock": clock, **options})
+        limits = {"ttl": 100.0, "max_objects": 10_000, "max_bytes": 10**9, "timeout": TIMEOUT}
+        store = Store(url, **{**limits, "clock": clock, **options})
         made.append(store)
         return store
 

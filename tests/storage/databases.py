@@ -29,8 +29,8 @@ from openai_compat.storage.store import Item, Page, Store, StoredObject
 
 Make = Callable[..., Store]
 
-#: seconds that anything here may take
-TIMEOUT = 20
+#: seconds that anything here may take, and the time-out of a store that is to exceed it
+TIMEOUT, SHORT = 20, 0.4
 
 #: all that a test is run against
 KINDS = ["file", "memory", pytest.param("postgresql", marks=pytest.mark.server)]
@@ -47,6 +47,7 @@ class Postgres:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._numbers = itertools.count()
+        self._conninfo = f"host={directory} user=tester dbname=postgres connect_timeout={TIMEOUT}"
 
     def url(self, schema: str) -> str:
         options = quote(f"-csearch_path={schema}")
@@ -65,9 +66,21 @@ class Postgres:
     def execute(self, statement: str) -> None:
         import psycopg
 
-        conninfo = f"host={self._directory} user=tester dbname=postgres connect_timeout={TIMEOUT}"
-        with psycopg.connect(conninfo, autocommit=True, options=f"-clock_timeout={TIMEOUT}s") as connection:
+        with psycopg.connect(self._conninfo, autocommit=True, options=f"-clock_timeout={TIMEOUT}s") as connection:
             connection.execute(statement.encode())
+
+    @property
+    def pid(self) -> int:
+        """The process that accepts connections."""
+        return int((self._directory / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+    def connections(self) -> list[int]:
+        """The processes of all connections but this one."""
+        import psycopg
+
+        own = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            return [pid for (pid,) in connection.execute(f"SELECT pid FROM pg_stat_activity WHERE {own}".encode())]
 
     def hang_up(self) -> None:
         """End every other connection, as a restart of the server would."""
@@ -151,7 +164,8 @@ def not_memory(url: str) -> None:
 
 def new(url: str, **options: Any) -> Any:
     """A store that is closed at the end; its books are not looked at."""
-    return contextlib.closing(Store(url, **{"ttl": 100.0, "max_objects": 10, "max_bytes": 10**9, **options}))
+    limits = {"ttl": 100.0, "max_objects": 10, "max_bytes": 10**9, "timeout": TIMEOUT}
+    return contextlib.closing(Store(url, **{**limits, **options}))
 
 
 # -- what is put in, and what is there --------------------------------------------------------

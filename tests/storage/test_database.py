@@ -6,10 +6,8 @@ import contextlib
 import sqlite3
 import stat
 import sys
-import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from openai_compat.storage.database import StoreFailed
 from openai_compat.storage.store import Item, Store
 from tests.servers import command, refusing
 from tests.storage.databases import (
-    TIMEOUT,
+    SHORT,
+    Clock,
     Make,
     Postgres,
     fill,
@@ -77,7 +76,7 @@ def new(name):
     return StoredObject(name, 1, "m", {"k": name}, b"{}")
 
 url, used, children, count = sys.argv[1], sys.argv[2] == "used", int(sys.argv[3]), int(sys.argv[4])
-store = Store(url, ttl=600, max_objects=1000, max_bytes=10**9)
+store = Store(url, ttl=600, max_objects=1000, max_bytes=10**9, timeout=20)
 if used:
     store.add("chat", "me", new("shared"))
 pids, (ready, go) = [], os.pipe()
@@ -134,7 +133,7 @@ import sys
 import gevent
 from openai_compat.storage.store import Item, StoredObject, Store
 
-store = Store(sys.argv[1], ttl=600, max_objects=1000, max_bytes=10**9)
+store = Store(sys.argv[1], ttl=600, max_objects=1000, max_bytes=10**9, timeout=20)
 store.add("chat", None, StoredObject("shared", 1, "m", {}, b"{}"))
 
 def work(i):
@@ -221,14 +220,6 @@ def test_tables_that_are_lost(store: Store, make: Make) -> None:
 
 
 @pytest.mark.server
-def test_a_server_is_given_a_time(postgresql_server: Postgres) -> None:
-    with postgresql_server.schema() as url, new(url) as store, store._begin() as tx:
-        settings = {row.name: row.setting for row in tx.exec_driver_sql("SELECT name, setting FROM pg_settings")}
-        for name, milliseconds in module._LIMITS.items():
-            assert settings[name] == str(milliseconds)
-
-
-@pytest.mark.server
 def test_a_server_that_was_started_again(postgresql_server: Postgres) -> None:
     with postgresql_server.schema() as url, new(url) as store:
         store.add("chat", "me", stored_object("a"))
@@ -242,7 +233,7 @@ FULL = """
 import resource, sys
 from openai_compat.storage.store import Item, StoredObject, Store, StoreFailed
 
-store = Store(sys.argv[1], ttl=600, max_objects=1000, max_bytes=10**9)
+store = Store(sys.argv[1], ttl=600, max_objects=1000, max_bytes=10**9, timeout=20)
 store.add("chat", None, StoredObject("a", 1, "m", {}, b"{}"))
 soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
@@ -263,9 +254,9 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
     assert (ended.stderr, ended.returncode) == ("", 0)
 
 
-def test_a_file_that_another_program_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAIT", 0.05)
-    with new(sqlite_file(tmp_path)) as store:
+def test_a_file_that_another_program_holds(tmp_path: Path) -> None:
+    clock = Clock()
+    with new(sqlite_file(tmp_path), timeout=SHORT, monotonic=clock) as store:
         store.add("chat", "me", stored_object("a"))
         with contextlib.closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -273,6 +264,7 @@ def test_a_file_that_another_program_holds(tmp_path: Path, monkeypatch: pytest.M
                 store.add("chat", "me", stored_object("b"))
             assert ids(store.page("chat", "me")) == ["a"], "who only reads does not wait"
             other.execute("ROLLBACK")
+        clock.now += module.PAUSE
         store.add("chat", "me", stored_object("b"))
         assert ids(store.page("chat", "me")) == ["a", "b"]
 
@@ -281,8 +273,7 @@ def test_a_new_file_that_another_changes(tmp_path: Path, monkeypatch: pytest.Mon
     with contextlib.closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
         other.execute("CREATE TABLE theirs (x)")
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(module, "WAIT", 0.05)
-        with new(sqlite_file(tmp_path)) as store, pytest.raises(StoreFailed):
+        with new(sqlite_file(tmp_path), timeout=SHORT) as store, pytest.raises(StoreFailed, match="locked"):
             store.add("chat", "me", stored_object("a"))
         monkeypatch.setattr(time, "sleep", lambda seconds: other.execute("ROLLBACK"))
         with new(sqlite_file(tmp_path)) as store:
@@ -291,27 +282,17 @@ def test_a_new_file_that_another_changes(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
-def test_a_writer_that_waits_too_long_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr(module, "WAIT", 0.05)
-    inside, leave = threading.Event(), threading.Event()
-
-    def clock() -> float:
-        if threading.current_thread() is not threading.main_thread():
-            inside.set()
-            leave.wait(TIMEOUT)
-        return 0.0
-
-    with new("sqlite://" if kind == "memory" else sqlite_file(tmp_path), clock=clock) as store:
-        with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(store.add, "chat", "me", stored_object("a"))
-            try:
-                assert inside.wait(TIMEOUT)
-                with pytest.raises(StoreFailed, match="busy"):
-                    store.add("chat", "me", stored_object("b"))
-            finally:
-                leave.set()
-            first.result(TIMEOUT)
-        assert ids(store.page("chat", "me")) == ["a"]
+def test_a_writer_that_waits_too_long_for_another(tmp_path: Path, kind: str) -> None:
+    clock = Clock()
+    url = "sqlite://" if kind == "memory" else sqlite_file(tmp_path)
+    with new(url, timeout=SHORT, monotonic=clock) as store:
+        store.add("chat", "me", stored_object("a"))
+        [database] = store._databases.values()
+        with database._lock, pytest.raises(StoreFailed, match=f"busy for {SHORT} s"):
+            store.add("chat", "me", stored_object("b"))
+        clock.now += module.PAUSE
+        store.add("chat", "me", stored_object("b"))
+        assert ids(store.page("chat", "me")) == ["a", "b"]
 
 
 # -- URLs, files and the schema ---------------------------------------------------------------
@@ -377,28 +358,21 @@ def test_a_schema_of_another_version(url: str, make: Make) -> None:
     assert rows(store, "version") == [(1,)]
 
 
-def test_a_process_has_15_connections_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module._POOL, "pool_timeout", 0.05)
-    with new(sqlite_file(tmp_path)) as store, contextlib.ExitStack() as transactions:
+def test_a_process_has_15_connections_at_most(tmp_path: Path) -> None:
+    with new(sqlite_file(tmp_path), timeout=SHORT) as store, contextlib.ExitStack() as transactions:
+        store.get("chat", "me", "a")
         for _ in range(15):
             transactions.enter_context(store._begin())
-        with pytest.raises(StoreFailed):
+        with pytest.raises(StoreFailed, match="busy"):
             transactions.enter_context(store._begin())
-
-
-def test_a_file_and_a_connection_are_waited_for_15_seconds(tmp_path: Path) -> None:
-    with new(sqlite_file(tmp_path)) as store, store._begin() as tx:
-        assert tx.exec_driver_sql("PRAGMA busy_timeout").scalar() == 15_000
-        assert tx.engine.pool.timeout() == 15  # type: ignore[attr-defined]
 
 
 @pytest.mark.server
-def test_the_times_that_a_server_is_given(postgresql_server: Postgres) -> None:
-    with postgresql_server.schema() as url, new(url) as store, store._begin() as tx:
+def test_a_server_gives_up_what_the_store_gave_up(postgresql_server: Postgres) -> None:
+    with postgresql_server.schema() as url, new(url, timeout=2.5) as store, store._begin() as tx:
         settings = {row.name: row.setting for row in tx.exec_driver_sql("SELECT name, setting FROM pg_settings")}
-        assert settings["lock_timeout"] == "15000"
-        assert settings["statement_timeout"] == settings["idle_in_transaction_session_timeout"] == "60000"
+        assert [settings[name] for name in module._LIMITS] == ["2500"] * 3
         connection: Any = tx.connection.driver_connection
         parameters = connection.info.get_parameters()
         names = ("connect_timeout", "keepalives_idle", "keepalives_interval", "tcp_user_timeout")
-        assert [parameters[name] for name in names] == ["5", "15", "5", "30000"]
+        assert [parameters[name] for name in names] == ["3", "15", "5", "30000"]
