@@ -69,15 +69,17 @@ def serving(
     bind: str | None = "127.0.0.1:0",
     environ: Mapping[str, str] | None = None,
     python: tuple[str, ...] = (),
+    subcommand: str = "serve",
 ) -> Iterator[Server]:
     """Start ``openai-compat serve`` on a free port of loopback and wait for its announcement.
 
     :param bind: None leaves the flag out.
+    :param subcommand: ``record`` is another that serves.
     :param environ: variables beside the usual ones; those that the command reads are taken from here only.
     :param python: options of the interpreter.
     """
     flags = ["--bind", bind] if bind else []
-    command = [sys.executable, *python, "-m", "openai_compat", "serve", *flags, *arguments]
+    command = [sys.executable, *python, "-m", "openai_compat", subcommand, *flags, *arguments]
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command,
@@ -109,7 +111,7 @@ def command(
 
 
 def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
-    ours = ("OPENAI_", "OLLAMA_", "GUNICORN_")
+    ours = ("OPENAI_", "OLLAMA_", "GUNICORN_", "LISTEN_", "PORT", "WEB_CONCURRENCY")
     usual = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     path = os.pathsep.join(filter(None, (_ROOT, usual.get("PYTHONPATH"))))
     return {**usual, "PYTHONPATH": path, **(given or {})}

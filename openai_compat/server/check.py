@@ -9,7 +9,8 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import TextIO
 
 from werkzeug.test import Client
@@ -19,7 +20,7 @@ from openai_compat.middleware.app import OpenAICompat
 from openai_compat.native import types as native
 from openai_compat.native.capabilities import KnownLimits
 from openai_compat.native.client import Backend
-from openai_compat.server.serve import probe_environ
+from openai_compat.server.serve import chat_models, probe_environ, warn_insecure
 from openai_compat.settings import Settings
 from openai_compat.transport.upstream import Upstream
 from openai_compat.transport.urls import redacted
@@ -33,6 +34,10 @@ _SINCE = {
 }
 #: seconds to connect, until the head, and between reads: a large model takes minutes to load
 _TIMEOUT = (5.0, 300.0, 60.0)
+#: seconds for looking up which models can chat
+_LOOK_UP = 10.0
+#: models that are chatted with at most, while each refuses to chat
+_MAX_TRIES = 5
 
 
 def check(
@@ -41,6 +46,7 @@ def check(
     model: str | None = None,
     headers: Mapping[str, str] | None = None,
     verify: bool | str = True,
+    proxies: Mapping[str, str] | None = None,
     out: TextIO | None = None,
 ) -> int:
     """Test an Ollama and print which steps worked: its version, its models, and a small streamed chat.
@@ -48,11 +54,14 @@ def check(
     :param model: the model to chat with; by default a loaded one, or the first that can chat.
     :param headers: sent with every native request.
     :param verify: check certificates; or the path of a bundle to check them with.
+    :param proxies: HTTP proxies of native requests, by scheme.
     :param out: standard output by default.
     :returns: the exit status: 0 if every step worked, otherwise 1.
     """
     out = sys.stdout if out is None else out
-    upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify)
+    if verify is False:
+        warn_insecure()
+    upstream = Upstream(url, timeout=_TIMEOUT, headers=headers, verify=verify, proxies=proxies)
     backend = Backend(upstream, probe_environ(), Settings(), KnownLimits())
     out.write(f"{redacted(url)}\n")
     with _Warnings() as warnings:
@@ -65,8 +74,8 @@ def _run_steps(backend: Backend, upstream: Upstream, model: str | None, steps: _
     if steps.run("version", lambda: _version(backend)):
         models: list[native.ListedModel] = []
         steps.run("models", lambda: _models(backend, models))
-        chosen = model or _choose(backend, models)
-        steps.run("chat", lambda: _chat(upstream, chosen) if chosen else _no_model())
+        names = iter((model,)) if model else _candidates(backend, models)
+        steps.run("chat", lambda: _chat_with_one(upstream, names))
 
 
 class _Steps:
@@ -129,18 +138,30 @@ def _models(backend: Backend, models: list[native.ListedModel]) -> str:
     return ", ".join(model.request_name for model in models) or "none"
 
 
-def _choose(backend: Backend, models: list[native.ListedModel]) -> str | None:
-    """Return a loaded model that can chat, otherwise the first model that can."""
-    names = [model.request_name for model in models if model.can_chat]
+def _candidates(backend: Backend, models: list[native.ListedModel]) -> Iterator[str]:
+    """Yield the models that can chat, those that are loaded first."""
     try:
         loaded = {model.request_name for model in backend.loaded().models or []}
     except APIError:  # an old Ollama does not have this route
         loaded = set()
-    return next((name for name in names if name in loaded), next(iter(names), None))
+    in_order = sorted(models, key=lambda model: model.request_name not in loaded)
+    return chat_models(backend, in_order, seconds=_LOOK_UP)
 
 
-def _no_model() -> str:
-    raise APIError(404, "There is no model that can chat.", code="model_not_found")
+def _chat_with_one(upstream: Upstream, names: Iterator[str]) -> str:
+    """Chat with the first model; with the next one where that cannot chat, which an old server does not list.
+
+    :raises APIError: the failure of the first model, if all fail.
+    """
+    failure = APIError(404, "There is no model that can chat.", code="model_not_found")
+    for tried, name in enumerate(islice(names, _MAX_TRIES)):
+        try:
+            return _chat(upstream, name)
+        except APIError as error:
+            failure = failure if tried else error
+            if error.status != 400:
+                break
+    raise failure
 
 
 def _chat(upstream: Upstream, model: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line: ``openai-compat serve`` and ``openai-compat check``.
+"""The command line: ``openai-compat serve``, ``openai-compat check`` and ``openai-compat record``.
 
 Every scalar setting has a flag and an environment variable, both derived from ``Settings``: a new setting needs no line
 here. No import at the top may load ``requests`` or a server, since gevent must patch the standard library before.
@@ -7,6 +7,7 @@ here. No import at the top may load ``requests`` or a server, since gevent must 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -17,15 +18,20 @@ from urllib.parse import urlsplit
 
 from openai_compat import __version__
 from openai_compat.server.config import SAMPLINGS, from_toml
+from openai_compat.server.incoming_request import RECEIVE_TIMEOUT
 from openai_compat.server.serve import DEFAULTS
-from openai_compat.settings import Settings, environment_name, scalars
+from openai_compat.settings import LOCAL, Settings, environment_name, scalars
 from openai_compat.transport.headers import checked_headers
-from openai_compat.transport.urls import from_ollama_host, redacted
+from openai_compat.transport.urls import from_ollama_host, redacted, unix_path
 
 #: gunicorn's worker classes that serve several requests at once, as streams require
 WORKER_CLASSES = ("gthread", "gevent")
 #: the values of settings that have a fixed set
-_CHOICES: dict[str, tuple[str, ...]] = {"overflow": ("error", "truncate"), "unsupported": ("warn", "error")}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "overflow": ("error", "truncate"),
+    "unsupported": ("warn", "error"),
+    "reasoning_field": ("both", "reasoning", "reasoning_content", "none"),
+}
 #: texts of a boolean variable, in lower case
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -42,17 +48,22 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
         parser.print_help()
         return 2
     try:
-        if flags.command == "serve":
-            if _worker_class(flags, environ) == "gevent":
-                _patch_for_gevent(parser)
-            return _serve(flags, environ)
-        url = from_ollama_host(flags.url or environ.get("OLLAMA_HOST") or "")
-        headers, verify = _headers(flags, environ), _verify(flags, environ)
-        from openai_compat.server.check import check
-
-        return check(url, model=flags.model, headers=headers, verify=verify)
+        status: int = flags.run(flags, environ)
+        return status
     except ValueError as error:
         parser.exit(2, f"openai-compat: {error}\n")
+
+
+def _check(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run ``check``.
+
+    :raises ValueError: a flag or a variable is not valid.
+    """
+    url = from_ollama_host(flags.url or environ.get("OLLAMA_HOST") or "")
+    headers, verify, proxies = _headers(flags, environ), _verify(flags, environ), _proxies(flags, environ, url)
+    from openai_compat.server.check import check
+
+    return check(url, model=flags.model, headers=headers, verify=verify, proxies=proxies)
 
 
 def _serve(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -60,10 +71,12 @@ def _serve(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     :raises ValueError: a flag, a variable or the file is not valid.
     """
+    if _worker_class(flags, environ) == "gevent":
+        _patch_for_gevent()
     if flags.demo and flags.upstream:
         raise ValueError("--demo cannot be used with --upstream")
     is_demo = not flags.upstream and _boolean_value(flags, "demo", environ)
-    threads = _integer_value(flags, "threads", environ)
+    threads, workers = _integer_value(flags, "threads", environ), _integer_value(flags, "workers", environ)
     # Each thread uses one upstream connection: with a smaller pool, some would be closed after every request.
     file_values = from_toml(path) if (path := _value(flags, "config", environ)) else {}
     values = {**({"pool_size": threads} if threads else {}), **file_values, **_settings(flags, environ)}
@@ -71,9 +84,10 @@ def _serve(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
         settings = Settings(**values)
     except TypeError as error:
         raise ValueError(str(error)) from error
-    _check_store(settings, workers=_integer_value(flags, "workers", environ))
     upstream, bind = None if is_demo else _upstream(flags, environ), _bind(flags, environ)
-    if upstream and _is_own_address(upstream, bind or DEFAULTS["bind"]):
+    platform = _platform(environ, has_bind=bind is not None, has_workers=workers is not None)
+    _check_store(settings, workers=workers or platform.get("workers"))
+    if upstream and _is_own_address(upstream, bind or platform.get("bind") or DEFAULTS["bind"]):
         raise ValueError(f"{redacted(upstream)} is the address of this server itself; set another --upstream")
     from openai_compat.server.serve import ServerConfig, serve
 
@@ -82,14 +96,37 @@ def _serve(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
             upstream=upstream,
             headers=_headers(flags, environ),
             verify=_verify(flags, environ),
+            proxies=_proxies(flags, environ, upstream),
             settings=settings,
             server={
                 "bind": bind,
-                "workers": _integer_value(flags, "workers", environ),
+                "workers": workers,
                 "threads": threads,
                 "worker_class": _worker_class(flags, environ),
+                "worker_tmp_dir": _value(flags, "worker_tmp_dir", environ),
             },
+            platform=platform,
+            receive_timeout=_seconds(flags, "receive_timeout", environ) or RECEIVE_TIMEOUT,
         )
+    )
+
+
+def _record(flags: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Run ``record``.
+
+    :raises ValueError: a flag or a variable is not valid, or the file cannot be written.
+    """
+    upstream, bind = _upstream(flags, environ), _bind(flags, environ)
+    if _is_own_address(upstream, bind or DEFAULTS["bind"]):
+        raise ValueError(f"{redacted(upstream)} is the address of this server itself; set another --upstream")
+    headers, verify, proxies = _headers(flags, environ), _verify(flags, environ), _proxies(flags, environ, upstream)
+    # A page in a browser must not reach the Ollama by way of the recorder.
+    names = ("allowed_hosts", "allowed_origins")
+    settings = Settings(**{name: environ.get(environment_name(name)) or LOCAL for name in names})  # type: ignore[arg-type]
+    from openai_compat.server.record import record
+
+    return record(
+        flags.file, upstream=upstream, settings=settings, bind=bind, headers=headers, verify=verify, proxies=proxies
     )
 
 
@@ -120,13 +157,16 @@ def _check_directory(store: str) -> None:
 _IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
 
-def _patch_for_gevent(parser: argparse.ArgumentParser) -> None:
-    """Patch the standard library; exit with 2 if gevent is not installed."""
+def _patch_for_gevent() -> None:
+    """Patch the standard library.
+
+    :raises ValueError: gevent is not installed.
+    """
     try:
         import packaging  # noqa: F401  (gunicorn's gevent worker needs it, but gunicorn does not declare it)
         from gevent import monkey
     except ImportError:
-        parser.exit(2, "openai-compat: gevent workers need the extra 'gevent'; in a clone: pip install '.[gevent]'\n")
+        raise ValueError("gevent workers need the extra 'gevent'; in a clone: pip install '.[gevent]'") from None
     monkey.patch_all()
 
 
@@ -152,30 +192,104 @@ def _headers(flags: argparse.Namespace, environ: Mapping[str, str]) -> dict[str,
 
 
 def _verify(flags: argparse.Namespace, environ: Mapping[str, str]) -> bool | str:
-    """Return the path of the certificates to trust; True for the default ones.
+    """Return the path of the certificates to trust; True for the default ones, False for no check.
 
-    :raises ValueError: the path does not exist.
+    :raises ValueError: the path does not exist, or has no certificate.
     """
     path: str = _value(flags, "ca_bundle", environ) or ""
-    if path and not os.path.exists(path):
+    if _boolean_value(flags, "insecure", environ):
+        if path:
+            raise ValueError("--insecure cannot be used with --ca-bundle")
+        return False
+    if not path:
+        return True
+    if not os.path.exists(path):
         raise ValueError(f"--ca-bundle: {path!r} does not exist")
-    return path or True
+    if not os.path.isdir(path):
+        import ssl
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except ssl.SSLError:
+            raise ValueError(f"--ca-bundle: {path!r} has no certificates in PEM format") from None
+        except OSError as error:
+            raise ValueError(f"--ca-bundle: {path!r}: {error.strerror}") from None
+    return path
+
+
+def _proxies(flags: argparse.Namespace, environ: Mapping[str, str], upstream: str | None) -> dict[str, str]:
+    """Return the proxy of native requests, by the scheme of the upstream.
+
+    :raises ValueError: it is not a URL of an HTTP proxy, or the upstream is a Unix socket.
+    """
+    url: str = _value(flags, "proxy", environ) or ""
+    if not url:
+        return {}
+    if upstream is not None and unix_path(upstream):
+        raise ValueError("--proxy cannot be used with a Unix socket as the upstream")
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of an IPv6 address
+        is_valid = False
+    if not is_valid:
+        raise ValueError(f"--proxy: {redacted(url)!r} is not a valid http or https URL of a proxy")
+    return {"http": url, "https": url}
 
 
 def _bind(flags: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
-    """Return the address to listen at, in gunicorn's syntax; None for the default.
+    """Return the addresses to listen at, in gunicorn's syntax; None for the default.
 
-    :raises ValueError: its port is not valid.
+    :raises ValueError: an address is not valid.
     """
     bind: str | None = _value(flags, "bind", environ)
-    port = re.search(r":([0-9]+)$", bind or "")
-    if port and int(port[1]) > 65535:
-        raise ValueError(f"--bind: {bind!r} does not have a valid port")
-    return bind
+    return bind and ",".join(_address(part.strip()) for part in bind.split(","))
+
+
+def _address(text: str) -> str:
+    """Return an address to listen at, in gunicorn's syntax; a port alone is one of the default host.
+
+    :raises ValueError: it is not valid.
+    """
+    if re.match("unix:.|fd://[0-9]", text):
+        return text
+    text = text.removeprefix("tcp://")
+    if re.fullmatch("[0-9]+", text):
+        text = f"{DEFAULTS['bind'].partition(':')[0]}:{text}"
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|(?:\w[\w.-]*)?)(?::([0-9]{1,5}))?", text)
+    if not text or found is None or int(found[2] or 0) > 65535:
+        raise ValueError(f"--bind: {text!r} does not have the form HOST:PORT, [IPV6]:PORT, PORT or unix:PATH")
+    return text
+
+
+def _platform(environ: Mapping[str, str], *, has_bind: bool, has_workers: bool) -> dict[str, Any]:
+    """Return the settings that hosting platforms give by ``PORT`` and ``WEB_CONCURRENCY``.
+
+    A platform's router is on another machine, so its port is one of all addresses.
+
+    :param has_bind: a flag or a variable of ours is used instead of ``PORT``.
+    :raises ValueError: a variable is not valid. gunicorn fails with a traceback, even where it does not use the value.
+    """
+    values: dict[str, Any] = {}
+    port, workers = environ.get("PORT") or None, environ.get("WEB_CONCURRENCY")
+    if port is not None and not has_bind:
+        if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+            raise ValueError(f"PORT must be a port number, not {port!r}")
+        values["bind"] = f"0.0.0.0:{port}"
+    if workers is not None and not has_workers:
+        if not re.fullmatch("0*[1-9][0-9]{0,5}", workers.strip()):
+            raise ValueError(f"WEB_CONCURRENCY must be a number of worker processes, not {workers!r}")
+        values["workers"] = int(workers)
+    return values
 
 
 def _is_own_address(upstream: str, bind: str) -> bool:
-    """Return whether an upstream URL is the address that the server binds: it would forward requests to itself."""
+    """Return whether an upstream URL is an address that the server binds: it would forward requests to itself."""
+    if "," in bind:
+        return any(_is_own_address(upstream, part) for part in bind.split(","))
+    if path := unix_path(upstream):
+        return bind.startswith("unix:") and os.path.abspath(bind[5:]) == path
     url, (host, _, port) = urlsplit(upstream), bind.rpartition(":")
     local = {"", "0.0.0.0", "127.0.0.1", "localhost", "[::]", "[::1]"}
     url_port = url.port or {"http": 80, "https": 443}[url.scheme]
@@ -213,6 +327,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", type=int, metavar="N", help=_help("workers", text, DEFAULTS["workers"]))
     text = _help("worker_class", "threads or greenlets", DEFAULTS["worker_class"])
     serve.add_argument("--worker-class", choices=WORKER_CLASSES, help=text)
+    text = "directory of small temporary files; with a read-only file system /dev/shm"
+    serve.add_argument("--worker-tmp-dir", metavar="DIR", help=_help("worker_tmp_dir", text))
+    text = "in which the head of a request and 1 MiB of its body must arrive (not with gevent)"
+    text = _help("receive_timeout", text, RECEIVE_TIMEOUT)
+    serve.add_argument("--receive-timeout", type=float, metavar="SECONDS", help=text)
     text = "TOML file of settings; flags and variables override it"
     serve.add_argument("--config", metavar="FILE", help=_help("config", text))
     _add_upstream_flags(serve)
@@ -221,11 +340,21 @@ def _parser() -> argparse.ArgumentParser:
         _add_flag(settings, setting)
     text = "how sampling parameters are mapped"
     settings.add_argument("--sampling", choices=tuple(SAMPLINGS), help=_help("sampling", text))
+    serve.set_defaults(run=_serve)
     check = commands.add_parser("check", help="test an Ollama and print what works", formatter_class=_Help)
     text = "the Ollama to test; by default OLLAMA_HOST, or port 11434 of this machine"
     check.add_argument("url", metavar="URL", nargs="?", help=text)
     check.add_argument("--model", help="the model to chat with; by default a loaded one, or the first that can chat")
     _add_upstream_flags(check)
+    check.set_defaults(run=_check)
+    text = "serve the API and record what the Ollama is asked and answers"
+    record = commands.add_parser("record", help=text, formatter_class=_Help)
+    record.add_argument("file", metavar="FILE", help="the recording, in JSON lines; one that exists is continued")
+    text = "URL of the Ollama; by default OLLAMA_HOST, or port 11434 of this machine"
+    record.add_argument("--upstream", metavar="URL", help=_help("upstream", text))
+    record.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "address to listen at", DEFAULTS["bind"]))
+    _add_upstream_flags(record)
+    record.set_defaults(run=_record)
     return parser
 
 
@@ -241,6 +370,10 @@ def _add_upstream_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--upstream-header", action="append", metavar="HEADER", help=_help("upstream_header", text))
     text = "file of certificates to trust instead of the default ones"
     parser.add_argument("--ca-bundle", metavar="FILE", help=_help("ca_bundle", text))
+    text = "do not check the certificate of the Ollama"
+    parser.add_argument("--insecure", action="store_true", default=None, help=_help("insecure", text))
+    text = "HTTP proxy of native requests; those of HTTP_PROXY and HTTPS_PROXY are not used"
+    parser.add_argument("--proxy", metavar="URL", help=_help("proxy", text))
 
 
 def _add_flag(parser: argparse._ArgumentGroup, setting: Field[Any]) -> None:
@@ -316,6 +449,17 @@ def _integer_value(flags: argparse.Namespace, name: str, environ: Mapping[str, s
         raise ValueError(f"{environment_name(name)} must be a number, not {value!r}") from None
     if number is not None and number < 1:
         raise ValueError(f"--{name} must be at least 1")
+    return number
+
+
+def _seconds(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> float | None:
+    value = _value(flags, name, environ)
+    try:
+        number = value if value is None else float(value)
+    except ValueError:
+        raise ValueError(f"{environment_name(name)} must be a number, not {value!r}") from None
+    if number is not None and not 0 < number < math.inf:
+        raise ValueError(f"--{name.replace('_', '-')} must be above 0 and finite, not {value!r}")
     return number
 
 

@@ -5,11 +5,21 @@ Only gunicorn's own interface is handled here; the values are chosen in ``serve.
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+
+#: takes the place of gthread; as text, since gunicorn 22 does not know the name of a class
+_BUFFERING_WORKER = "openai_compat.server.buffering_worker.BufferingThreadWorker"
+
+
+#: the first descriptor that systemd passes on
+_FIRST_INHERITED = 3
 
 
 class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
@@ -18,11 +28,17 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
     :param make_application: returns the application; it is called in each worker.
     :param options: gunicorn's settings, overridden by GUNICORN_CMD_ARGS.
     :param fixed: gunicorn's settings that override GUNICORN_CMD_ARGS.
+    :param receive_timeout: seconds in which a request must arrive; the worker reads it.
     """
 
     def __init__(
-        self, make_application: Callable[[], Any], options: Mapping[str, Any], fixed: Mapping[str, Any]
+        self,
+        make_application: Callable[[], Any],
+        options: Mapping[str, Any],
+        fixed: Mapping[str, Any],
+        receive_timeout: float,
     ) -> None:
+        self.receive_timeout = receive_timeout
         self._make_application = make_application
         self._options = options
         self._fixed = fixed
@@ -39,24 +55,75 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
         for name, value in self._fixed.items():
             if name in self.cfg.settings:  # an older gunicorn lacks some
                 self.cfg.set(name, value)
+        if self.cfg.worker_class_str == "gthread":
+            self.cfg.set("worker_class", _BUFFERING_WORKER)
 
-    def bind_error(self) -> str:
+    def addresses(self) -> list[Any]:
+        """Return the addresses of the sockets, those that systemd has bound too, as ``getsockname`` returns them."""
+        if os.environ.get("LISTEN_PID") != str(os.getpid()):
+            return list(self.cfg.address)
+        found = []
+        for number in range(int(os.environ.get("LISTEN_FDS", "0"))):
+            inherited = socket.socket(fileno=os.dup(_FIRST_INHERITED + number))
+            with inherited:
+                found.append(inherited.getsockname())
+        return found
+
+    def start_error(self) -> str:
+        """Return why the server cannot start, or an empty text."""
+        return self._temporary_error() or self._bind_error()
+
+    def _temporary_error(self) -> str:
+        """Return why no temporary file can be made, or an empty text; each worker needs one, as a sign of life."""
+        directory = self.cfg.worker_tmp_dir
+        try:
+            with tempfile.TemporaryFile(dir=directory):
+                return ""
+        except OSError as error:
+            where = f"in {directory!r}" if directory else "in the usual directories"
+            reason = error.strerror or error
+            return f"no temporary file can be made {where} ({reason}); set a writable directory with --worker-tmp-dir"
+
+    def _bind_error(self) -> str:
         """Return why an address cannot be bound, or an empty text.
 
-        gunicorn itself would try five times and log each failure.
+        gunicorn itself would try five times and log each failure. Sockets that systemd or a server of before has bound
+        are used as they are.
         """
+        if os.environ.get("LISTEN_PID") == str(os.getpid()) or "GUNICORN_FD" in os.environ:
+            return ""
         for address in self.cfg.address:
-            if not isinstance(address, tuple) or self.cfg.reuse_port:
-                continue
-            family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-            with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(address)
-                except OSError as error:
-                    return f"{address[0]}:{address[1]}: {error.strerror or error}"
+            error_text = _unix_error(address) if isinstance(address, str) else ""
+            if isinstance(address, tuple) and not self.cfg.reuse_port:
+                error_text = _address_error(address)
+            if error_text:
+                return f"{error_text}; set another address with --bind"
         return ""
 
     def load(self) -> Any:
         """Return the application of this worker; gunicorn calls this after the fork."""
         return self._make_application()
+
+
+def _address_error(address: tuple[str, int]) -> str:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return f"{address[0]}:{address[1]}: {error.strerror or error}"
+    return ""
+
+
+def _unix_error(path: str) -> str:
+    probe_path = f"{path}.{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(probe_path)
+            os.unlink(probe_path)
+        except OSError as error:
+            return f"unix:{path}: {error.strerror or error}"
+    if os.path.exists(path) and not stat.S_ISSOCK(os.stat(path).st_mode):
+        return f"unix:{path}: the file exists, and is not a socket"
+    return ""

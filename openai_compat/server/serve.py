@@ -6,19 +6,28 @@ share, a request may get the response of another. So nothing is preloaded, and n
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from openai_compat.errors import APIError
+from openai_compat.log import log
+from openai_compat.middleware.access import is_local_address
 from openai_compat.middleware.app import OpenAICompat
+from openai_compat.native import types as native
 from openai_compat.native.capabilities import KnownLimits
 from openai_compat.native.client import Backend
-from openai_compat.settings import Settings
+from openai_compat.server.incoming_request import RECEIVE_TIMEOUT
+from openai_compat.settings import LOCAL, Settings
 from openai_compat.transport.urls import redacted
 
 if TYPE_CHECKING:
@@ -55,6 +64,12 @@ class ServerConfig:
     settings: Settings
     #: gunicorn's settings; None is not set
     server: Mapping[str, Any]
+    #: the same, but GUNICORN_CMD_ARGS overrides them
+    platform: Mapping[str, Any] = field(default_factory=dict)
+    #: HTTP proxies of native requests, by scheme
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    #: seconds in which a request must arrive, under workers with threads
+    receive_timeout: float = RECEIVE_TIMEOUT
 
     def backend(self, *, timeout: float | None = None) -> WSGIApplication:
         """Return a new native application; make it after the fork.
@@ -72,6 +87,7 @@ class ServerConfig:
             timeout=self.settings.timeout if timeout is None else timeout,
             headers=self.headers,
             verify=self.verify,
+            proxies=self.proxies,
             native_admin=self.settings.native_admin,
             pool_size=self.settings.pool_size,
         )
@@ -79,6 +95,9 @@ class ServerConfig:
 
 def serve(config: ServerConfig) -> int:
     """Serve until a signal stops the server, and return the exit status; 2 if it cannot start."""
+    if "WEB_CONCURRENCY" in os.environ and config.server.get("workers"):
+        # gunicorn converts it when it is imported, although it does not use the value.
+        os.environ["WEB_CONCURRENCY"] = str(config.server["workers"])
     try:
         from openai_compat.server.gunicorn_app import Application
     except ModuleNotFoundError as error:
@@ -88,20 +107,49 @@ def serve(config: ServerConfig) -> int:
         return 2
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("urllib3.connectionpool").addFilter(_is_relevant)
-    options = {**DEFAULTS, "post_worker_init": _announcer(config), "worker_int": _stop_at_once}
+    if config.verify is False and config.upstream is not None:
+        warn_insecure()
+    options = {**DEFAULTS, **config.platform, "post_worker_init": _announcer(config), "worker_int": _stop_at_once}
     flags = {key: value for key, value in config.server.items() if value is not None}
-    server = Application(lambda: OpenAICompat(config.backend(), settings=config.settings), options, flags | _FIXED)
-    error_text = server.bind_error()
+    server = Application(
+        lambda: OpenAICompat(config.backend(), settings=guarded(config.settings, addresses)),
+        options,
+        flags | _FIXED,
+        config.receive_timeout,
+    )
+    addresses = server.addresses()
+    error_text = server.start_error()
     if error_text:
-        sys.stderr.write(f"openai-compat: {error_text}; set another address with --bind\n")
+        sys.stderr.write(f"openai-compat: {error_text}\n")
         return 2
     server.run()
     return 0
 
 
+def guarded(settings: Settings, addresses: Sequence[object]) -> Settings:
+    """Return settings that allow the hosts and origins that Ollama allows, where the settings say nothing.
+
+    A server that listens at addresses of this machine or its network only is guarded like that; a public address and a
+    Unix socket have a proxy or other guards, and names that are not known here.
+
+    :param addresses: of all sockets, as ``getsockname`` returns them.
+    """
+    hosts = [f"[{name[0]}]" if ":" in name[0] else name[0] for name in addresses if isinstance(name, tuple)]
+    if not hosts or len(hosts) < len(addresses) or not all(map(is_local_address, hosts)):
+        return settings
+    unset = {name: LOCAL for name in ("allowed_hosts", "allowed_origins") if getattr(settings, name) is None}
+    return Settings(**{**vars(settings), **unset})
+
+
 def _is_relevant(record: logging.LogRecord) -> bool:
     """Return False for urllib3's warnings about connections above the pool's size, which requests with ``n`` need."""
     return not str(record.msg).startswith("Connection pool is full")
+
+
+def warn_insecure() -> None:
+    """Log that certificates are not checked: once, instead of urllib3's warning for each request."""
+    log.warning("the certificate of the upstream is not checked (--insecure)")
+    warnings.filterwarnings("ignore", "Unverified HTTPS request")
 
 
 def _stop_at_once(worker: Any) -> None:
@@ -142,19 +190,46 @@ def announcement(config: ServerConfig, addresses: list[str]) -> str:
         base, flag = "http://localhost" + config.settings.prefix, f" --unix-socket {addresses[0][5:]}"
     urls = [url if url.startswith("unix:") else url + config.settings.prefix for url in addresses]
     backend = "the built-in demo" if config.upstream is None else redacted(config.upstream)
+    is_public = not all(map(_is_local, addresses))
     try:
-        models = _probe(config).tags().models or []
+        probe = _probe(config)
+        models = probe.tags().models or []
         names = ", ".join(model.request_name for model in models) or "none yet; `ollama pull` one"
-        model = next((model.request_name for model in models if model.can_chat), "MODEL")
+        model = next(chat_models(probe, models, seconds=PROBE_TIMEOUT), "MODEL")
     except APIError as error:
         names, model = f"unknown: {error.message} The server runs anyway; `--demo` needs no Ollama.", "MODEL"
     return (
         f"openai-compat listens at {', '.join(urls)}\n"
-        f"  backend: {backend}\n"
+        + ("  access:  reachable from other machines, no keys\n" if is_public else "")
+        + f"  backend: {backend}\n"
         f"  models:  {names}\n"
         f"  try:     curl -N{flag} {base}/chat/completions -H 'Content-Type: application/json' "
         f'-d \'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}\''
     )
+
+
+def _is_local(url: str) -> bool:
+    """Return whether the URL of a listening socket can be reached from this machine only."""
+    host = urlsplit(url).hostname
+    return host is None or ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+def chat_models(backend: Backend, models: Iterable[native.ListedModel], *, seconds: float) -> Iterator[str]:
+    """Yield the names of the models that can chat, as far as the server says so.
+
+    The list of an older server has no capabilities, and that of a newer one may be wrong about an embedding model, so
+    each model is looked up before it is yielded.
+
+    :param seconds: after which models are not looked up any more.
+    """
+    until = time.monotonic() + seconds
+    for model in models:
+        capabilities = model.capabilities
+        if model.can_chat and time.monotonic() < until:
+            with suppress(APIError):  # the list has to do
+                capabilities = backend.show(model.request_name).capabilities or capabilities
+        if capabilities is None or "completion" in capabilities:
+            yield model.request_name
 
 
 def _probe(config: ServerConfig) -> Backend:

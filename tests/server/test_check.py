@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -206,6 +207,60 @@ def test_a_server_that_tells_no_capabilities_is_trusted(fake: FakeOllama, url: s
     fake.script("/api/tags", models("demo-tools", "demo"), content_type=JSON)
     assert checked(url)[0] == 0
     assert chats(fake) == ["demo-tools"]
+
+
+@pytest.mark.parametrize("told", [None, ["completion"]], ids=["no capabilities", "wrong ones"])
+def test_an_embedding_model_that_the_list_does_not_tell_is_passed_over(
+    fake: FakeOllama, url: str, told: list[str] | None
+) -> None:
+    listed = {"name": "demo-embed", "model": "demo-embed"} | ({} if told is None else {"capabilities": told})
+    fake.script("/api/tags", {"models": [listed, {"name": "demo"}]}, content_type=JSON)
+    assert checked(url)[0] == 0
+    assert chats(fake) == ["demo"]
+
+
+def test_a_server_that_tells_capabilities_nowhere_is_asked_for_the_next_model(fake: FakeOllama, url: str) -> None:
+    fake.script("/api/tags", models("demo-embed", "demo"), content_type=JSON)
+    for _ in range(2):
+        fake.script("/api/show", {"modified_at": "2024-01-01T00:00:00Z"}, content_type=JSON)
+    status, lines = checked(url)
+    assert (status, chats(fake)) == (0, ["demo-embed", "demo"])
+    assert lines[3].startswith("  ok     chat     demo streamed ")
+
+
+def test_a_server_without_the_page_of_a_model_is_trusted(fake: FakeOllama, url: str) -> None:
+    fake.script("/api/tags", models("demo-tools", "demo"), content_type=JSON)
+    fake.script("/api/show", b"404 page not found", status="404 Not Found", content_type="text/plain")
+    assert checked(url)[0] == 0
+    assert chats(fake) == ["demo-tools"]
+
+
+def test_models_that_all_refuse_to_chat_are_a_failure_of_the_first(fake: FakeOllama, url: str) -> None:
+    fake.script("/api/tags", models(*"abcdefgh"), content_type=JSON)
+    for name in "abcdefgh":
+        error = {"error": f'"{name}" does not support chat'}
+        fake.script("/api/chat", error, status="400 Bad Request", content_type=JSON)
+    status, lines = checked(url)
+    assert status == 1
+    assert '"a" does not support chat' in lines[3]
+    assert 1 < len(chats(fake)) < 8
+
+
+def test_a_model_that_fails_is_not_followed_by_another(fake: FakeOllama, url: str) -> None:
+    fake.script("/api/tags", models("demo", "demo-tools"), content_type=JSON)
+    fake.script("/api/chat", {"error": "out of memory"}, status="500 Internal Server Error", content_type=JSON)
+    assert checked(url)[0] == 1
+    assert chats(fake) == ["demo"]
+
+
+def test_a_check_without_certificates_says_so(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings():
+        assert main(["check", url, "--insecure"], {}) == 0
+    assert [record.getMessage() for record in caplog.records if "--insecure" in record.getMessage()]
+
+
+def test_a_check_may_go_through_a_proxy(url: str) -> None:
+    assert main(["check", "http://no.such.invalid", "--proxy", url], {}) == 0
 
 
 def test_the_model_may_be_given(fake: FakeOllama, url: str) -> None:

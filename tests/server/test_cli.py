@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import certifi
 import pytest
 
 from openai_compat import Sampling, Settings, __version__
@@ -127,6 +128,9 @@ CHOICES = {
     "unsupported": ("error", "warn"),
     "prefix": ("/a", "/b"),
     "store": ("sqlite:///a", "sqlite:///b"),
+    "reasoning_field": ("reasoning", "none"),
+    "allowed_hosts": ("local", "box,*.example"),
+    "allowed_origins": ("*", "https://a.example,https://b.example"),
 }
 
 
@@ -138,6 +142,8 @@ def two_values(row: dataclasses.Field[Any]) -> tuple[str, str]:
 
 
 def value_of(row: dataclasses.Field[Any], text: str) -> Any:
+    if row.name.startswith("allowed_"):
+        return tuple(text.split(","))
     kinds: dict[Any, Callable[[str], Any]] = {"int": int, "float": float, "bool": lambda text: text == "true"}
     return kinds.get(row.type, str)(text)
 
@@ -153,7 +159,7 @@ each_scalar = pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for
 
 def test_what_is_no_scalar() -> None:
     names = {field.name for field in dataclasses.fields(Settings)}
-    assert names - {row.name for row in scalars()} == {"sampling", "aliases", "models"}
+    assert names - {row.name for row in scalars()} == {"sampling", "aliases", "models", "authenticate"}
 
 
 @each_scalar
@@ -277,7 +283,134 @@ def test_what_is_not_given_is_left_to_the_server(planned: Planned) -> None:
 )
 def test_the_server_s_values(planned: Planned, flags: tuple[str, ...], environ: dict[str, str]) -> None:
     server = planned("--demo", *flags, environ=environ).server
-    assert dict(server) == {"bind": "[::1]:9", "workers": 3, "threads": 5, "worker_class": "gthread"}
+    values = {"bind": "[::1]:9", "workers": 3, "threads": 5, "worker_class": "gthread", "worker_tmp_dir": None}
+    assert dict(server) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("8000", "127.0.0.1:8000"),
+        ("0", "127.0.0.1:0"),
+        (":8000", ":8000"),
+        ("0.0.0.0:8000", "0.0.0.0:8000"),
+        ("localhost:8000", "localhost:8000"),
+        ("tcp://box:8000", "box:8000"),
+        ("box", "box"),
+        ("[::1]:8000", "[::1]:8000"),
+        ("unix:/run/x.sock", "unix:/run/x.sock"),
+        ("fd://3", "fd://3"),
+        ("127.0.0.1:1, [::1]:2,3", "127.0.0.1:1,[::1]:2,127.0.0.1:3"),
+    ],
+)
+def test_forms_of_an_address_to_listen_at(planned: Planned, text: str, address: str) -> None:
+    assert planned("--demo", "--bind", text).server["bind"] == address
+    assert planned("--demo", environ={"OPENAI_COMPAT_BIND": text}).server["bind"] == address
+
+
+@pytest.mark.parametrize(
+    "text", ["host:abc", "host:", "::1", "[::1", "a:1:2", "65536", "-1", "http://box:80", "unix:", ","]
+)
+def test_what_is_no_address_to_listen_at(fails: Callable[..., Failed], text: str) -> None:
+    for failed in (fails("serve", f"--bind={text}"), fails("serve", environ={"OPENAI_COMPAT_BIND": text})):
+        assert failed.status == 2
+        assert failed.said.startswith("openai-compat: --bind: ")
+        assert failed.said.count("\n") == 1
+
+
+def test_a_platform_s_port_is_one_of_all_addresses(planned: Planned) -> None:
+    plan = planned("--demo", environ={"PORT": "8080", "WEB_CONCURRENCY": "3"})
+    assert (plan.server["bind"], plan.server["workers"]) == (None, None)
+    assert plan.platform == {"bind": "0.0.0.0:8080", "workers": 3}
+
+
+@pytest.mark.parametrize("by_flag", [True, False], ids=["flag", "variable"])
+def test_what_is_given_to_us_comes_before_the_platform_s(planned: Planned, by_flag: bool) -> None:
+    """A variable of the platform that is not used may have any value."""
+    environ = {"PORT": "any", "WEB_CONCURRENCY": "auto"}
+    ours = {"OPENAI_COMPAT_BIND": "[::1]:9", "OPENAI_COMPAT_WORKERS": "2"}
+    flags = ("--bind", "[::1]:9", "--workers", "2") if by_flag else ()
+    plan = planned("--demo", *flags, environ=environ if by_flag else environ | ours)
+    assert (plan.server["bind"], plan.server["workers"], plan.platform) == ("[::1]:9", 2, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("PORT", "http"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "٣"),
+        ("WEB_CONCURRENCY", "auto"),
+        ("WEB_CONCURRENCY", ""),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_CONCURRENCY", "2.5"),
+    ],
+)
+def test_a_bad_value_of_a_platform_s_variable_is_one_line(fails: Callable[..., Failed], name: str, text: str) -> None:
+    failed = fails("serve", "--demo", environ={name: text})
+    assert failed.status == 2
+    assert failed.said.startswith(f"openai-compat: {name} must be ")
+    assert failed.said.endswith(f", not {text!r}\n")
+    assert failed.said.count("\n") == 1
+
+
+def test_an_empty_port_is_an_unset_one(planned: Planned) -> None:
+    assert planned("--demo", environ={"PORT": ""}).platform == {}
+
+
+@pytest.mark.parametrize("by_flag", [True, False], ids=["flag", "variable"])
+def test_more_flags_of_the_server(planned: Planned, by_flag: bool) -> None:
+    flags = ("--worker-tmp-dir", "/dev/shm", "--proxy", "proxy:3128", "--insecure", "--receive-timeout", "2.5")
+    environ = {
+        "OPENAI_COMPAT_WORKER_TMP_DIR": "/dev/shm",
+        "OPENAI_COMPAT_PROXY": "http://proxy:3128",
+        "OPENAI_COMPAT_INSECURE": "1",
+        "OPENAI_COMPAT_RECEIVE_TIMEOUT": "2.5",
+    }
+    plan = planned(*flags) if by_flag else planned(environ=environ)
+    assert plan.server["worker_tmp_dir"] == "/dev/shm"
+    assert plan.proxies == {"http": "http://proxy:3128", "https": "http://proxy:3128"}
+    assert (plan.verify, plan.receive_timeout) == (False, 2.5)
+
+
+def test_without_them_there_are_the_defaults(planned: Planned) -> None:
+    plan = planned()
+    assert (plan.proxies, plan.verify, plan.receive_timeout) == ({}, True, 60.0)
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--proxy", "socks5://box:1"), "--proxy: 'socks5://box:1'"),
+        (("--proxy", "http://me:secret@box:port"), "--proxy: 'http://***@box:port'"),
+        (("--proxy", "http://"), "--proxy: 'http://'"),
+        (("--proxy", "http://[::1"), "--proxy: 'http://[::1'"),
+        (("--insecure", "--ca-bundle", "/dev/null"), "--insecure"),
+        (("--ca-bundle", "/dev/null"), "--ca-bundle: '/dev/null'"),
+        (("--ca-bundle", __file__), "--ca-bundle: "),
+    ],
+)
+def test_a_bad_way_to_the_upstream_is_one_line(
+    fails: Callable[..., Failed], command: str, flags: tuple[str, ...], named: str
+) -> None:
+    failed = fails(command, *flags)
+    assert failed.status == 2
+    assert failed.said.startswith("openai-compat: ")
+    assert named in failed.said
+    assert failed.said.count("\n") == 1
+    assert "secret" not in failed.said
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf"])
+def test_a_time_to_receive_in_that_is_none(fails: Callable[..., Failed], text: str) -> None:
+    for failed in (
+        fails("serve", f"--receive-timeout={text}"),
+        fails("serve", environ={"OPENAI_COMPAT_RECEIVE_TIMEOUT": text}),
+    ):
+        assert failed.said.startswith("openai-compat: --receive-timeout must be above 0 and finite")
+    assert "OPENAI_COMPAT_RECEIVE_TIMEOUT" in fails("serve", environ={"OPENAI_COMPAT_RECEIVE_TIMEOUT": "x"}).said
 
 
 def test_the_pool_is_as_large_as_the_threads(planned: Planned) -> None:
@@ -291,7 +424,7 @@ def test_the_pool_may_be_given(planned: Planned) -> None:
 @pytest.mark.parametrize("by_flag", [True, False], ids=["flag", "variable"])
 def test_a_ca_bundle_is_what_certificates_are_checked_with(planned: Planned, by_flag: bool, tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
-    bundle.touch()
+    bundle.write_bytes(Path(certifi.where()).read_bytes())
     flags = ("--ca-bundle", str(bundle)) if by_flag else ()
     environ = {} if by_flag else {"OPENAI_COMPAT_CA_BUNDLE": str(bundle)}
     assert planned(*flags, environ=environ).verify == str(bundle)
@@ -408,6 +541,24 @@ def test_what_is_no_url(fails: Callable[..., Failed], url: str) -> None:
     assert failed.said.startswith("openai-compat: ")
 
 
+@pytest.mark.parametrize("text", ["http://box:11434/api", "box:11434/api/", "http://box:11434/api/chat"])
+def test_a_url_of_a_native_route_names_the_base(fails: Callable[..., Failed], text: str) -> None:
+    for failed in (
+        fails("serve", "--upstream", text),
+        fails("check", text),
+        fails("serve", environ={"OLLAMA_HOST": text}),
+    ):
+        assert failed.status == 2
+        assert "'http://box:11434'" in failed.said
+        assert failed.said.count("\n") == 1
+
+
+def test_a_unix_socket_may_be_the_upstream(planned: Planned, fails: Callable[..., Failed]) -> None:
+    assert planned("--upstream", "unix:/run/ollama.sock").upstream == "unix:///run/ollama.sock"
+    assert planned(environ={"OLLAMA_HOST": "unix:///run/ollama.sock"}).upstream == "unix:///run/ollama.sock"
+    assert "a Unix socket" in fails("serve", "--upstream", "unix:///run/x", "--proxy", "http://box").said
+
+
 def test_a_bad_url_is_shown_without_its_password(fails: Callable[..., Failed]) -> None:
     failed = fails("serve", "--upstream", "http://me:secret@box:port")
     assert failed.status == 2
@@ -435,7 +586,14 @@ def test_the_upstream_s_flag_wins_over_demo_s_variable(planned: Planned) -> None
 
 @pytest.mark.server
 @pytest.mark.parametrize(
-    "module", ["openai_compat", "openai_compat.server.cli", "openai_compat.server.serve", "openai_compat.testing"]
+    "module",
+    [
+        "openai_compat",
+        "openai_compat.server.cli",
+        "openai_compat.server.serve",
+        "openai_compat.server.incoming_request",
+        "openai_compat.testing",
+    ],
 )
 def test_importing_it_imports_neither_requests_nor_a_server(module: str) -> None:
     """gevent must be able to patch first: requests imported before it ends in RecursionError on every https call."""
@@ -484,6 +642,9 @@ def test_without_gunicorn_it_says_what_to_install(
         ("http://[::1]:9000", "[::]:9000"),
         ("http://box:9000", "box:9000"),
         ("http://127.0.0.1", "127.0.0.1:80"),
+        ("127.0.0.1:9000", "9000"),
+        ("127.0.0.1:9000", "9000, box:80"),
+        ("unix:///run/x.sock", "unix:/run/../run/x.sock"),
     ],
 )
 def test_a_server_is_not_its_own_upstream(fails: Callable[..., Failed], upstream: str, bind: str | None) -> None:
@@ -492,8 +653,19 @@ def test_a_server_is_not_its_own_upstream(fails: Callable[..., Failed], upstream
     assert "this server itself" in failed.said
 
 
+def test_a_server_at_the_platform_s_port_is_not_its_own_upstream(fails: Callable[..., Failed]) -> None:
+    assert "this server itself" in fails("serve", "--upstream", "127.0.0.1:9000", environ={"PORT": "9000"}).said
+
+
 @pytest.mark.parametrize(
-    ("upstream", "bind"), [("127.0.0.1:8001", None), ("http://box:8000", None), ("127.0.0.1:8000", "unix:/tmp/x.sock")]
+    ("upstream", "bind"),
+    [
+        ("127.0.0.1:8001", None),
+        ("http://box:8000", None),
+        ("127.0.0.1:8000", "unix:/tmp/x.sock"),
+        ("unix:///a", "unix:/b"),
+        ("unix:///a", None),
+    ],
 )
 def test_another_place_may_be_upstream(planned: Planned, upstream: str, bind: str | None) -> None:
     assert planned("--upstream", upstream, *(("--bind", bind) if bind else ())).upstream is not None

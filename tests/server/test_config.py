@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openai_compat import Sampling, Settings
+from openai_compat.server.cli import main
 from openai_compat.server.config import from_toml
 from openai_compat.settings import ModelSettings
 from tests.servers import command, serving
@@ -89,6 +91,38 @@ def test_a_file_that_is_wrong_stops_the_start(tmp_path: Path, text: str) -> None
     assert ran.returncode == 2
     assert ran.stderr.startswith("openai-compat: ")
     assert "Traceback" not in ran.stderr
+
+
+#: values of every type of TOML, most of which a setting cannot have
+VALUES = (
+    *("1", "-1", "1.5", "nan", "true", '"x"', '""', "[]", '["a"]', "{}", "{a = 1}", "{a = {}}", "{a = []}"),
+    *("{a = {options = 1}}", "{a = {options = {stop = 1}}}", "{a = {think = []}}", "{a = {keep_alive = []}}"),
+    *("1979-05-27", "1979-05-27T07:32:00Z", "9" * 25, '"sqlite:////no/such/x.db"', '"mysql://x"'),
+)
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in dataclasses.fields(Settings)])
+def test_a_value_of_any_type_is_taken_or_one_line_that_names_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setattr("openai_compat.server.serve.serve", lambda plan: 0)
+    refused = 0
+    for value in VALUES:
+        path = written(tmp_path, f"{name} = {value}")
+        try:
+            status: Any = main(["serve", "--demo", "--config", path], {})
+        except SystemExit as ended:
+            status = ended.code
+        told = capsys.readouterr().err
+        assert (status, told.count("\n")) in ((0, 0), (2, 1)), value
+        assert status == 0 or name in told.replace("-", "_"), value
+        refused += status == 2
+    assert refused >= len(VALUES) // 2
+
+
+def test_a_directory_is_no_file_of_settings(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        from_toml(str(tmp_path))
 
 
 @pytest.mark.server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import selectors
 import shlex
 import signal
 import socket
@@ -23,7 +24,7 @@ import pytest
 
 from openai_compat import OpenAICompat
 from openai_compat.server.cli import main
-from openai_compat.server.serve import ServerConfig, address, announcement
+from openai_compat.server.serve import ServerConfig, address, announcement, guarded
 from openai_compat.settings import Settings
 from openai_compat.testing import FakeOllama, Gate, done, say
 from tests.servers import ENDING, TIMEOUT, Server, command, live, refusing, serving
@@ -34,6 +35,9 @@ pytest.importorskip("gunicorn", reason="gunicorn is not installed")
 
 NO_GEVENT = pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
 WORKERS = pytest.mark.parametrize("worker", ["gthread", pytest.param("gevent", marks=NO_GEVENT)])
+
+#: takes the place of gthread
+BUFFERING = "openai_compat.server.buffering_worker.BufferingThreadWorker"
 
 CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello!"}]}
 
@@ -357,6 +361,164 @@ def test_a_port_in_use_is_an_error_and_no_endless_respawn() -> None:
     assert "in use" in ended.stderr
 
 
+def test_a_server_takes_the_sockets_that_systemd_has_opened() -> None:
+    """It listens at the address already, so that a probe of it would say that it is in use."""
+    code = (
+        "import os, socket, sys\n"
+        "sock = socket.create_server(('127.0.0.1', 0))\n"
+        "os.dup2(sock.fileno(), 3)\n"
+        "os.set_inheritable(3, True)\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')\n"
+        "arguments = sys.argv[1:] + ['--bind', f'127.0.0.1:{sock.getsockname()[1]}']\n"
+        "os.execv(sys.executable, [sys.executable, *arguments])\n"
+    )
+    with serving("--demo", bind=None, python=("-c", code)) as server:
+        assert ask(server)[0] == 200
+        assert server.stop() == 0
+        assert "in use" not in server.stderr
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_PID": "", "LISTEN_FDS": "1"}, {"LISTEN_FDS": "1"}],
+    ids=["another's", "empty", "none"],
+)
+def test_sockets_that_are_for_another_process_are_not_taken(environ: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = command("serve", "--demo", "--bind", f"127.0.0.1:{taken.getsockname()[1]}", environ=environ)
+    assert ended.returncode == 2
+    assert "in use" in ended.stderr
+
+
+def test_sigusr2_starts_another_server_at_the_same_socket() -> None:
+    with serving("--demo") as server:
+        assert ask(server)[0] == 200
+        server.process.send_signal(signal.SIGUSR2)
+        assert server.process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(server.process.stdout, selectors.EVENT_READ)
+            text = b""
+            while b"  try: " not in text:
+                assert selector.select(TIMEOUT), server.stderr
+                data = os.read(server.process.stdout.fileno(), 65536)
+                assert data, server.stderr
+                text += data
+        assert f"openai-compat listens at {server.base_url}\n" in text.decode()
+        assert server.stop() == 0
+        assert ask(server)[0] == 200
+        assert "in use" not in server.stderr
+
+
+def test_a_platform_s_port_is_announced_as_reachable_from_everywhere() -> None:
+    with refusing() as url:
+        port = str(urlsplit(url).port)
+    with serving("--demo", bind=None, environ={"PORT": port, "WEB_CONCURRENCY": "2"}) as server:
+        first, access, *_ = server.announced.splitlines()
+        assert first == f"openai-compat listens at http://0.0.0.0:{port}/v1"
+        assert access == "  access:  reachable from other machines, no keys"
+        assert ask(server)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "is_public"),
+    [
+        ("http://127.0.0.1:1", False),
+        ("http://127.9.9.9:1", False),
+        ("http://[::1]:1", False),
+        ("unix:/run/x.sock", False),
+        ("http://0.0.0.0:1", True),
+        ("http://[::]:1", True),
+        ("http://192.168.1.2:1", True),
+        ("http://[fe80::1%eth0]:1", True),
+    ],
+)
+def test_who_can_reach_the_server_is_announced(url: str, is_public: bool) -> None:
+    plan = ServerConfig(upstream=None, headers={}, verify=True, settings=Settings(), server={})
+    for urls in ([url], ["http://127.0.0.1:2", url]):
+        assert ("  access:  reachable from other machines, no keys\n" in announcement(plan, urls)) is is_public
+
+
+@pytest.mark.parametrize("given", ["auto", "", " ", "-1"])
+def test_a_number_of_workers_that_is_none_is_one_line(given: str) -> None:
+    ended = command("serve", "--demo", environ={"WEB_CONCURRENCY": given})
+    assert ended.returncode == 2
+    assert ended.stderr == f"openai-compat: WEB_CONCURRENCY must be a number of worker processes, not {given!r}\n"
+
+
+def test_a_number_of_workers_that_is_not_used_may_be_anything() -> None:
+    with serving("--demo", "--workers", "1", environ={"WEB_CONCURRENCY": "auto"}) as server:
+        assert ask(server)[0] == 200
+
+
+READ_ONLY = {
+    "the usual directories": ((), {"TMPDIR": "/proc"}, "in the usual directories"),
+    "the given directory": (("--worker-tmp-dir", "/proc"), {}, "in '/proc'"),
+    "no directory": (("--worker-tmp-dir", "/no/such"), {}, "in '/no/such'"),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no directory in which nobody can write")
+@pytest.mark.parametrize(("flags", "environ", "where"), READ_ONLY.values(), ids=READ_ONLY)
+def test_a_read_only_file_system_is_one_line(flags: tuple[str, ...], environ: dict[str, str], where: str) -> None:
+    code = (
+        "import sys, tempfile\n"
+        "tempfile._candidate_tempdir_list = lambda: ['/proc']\n"
+        "from openai_compat.server.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    ended = command("serve", "--demo", "--bind", "127.0.0.1:0", *flags, environ=environ, python=("-c", code))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"openai-compat: no temporary file can be made {where} (")
+    assert ended.stderr.endswith("); set a writable directory with --worker-tmp-dir\n")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text", [f"unix:/tmp/{'x' * 200}", "unix:/no/such/x.sock", f"unix:{__file__}", "no.such.invalid:80"]
+)
+def test_an_address_that_cannot_be_used_is_one_line(text: str) -> None:
+    ended = command("serve", "--demo", "--bind", text)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"openai-compat: {text}: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_unix_socket_can_be_listened_at(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    with serving("--demo", bind=f"unix:{path}") as server:
+        assert server.announced.startswith(f"openai-compat listens at unix:{path}\n")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(TIMEOUT)
+            sock.connect(str(path))
+            sock.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@WORKERS
+def test_that_certificates_are_not_checked_is_logged_once(worker: str) -> None:
+    with refusing() as url:
+        flags = ("--upstream", url.replace("http:", "https:"), "--insecure", "--worker-class", worker)
+        with serving(*flags, "--workers", "2") as server:
+            assert [ask(server)[0] for _ in range(3)] == [502] * 3
+            assert server.stop() == 0
+            assert server.stderr.count("the certificate of the upstream is not checked (--insecure)") == 1
+            assert "InsecureRequestWarning" not in server.stderr
+
+
+def test_native_requests_go_through_the_proxy() -> None:
+    """The upstream's name does not resolve: only a proxy can answer."""
+    fake = FakeOllama()
+
+    def proxy(environ: Any, start_response: Any) -> Any:
+        assert environ["RAW_URI"].startswith("http://no.such.invalid")
+        return fake(environ, start_response)
+
+    with live(proxy) as url, serving("--upstream", "http://no.such.invalid", "--proxy", url) as server:
+        assert ask(server)[0] == 200
+
+
 def test_several_workers_announce_themselves_once() -> None:
     with serving("--demo", "--workers", "2") as server:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
@@ -431,7 +593,7 @@ def test_nothing_is_left_open(worker: str) -> None:
 def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Run ``serve --demo``, up to the point where gunicorn would start: its settings, and what it would load."""
 
-    def configured(*flags: str, variable: str = "") -> dict[str, Any]:
+    def configured(*flags: str, variable: str = "", environ: Mapping[str, str] | None = None) -> dict[str, Any]:
         found: list[dict[str, Any]] = []
 
         def run(self: Any) -> None:
@@ -440,9 +602,9 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]
 
         monkeypatch.setattr("openai_compat.server.gunicorn_app.Application.run", run)
         # The port of the defaults may be taken on this machine, and nothing is to listen there.
-        monkeypatch.setattr("openai_compat.server.gunicorn_app.Application.bind_error", lambda self: "")
+        monkeypatch.setattr("openai_compat.server.gunicorn_app.Application.start_error", lambda self: "")
         monkeypatch.setenv("GUNICORN_CMD_ARGS", variable)
-        assert main(["serve", "--demo", *flags], {}) == 0
+        assert main(["serve", "--demo", *flags], environ or {}) == 0
         [settings] = found
         return settings
 
@@ -477,7 +639,7 @@ def test_the_first_worker_speaks_for_all(
     ("name", "value"),
     [
         ("bind", ["127.0.0.1:8000"]),
-        ("worker_class", "gthread"),
+        ("worker_class", BUFFERING),
         ("workers", 1),
         ("threads", 64),
         ("keepalive", 75),
@@ -491,7 +653,7 @@ def test_gunicorn_s_settings(configured: Configured, name: str, value: Any) -> N
 GIVEN: dict[str, Any] = {
     "bind": (("--bind", "127.0.0.1:1"), "--bind 127.0.0.1:2", ["127.0.0.1:1"], ["127.0.0.1:2"]),
     "workers": (("--workers", "3"), "--workers 2", 3, 2),
-    "worker_class": (("--worker-class", "gthread"), "--worker-class sync", "gthread", "sync"),
+    "worker_class": (("--worker-class", "gthread"), "--worker-class tornado", BUFFERING, "tornado"),
     "threads": (("--threads", "3"), "--threads 2", 3, 2),
 }
 
@@ -506,6 +668,37 @@ def test_a_flag_wins_over_gunicorn_s_variable(configured: Configured, name: str)
 def test_gunicorn_s_variable_wins_over_our_defaults(configured: Configured, name: str) -> None:
     _, variable, _, by_variable = GIVEN[name]
     assert configured(variable=variable)[name] == by_variable
+
+
+def test_where_the_address_comes_from(configured: Configured) -> None:
+    """Flag > our variable > gunicorn's variable > PORT > default."""
+    environ = {"PORT": "1", "OPENAI_COMPAT_BIND": "127.0.0.1:3"}
+    variable = "--bind 127.0.0.1:2"
+    assert configured("--bind", "127.0.0.1:4", variable=variable, environ=environ)["bind"] == ["127.0.0.1:4"]
+    assert configured(variable=variable, environ=environ)["bind"] == ["127.0.0.1:3"]
+    assert configured(variable=variable, environ={"PORT": "1"})["bind"] == ["127.0.0.1:2"]
+    assert configured(environ={"PORT": "1"})["bind"] == ["0.0.0.0:1"]
+    assert configured()["bind"] == ["127.0.0.1:8000"]
+
+
+def test_where_the_number_of_workers_comes_from(configured: Configured) -> None:
+    environ = {"WEB_CONCURRENCY": "2", "OPENAI_COMPAT_WORKERS": "4"}
+    variable = "--workers 3"
+    assert configured("--workers", "5", variable=variable, environ=environ)["workers"] == 5
+    assert configured(variable=variable, environ=environ)["workers"] == 4
+    assert configured(variable=variable, environ={"WEB_CONCURRENCY": "2"})["workers"] == 3
+    assert configured(environ={"WEB_CONCURRENCY": "2"})["workers"] == 2
+    assert configured()["workers"] == 1
+
+
+def test_threads_of_the_sync_worker_are_those_of_gthread(configured: Configured) -> None:
+    """gunicorn replaces a sync worker with threads itself."""
+    assert configured(variable="--worker-class sync")["worker_class"] == BUFFERING
+    assert configured("--threads", "1", variable="--worker-class sync")["worker_class"] == "sync"
+
+
+def test_the_directory_of_temporary_files(configured: Configured, tmp_path: Path) -> None:
+    assert configured("--worker-tmp-dir", str(tmp_path))["worker_tmp_dir"] == str(tmp_path)
 
 
 def test_gunicorn_s_variable_may_set_anything_else(configured: Configured) -> None:
@@ -599,8 +792,55 @@ def test_the_line_to_try_names_a_model_that_can_chat() -> None:
         assert '"model": "chat"' in server.announced
 
 
+def test_the_line_to_try_does_not_name_an_embedding_model_that_the_list_does_not_tell() -> None:
+    """The list of an older server has no capabilities, and a newer one's may be wrong: a model's own page tells."""
+    fake = FakeOllama()
+    fake.script("/api/tags", {"models": [{"name": "a"}, {"name": "b", "capabilities": ["completion"]}, {"name": "c"}]})
+    for capabilities in (["embedding"], ["embedding"], ["completion"]):
+        fake.script("/api/show", {"capabilities": capabilities}, content_type="application/json")
+    with live(fake) as url, serving("--upstream", url) as server:
+        assert '"model": "c"' in server.announced
+
+
+def test_the_line_to_try_does_not_wait_for_a_page_that_does_not_come() -> None:
+    fake, gate = FakeOllama(), Gate(TIMEOUT)
+    fake.script("/api/tags", {"models": [{"name": "a"}, {"name": "b"}]})
+    fake.script("/api/show", gate)
+    with live(fake) as url, serving("--upstream", url) as server:
+        gate.open()
+        assert '"model": "a"' in server.announced
+
+
 def test_the_plan_s_backend_keeps_as_many_connections_as_its_settings_say() -> None:
     settings = dataclasses.replace(Settings(), pool_size=3)
     plan = ServerConfig(upstream="http://127.0.0.1:1", headers={}, verify=True, settings=settings, server={})
     backend: Any = plan.backend()
     assert backend._pool_size == 3
+
+
+# -- hosts and origins ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("addresses", "is_guarded"),
+    [
+        ([("127.0.0.1", 8000)], True),
+        ([("::1", 8000, 0, 0)], True),
+        ([("192.168.1.5", 80), ("127.0.0.1", 80)], True),
+        ([("0.0.0.0", 8000)], False),
+        ([("::", 8000, 0, 0)], False),
+        ([("127.0.0.1", 80), ("0.0.0.0", 81)], False),
+        (["/run/gateway.sock"], False),
+        ([("127.0.0.1", 80), "/run/gateway.sock"], False),
+        ([], False),
+    ],
+)
+def test_a_server_at_local_addresses_has_ollama_s_lists(addresses: list[Any], is_guarded: bool) -> None:
+    found = guarded(Settings(prefix="/x"), addresses)
+    expected = ("local",) if is_guarded else None
+    assert (found.allowed_hosts, found.allowed_origins, found.prefix) == (expected, expected, "/x")
+
+
+def test_lists_of_the_settings_stay() -> None:
+    found = guarded(Settings(allowed_hosts="a.example"), [("127.0.0.1", 8000)])
+    assert (found.allowed_hosts, found.allowed_origins) == (("a.example",), ("local",))
