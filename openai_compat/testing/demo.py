@@ -59,6 +59,9 @@ class Refused(Exception):
 class Demo:
     """The demo application. It stores nothing between requests."""
 
+    #: as of an ``Upstream``: it has Ollama's paths and no other
+    speaks_native_only = True
+
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request, as WSGI defines it."""
         method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "") or "/"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from wsgiref.validate import validator
 
 import pytest
 from werkzeug.test import Client, EnvironBuilder, TestResponse
 
+from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, Gate, Step, done, say
 from openai_compat.testing.demo import VERSION
+from tests.contract import frames
 from tests.servers import TIMEOUT
 
 CHAT = "/api/chat"
@@ -120,6 +124,202 @@ def test_after_its_scripts_it_is_the_demo(fake: FakeOllama) -> None:
     ask(fake)
     answer = ask(fake, messages=[{"role": "user", "content": "Hello!"}], stream=False).get_json()
     assert answer["message"]["content"].endswith("You said: Hello!")
+
+
+# -- scripts of /api/generate -----------------------------------------------------------------
+
+GENERATE = "/api/generate"
+
+
+def scripted(fake: FakeOllama, *steps: Step, path: str = GENERATE) -> list[Any]:
+    fake.script(path, *steps)
+    return [json.loads(line) for line in ask(fake, path).get_data().splitlines()]
+
+
+def test_say_in_a_script_of_generate_is_a_response(fake: FakeOllama) -> None:
+    first, last = scripted(fake, say("Hello"), done("length", prompt=5, made=7, total_duration=9))
+    assert first == {"model": "demo", "created_at": "2026-01-01T00:00:00Z", "response": "Hello", "done": False}
+    assert (last["response"], last["done"], last["done_reason"]) == ("", True, "length")
+    assert (last["prompt_eval_count"], last["eval_count"], last["total_duration"]) == (5, 7, 9)
+    assert "message" not in last
+
+
+def test_say_in_a_script_of_generate_may_think(fake: FakeOllama) -> None:
+    [line] = scripted(fake, say(thinking="Hm.", tool_calls=[]))
+    assert (line["response"], line["thinking"], line["tool_calls"]) == ("", "Hm.", [])
+
+
+@pytest.mark.parametrize("line", [{"response": "a", "message": {"content": "b"}}, {"error": "no"}, {"message": "text"}])
+def test_other_lines_of_generate_are_sent_as_they_are(fake: FakeOllama, line: dict[str, Any]) -> None:
+    assert scripted(fake, line) == [line]
+
+
+@pytest.mark.parametrize("path", [CHAT, "/api/embed", "/nowhere"])
+def test_say_is_a_message_on_other_paths(fake: FakeOllama, path: str) -> None:
+    assert scripted(fake, say("Hello"), path=path) == [say("Hello")]
+
+
+def test_the_lines_of_a_script_are_not_changed(fake: FakeOllama) -> None:
+    line = say("Hello")
+    scripted(fake, line)
+    assert line == say("Hello")
+
+
+@pytest.mark.parametrize("cut", [None, 0, 1])
+def test_gates_bytes_and_exceptions_stand_in_a_script_of_generate(fake: FakeOllama, cut: int | None) -> None:
+    gate = Gate(TIMEOUT)
+    gate.open()
+    fake.script(GENERATE, say("a"), gate, b"raw\n", OSError("on purpose"), cut=cut)
+    answer = iter(fake(EnvironBuilder(method="POST", path=GENERATE, json={}).get_environ(), lambda *head: print))
+    got: list[bytes] = []
+    with pytest.raises(OSError, match="on purpose"):
+        got.extend(answer)
+    assert b"".join(got).endswith(b'"response":"a","done":false}\nraw\n')
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_script_of_generate_completes_a_text(fake: FakeOllama, stream: bool) -> None:
+    fake.script(GENERATE, say("Hello"), say(" world"), done())
+    request = {"model": "m", "prompt": "Hi", "stream": stream}
+    with Client(OpenAICompat(fake)).post("/v1/completions", json=request) as response:
+        if stream:
+            *chunks, _ = frames(response.get_data())
+            assert "".join(chunk["choices"][0]["text"] for chunk in chunks if chunk["choices"]) == "Hello world"
+        else:
+            assert response.get_json()["choices"][0]["text"] == "Hello world"
+    fake.assert_all_used()
+
+
+# -- scripts that nobody used -----------------------------------------------------------------
+
+
+def test_all_are_used_where_there_are_none(fake: FakeOllama) -> None:
+    fake.assert_all_used()
+    ask(fake)
+    fake.assert_all_used()
+
+
+def test_all_are_used_when_each_was_asked_for(fake: FakeOllama) -> None:
+    fake.script(CHAT, b"one")
+    fake.script(CHAT, b"two")
+    fake.script("/api/show", b"show")
+    for path in (CHAT, "/api/show", CHAT):
+        ask(fake, path)
+    fake.assert_all_used()
+
+
+def test_scripts_that_nobody_used_fail_the_test(fake: FakeOllama) -> None:
+    for _ in range(3):
+        fake.script(CHAT, b"chat")
+    fake.script("/api/show", b"show")
+    ask(fake)
+    ask(fake, "/api/embed")
+    ask(fake, "/api/embed")
+    expected = (
+        "FakeOllama: not used: 2 of 3 scripts of /api/chat; 1 of 1 scripts of /api/show. "
+        "Requests: 1 × POST /api/chat, 2 × POST /api/embed."
+    )
+    with pytest.raises(AssertionError, match=f"^{re.escape(expected)}$"):
+        fake.assert_all_used()
+
+
+def test_a_script_that_nobody_used_where_nothing_was_requested(fake: FakeOllama) -> None:
+    fake.script(CHAT, b"chat")
+    with pytest.raises(AssertionError, match="Requests: none"):
+        fake.assert_all_used()
+
+
+def test_a_script_that_was_begun_is_used(fake: FakeOllama) -> None:
+    fake.script(CHAT, b"a", b"b")
+    assert next(items(fake)) == b"a"
+    fake.assert_all_used()
+
+
+# -- replays ----------------------------------------------------------------------------------
+
+
+def exchange(body: str, request: Any = None, *, path: str = CHAT, **more: Any) -> dict[str, Any]:
+    side = {"method": "POST", "path": path, "request": request, "status": 200, "content_type": "text/x", "body": body}
+    return {"name": f"native/{body}", "native": {**side, **more}}
+
+
+def replay(tmp_path: Path, *rows: dict[str, Any]) -> FakeOllama:
+    file = tmp_path / "recording.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return FakeOllama.replay(file)
+
+
+def test_a_replay_answers_as_was_recorded(tmp_path: Path) -> None:
+    fake = replay(tmp_path, exchange("ü\n", {"model": "demo"}, status=418, content_type="text/y"))
+    response = ask(fake)
+    assert (response.status, response.mimetype) == ("418 I'm a Teapot", "text/y")
+    assert response.get_data() == "ü\n".encode()
+    assert fake.requests[0].json == {"model": "demo"}
+    assert (fake.opened, fake.closed) == (1, 1)
+    fake.assert_all_used()
+
+
+def test_a_replay_finds_the_response_to_each_request(tmp_path: Path) -> None:
+    rows = [exchange(name, {"model": "demo", "messages": [name]}) for name in "abc"]
+    fake = replay(tmp_path, *rows)
+    assert [ask(fake, messages=[name], stream=True).get_data() for name in "cab"] == [b"c", b"a", b"b"]
+
+
+def test_a_replay_of_equal_requests_is_in_their_order(tmp_path: Path) -> None:
+    fake = replay(tmp_path, exchange("1", {"model": "demo"}), exchange("2", {"model": "demo"}))
+    assert [ask(fake).get_data() for _ in range(4)] == [b"1", b"2", b"1", b"1"]
+
+
+def test_a_replay_says_what_nobody_used(tmp_path: Path) -> None:
+    fake = replay(tmp_path, exchange("1", {"model": "demo"}), exchange("2", path="/api/show"))
+    ask(fake)
+    with pytest.raises(
+        AssertionError, match="not used: the recorded exchange 'native/2'. Requests: 1 × POST /api/chat"
+    ):
+        fake.assert_all_used()
+
+
+def test_a_replay_has_no_response_to_another_path(tmp_path: Path) -> None:
+    response = ask(replay(tmp_path, exchange("1")), "/api/show")
+    assert response.status_code == 500
+    assert response.get_json() == {"error": "the recording has no response to POST /api/show"}
+
+
+def test_scripts_go_before_a_replay(tmp_path: Path) -> None:
+    fake = replay(tmp_path, exchange("recorded"))
+    fake.script(CHAT, b"scripted")
+    assert [ask(fake).get_data() for _ in range(2)] == [b"scripted", b"recorded"]
+
+
+def test_a_replay_keeps_the_parts_of_a_body(tmp_path: Path) -> None:
+    fake = replay(tmp_path, exchange("äbcd", chunks=[3, 1]))
+    assert list(items(fake)) == ["äb".encode(), b"c", b"d"]
+
+
+def test_a_replay_breaks_off_where_the_recording_does(tmp_path: Path) -> None:
+    answer = items(replay(tmp_path, exchange("ab", complete=False)))
+    assert next(answer) == b"ab"
+    with pytest.raises(ConnectionError, match="breaks off"):
+        next(answer)
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_replay_of_head_has_no_body(tmp_path: Path, found: bool) -> None:
+    fake = replay(tmp_path, exchange("running", path="/" if found else "/x", method="GET"))
+    with Client(validator(fake)).head("/") as response:
+        assert (response.status_code, response.get_data()) == (200 if found else 500, b"")
+
+
+def test_many_threads_share_a_replay(tmp_path: Path) -> None:
+    fake = replay(tmp_path, *[exchange(str(i), {"model": "demo"}) for i in range(40)])
+    got: list[bytes] = []
+    threads = [threading.Thread(target=lambda: got.extend(ask(fake).get_data() for _ in range(5))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    assert sorted(map(int, got)) == list(range(40))
+    fake.assert_all_used()
 
 
 # -- cuts -------------------------------------------------------------------------------------
