@@ -13,11 +13,13 @@ Keywords that no grammar can hold (``not``, ``if``) stay as they are. Everything
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Raw
 
+from openai_compat.errors import APIError
 from openai_compat.structured.schema_keywords import SCHEMA, SCHEMA_ARRAY, SCHEMA_MAP
 from openai_compat.wire import json, json_pointer
 
@@ -26,6 +28,10 @@ from openai_compat.wire import json, json_pointer
 _SCHEMA = SCHEMA | {"additionalItems", "contentSchema", "unevaluatedItems", "unevaluatedProperties"}
 _SCHEMA_ARRAY = SCHEMA_ARRAY | {"items"}
 _SCHEMA_MAP = SCHEMA_MAP | {"dependencies", "patternProperties"}
+#: keywords that are left out: their parts are written where they are needed
+_LEFT_OUT = frozenset(("$defs", "definitions"))
+#: keywords whose value may change
+_SUBSCHEMAS = _SCHEMA | _SCHEMA_ARRAY | _SCHEMA_MAP | _LEFT_OUT | {"enum"}
 #: keywords whose ``true`` or ``false`` is passed on as it is
 _BOOLEAN_OR_SCHEMA = frozenset(("additionalItems", "additionalProperties", "unevaluatedItems", "unevaluatedProperties"))
 
@@ -50,8 +56,8 @@ _COMBINING_KEYWORDS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 #: references in a row that are followed; generated schemas have one or two, so a longer chain counts as circular
 _MAX_HOPS = 32
 
-#: a schema that admits any value; the converter takes an empty one for an object schema
-_ANYTHING: dict[str, Any] = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+#: the type of a schema that admits any value; the converter takes an empty schema for an object schema
+_ANY_TYPE = ["object", "array", "string", "number", "boolean", "null"]
 #: the converter refuses a schema that has none of these keywords
 _CONVERTIBLE_KEYWORDS = frozenset(
     ("$ref", "type", "enum", "const", "anyOf", "oneOf", "allOf", "properties", "additionalProperties")
@@ -62,19 +68,25 @@ _OBJECT: dict[str, Any] = {"type": "object"}
 _NOTHING: Any = object()
 
 
-def calls_schema(tools: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
+def calls_schema(tools: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
     """Return the schema of ``{"name": …, "parameters": {…}}`` for a call of one of *tools*, with keys in this order.
 
     Parameters that are not an object schema become ``{"type": "object"}``. A subschema ``true``, and a reference that
     is remote, circular or without a target, admits any value; an alternative ``false`` is left out.
 
-    :param tools: at least one name and the JSON of its parameters, empty for none.
+    :param tools: at least one: its name and the JSON of its parameters, empty for none.
     """
-    calls = []
+    calls: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
-    for index, (name, text) in enumerate(tools):
-        parameters, needed = _parameters(text, f"tool-{index}-")
-        definitions.update(needed)
+    for name, text in tools:
+        has_references = b"$ref" in text or b"\\u" in text
+        root = _root(text)
+        del text  # a large one
+        tool = _Tool(root, f"tool-{len(calls)}-", has_references=has_references)
+        parameters = tool.convert(root)
+        if parameters is _NOTHING or parameters == {"type": _ANY_TYPE}:
+            parameters = dict(_OBJECT)
+        definitions.update(tool.definitions())
         calls.append(
             {
                 "type": "object",
@@ -86,24 +98,39 @@ def calls_schema(tools: Sequence[tuple[str, bytes]]) -> dict[str, Any]:
     return {"anyOf": calls, **({"$defs": definitions} if definitions else {})}
 
 
-def _parameters(text: bytes, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the schema of a tool's parameters, and its definitions, whose names begin with *prefix*."""
+#: what a tool's schema costs, in bytes for each of these in its text: decoded and converted, and then encoded
+_COSTS = ((b'"', 20), (b":", 78), (b",", 10), (b"{", 74), (b"true", 60), (b"[", 60), (b"$ref", 400))
+_ANYTHING_SIZE = 62
+
+
+def memory(text: bytes) -> int:
+    """Return about how many bytes a tool's parameters take in :func:`calls_schema` and in the request made of them.
+
+    It is estimated from the characters, so that nothing is decoded. Those in descriptions count too.
+    """
+    decoded = sum(cost * text.count(mark) for mark, cost in _COSTS)
+    encoded = len(text) + _ANYTHING_SIZE * (text.count(b"{") + text.count(b"true"))
+    return 2 * len(text) + max(decoded, encoded * 11 // 4)  # it is copied into the request
+
+
+def _root(text: bytes) -> dict[str, Any]:
+    """Decode a tool's parameters, as an object schema."""
     try:
-        root = json.decode_raw(Raw(text)) if json.is_object(text) else {}
-    except ValueError:  # a number out of range that is_object() does not detect
-        root = {}
-    root = _object_schema(root)
-    tool = _Tool(root, prefix)
-    parameters = tool.convert(root)
-    return (dict(_OBJECT) if parameters in (_NOTHING, _ANYTHING) else parameters), tool.definitions()
+        json.checked_body(text)
+        value = json.decode_raw(Raw(text))
+    except (APIError, ValueError):  # not JSON within the limits of a request
+        value = None
+    return _object_schema(value if isinstance(value, dict) else {})
 
 
-def _object_schema(root: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a schema as an object schema; ``{"type": "object"}`` for a schema of other values."""
-    schema = {keyword: value for keyword, value in root.items() if keyword not in ("$schema", "$id")}
+def _object_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema as an object schema, changed in place; ``{"type": "object"}`` for a schema of other values."""
+    schema.pop("$schema", None)
+    schema.pop("$id", None)
     kind = schema.get("type")
     if isinstance(kind, list) and "object" in kind:
-        return {**schema, "type": "object"}
+        schema["type"] = "object"
+        return schema
     if kind is None and not _OBJECT_KEYWORDS.isdisjoint(schema):
         schema.pop("type", None)
         return {"type": "object", **schema}
@@ -111,59 +138,129 @@ def _object_schema(root: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Tool:
-    """A tool's schema while it is copied into the schema of the call."""
+    """A tool's schema while it becomes a part of the schema of the call.
 
-    def __init__(self, root: dict[str, Any], prefix: str) -> None:
+    It is converted in place, since a copy would take as much memory again: each part once, where it is written.
+    """
+
+    def __init__(self, root: dict[str, Any], prefix: str, *, has_references: bool) -> None:
         self._root = root
-        #: references → their targets
+        #: stands for every schema that admits any value
+        self._anything = {"type": list(_ANY_TYPE)}
+        #: references → what they refer to, and their final targets
+        self._resolved: dict[str, Any] = {}
         self._targets: dict[str, Any] = {}
-        #: the parts that are referred to: their new names by identity, and themselves in that order
-        self._names: dict[int, str] = {}
+        #: the parts that are referred to: the new references by identity, and themselves in that order
+        self._references: dict[int, str] = {}
         self._referenced: list[dict[str, Any]] = []
+        if has_references:
+            self._find_references(f"#/$defs/{prefix}")
+
+    def _find_references(self, prefix: str) -> None:
+        """Resolve the references in the schema, and name their targets."""
         seen: set[int] = set()
-        pending: list[Any] = [root]
-        for part in pending:  # the loop appends to it
+        maps: set[int] = set()
+        pending: deque[Any] = deque([self._root])
+        while pending:
+            part = pending.popleft()
             if not isinstance(part, dict) or id(part) in seen:
                 continue
             seen.add(id(part))
             target = self._target(part.get("$ref"))
-            if isinstance(target, dict) and id(target) not in self._names:
-                self._names[id(target)] = f"{prefix}{len(self._names)}"
+            if isinstance(target, dict) and id(target) not in self._references:
+                self._references[id(target)] = f"{prefix}{len(self._references)}"
                 self._referenced.append(target)
                 pending.append(target)
             for keyword, value in part.items():
-                _with_parts(keyword, value, pending.append)
+                pending.extend(_parts(keyword, value))
+                if keyword in _SCHEMA_MAP:
+                    maps.add(id(value))
+        # An object of schemas is no schema: one that is referred to as such must not be converted where it is.
+        for index, target in enumerate(self._referenced):
+            if id(target) in maps:
+                self._referenced[index] = json.decode_raw(Raw(json.encode(target)))
 
     def definitions(self) -> dict[str, Any]:
         """Return the parts that are referred to, by their new names."""
-        return {self._names[id(part)]: _or_anything(self._copy(part)) for part in self._referenced}
+        names = (reference.removeprefix("#/$defs/") for reference in self._references.values())
+        return {
+            name: self._or_anything(self._converted(part)) for name, part in zip(names, self._referenced, strict=True)
+        }
 
     def convert(self, part: Any) -> Any:
-        """Return what replaces a part: a reference, a copy, or :data:`_NOTHING` for ``false``."""
-        if isinstance(part, dict) and id(part) in self._names:
-            return {"$ref": f"#/$defs/{self._names[id(part)]}"}
-        if part is False:
-            return _NOTHING
-        return self._copy(part) if isinstance(part, dict) else dict(_ANYTHING)
+        """Return what replaces a part: a reference, the part itself, or :data:`_NOTHING` for ``false``."""
+        if isinstance(part, dict):
+            reference = self._references.get(id(part))
+            return self._converted(part) if reference is None else {"$ref": reference}
+        return _NOTHING if part is False else self._anything
 
-    def _copy(self, part: dict[str, Any]) -> Any:
-        """Return a copy of a part in which every subschema is converted."""
+    def _converted(self, part: dict[str, Any]) -> Any:
+        """Return a part in which every subschema is converted."""
         if "$ref" in part:
-            target = self._target(part["$ref"])
+            target = self._targets.get(part["$ref"]) if isinstance(part["$ref"], str) else None
             if not isinstance(target, dict):
-                return _NOTHING if target is False else dict(_ANYTHING)
-        schema = {}
-        for keyword, value in part.items():
-            if keyword == "$ref":
-                schema[keyword] = f"#/$defs/{self._names[id(target)]}"
-            elif keyword not in ("$defs", "definitions"):
-                new = _with_parts(keyword, value, self.convert)
-                if new is not _NOTHING:
-                    schema[keyword] = new
-        return {**_ANYTHING, **schema} if _CONVERTIBLE_KEYWORDS.isdisjoint(schema) else schema
+                return _NOTHING if target is False else self._anything
+            part["$ref"] = self._references[id(target)]
+        for keyword in _SUBSCHEMAS if len(part) > len(_SUBSCHEMAS) else list(part):
+            if keyword in part:
+                self._convert_keyword(part, keyword)
+        if _CONVERTIBLE_KEYWORDS.isdisjoint(part):
+            return {"type": self._anything["type"], **part} if part else self._anything
+        return part
+
+    def _convert_keyword(self, part: dict[str, Any], keyword: str) -> None:
+        """Convert the schemas in the value of a keyword, or leave the keyword out."""
+        value = part[keyword]
+        if keyword in _BOOLEAN_OR_SCHEMA and isinstance(value, bool):
+            return
+        if keyword in _SCHEMA_ARRAY and isinstance(value, list):
+            value[:] = map(self.convert, value)
+            if keyword in ("prefixItems", "items"):  # the index of a schema counts
+                value[:] = map(self._or_anything, value)
+            else:
+                value[:] = [item for item in value if item is not _NOTHING]
+            new = value or _NOTHING
+        elif keyword in _SCHEMA_MAP:
+            new = self._converted_map(value, keyword) if isinstance(value, dict) else _NOTHING
+        elif keyword in _SCHEMA:
+            new = self.convert(value)
+            # The converter takes an empty schema for an object schema here too, but not ``true``.
+            if keyword == "additionalProperties" and new == self._anything:
+                new = True
+        else:
+            is_left_out = keyword in _LEFT_OUT or keyword in _SCHEMA_ARRAY or (keyword == "enum" and value == [])
+            new = _NOTHING if is_left_out else value
+        if new is _NOTHING:
+            del part[keyword]
+        else:
+            part[keyword] = new
+
+    def _converted_map(self, parts: dict[str, Any], keyword: str) -> dict[str, Any]:
+        lists = list if keyword == "dependencies" else ()  # an array of names in place of a schema
+        left_out = []
+        for name, part in parts.items():
+            if not isinstance(part, lists):
+                new = self.convert(part)
+                if new is _NOTHING:
+                    left_out.append(name)
+                elif new is not part:
+                    parts[name] = new
+        for name in left_out:
+            del parts[name]
+        return parts
+
+    def _or_anything(self, schema: Any) -> Any:
+        return self._anything if schema is _NOTHING else schema
 
     def _target(self, reference: Any) -> Any:
         """Return the schema that a reference refers to; None if there is none, or the chain is circular or too long."""
+        if not isinstance(reference, str):
+            return None
+        if reference not in self._targets:
+            self._targets[reference] = self._end_of_chain(reference)
+        return self._targets[reference]
+
+    def _end_of_chain(self, reference: str) -> Any:
         target = part = self._resolve(reference)
         for _ in range(_MAX_HOPS):
             if not isinstance(part, dict) or "$ref" not in part:
@@ -174,35 +271,18 @@ class _Tool:
     def _resolve(self, reference: Any) -> Any:
         if not isinstance(reference, str):
             return None
-        if reference not in self._targets:
+        if reference not in self._resolved:
             try:
-                self._targets[reference] = json_pointer.resolve(self._root, reference)
+                self._resolved[reference] = json_pointer.resolve(self._root, reference)
             except (ValueError, LookupError):
-                self._targets[reference] = None
-        return self._targets[reference]
+                self._resolved[reference] = None
+        return self._resolved[reference]
 
 
-def _with_parts(keyword: str, value: Any, convert: Callable[[Any], Any]) -> Any:
-    """Return the value of a keyword with its schemas converted; :data:`_NOTHING` to leave the keyword out."""
-    if keyword in _BOOLEAN_OR_SCHEMA and isinstance(value, bool):
-        return value
+def _parts(keyword: str, value: Any) -> Iterable[Any]:
+    """Return the schemas in the value of a keyword."""
     if keyword in _SCHEMA_ARRAY and isinstance(value, list):
-        new = [convert(part) for part in value]
-        if keyword in ("prefixItems", "items"):  # the index of a schema counts
-            return [_or_anything(part) for part in new] or _NOTHING
-        return [part for part in new if part is not _NOTHING] or _NOTHING
+        return value
     if keyword in _SCHEMA_MAP:
-        if not isinstance(value, dict):
-            return _NOTHING
-        lists = list if keyword == "dependencies" else ()  # an array of names in place of a schema
-        parts = {name: part if isinstance(part, lists) else convert(part) for name, part in value.items()}
-        return {name: part for name, part in parts.items() if part is not _NOTHING}
-    if keyword in _SCHEMA:
-        new = convert(value)
-        # The converter takes an empty schema for an object schema here too, but not ``true``.
-        return True if keyword == "additionalProperties" and new == _ANYTHING else new
-    return _NOTHING if keyword == "enum" and value == [] or keyword in _SCHEMA_ARRAY else value
-
-
-def _or_anything(schema: Any) -> Any:
-    return dict(_ANYTHING) if schema is _NOTHING else schema
+        return value.values() if isinstance(value, dict) else ()
+    return (value,) if keyword in _SCHEMA else ()

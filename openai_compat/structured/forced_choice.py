@@ -7,24 +7,25 @@ arguments are checked; anything else is an error, never plain text. The request 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.errors import APIError, invalid_output
 from openai_compat.native import types as native
-from openai_compat.structured.json_text import Brackets, JSONUnwrapper
+from openai_compat.structured.json_text import Brackets, JSONUnwrapper, Pieces
 from openai_compat.structured.tool_choice import ForcedChoice
 from openai_compat.translate.choice_delta import ChoiceDelta
-from openai_compat.translate.tools import FunctionCallDelta, ToolCallDelta, to_tool_calls
+from openai_compat.translate.tools import CallIds, FunctionCallDelta, ToolCallDelta, to_tool_calls
 from openai_compat.wire import json
-
-#: the beginning of a call: its name, and everything before its arguments
-_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:parameters|arguments)"\s*:\s*(?=\{)')
-_TAIL = re.compile(r"\s*\}\s*")
 
 #: characters that are held until a call is recognised: a call whose keys are in another order is held until its end
 _MAX_HELD = 1024 * 1024
+#: characters of a name as JSON, with quotes and escapes; a tool's name has at most 64, which may be escaped
+_MAX_NAME = 1024
+
+_BLANKS = " \t\n\r"
+_NOT_BLANK = re.compile(r"[^ \t\n\r]")
+_QUOTE_OR_BACKSLASH = re.compile(r'["\\]')
 
 
 class _WrittenCall(Struct):
@@ -35,23 +36,103 @@ class _WrittenCall(Struct):
     arguments: Raw | UnsetType = UNSET
 
 
+class _Head:
+    """The beginning of a call, up to its arguments: ``{"name": "f", "parameters":``.
+
+    It arrives in parts, and each character is looked at once.
+    """
+
+    #: what it consists of, with blanks between; None is the name
+    _TOKENS = (("{",), ('"name"',), (":",), None, (",",), ('"parameters"', '"arguments"'), (":",))
+
+    def __init__(self) -> None:
+        #: the name as JSON, once it was read
+        self.name = ""
+        #: the text is something else, or a call whose keys are in another order
+        self.failed = False
+        self._index = 0
+        #: the present token as far as it was read
+        self._token = ""
+        self._is_escaped = False
+
+    def feed(self, text: str) -> int | None:
+        """Return where the arguments begin in *text*; None if they do not, or are no object."""
+        position = 0
+        while not self.failed:
+            if not self._token:
+                begin = _NOT_BLANK.search(text, position)
+                if begin is None:
+                    return None
+                position = begin.start()
+            if self._index == len(self._TOKENS):
+                self.failed = text[position] != "{"
+                return None if self.failed else position
+            if position == len(text):
+                return None
+            tokens = self._TOKENS[self._index]
+            position = (
+                self._read_name(text, position) if tokens is None else self._read(tokens, text[position], position)
+            )
+        return None
+
+    def _read(self, tokens: tuple[str, ...], character: str, position: int) -> int:
+        """Read a character of one of *tokens*."""
+        self._token += character
+        if self._token in tokens:
+            self._next()
+        else:
+            self.failed = not any(token.startswith(self._token) for token in tokens)
+        return position + 1
+
+    def _read_name(self, text: str, position: int) -> int:
+        """Read what *text* has of the name."""
+        begin = position
+        if not self._token:
+            self.failed = text[position] != '"'
+            position += 1
+        is_complete = False
+        while position < len(text) and not is_complete:
+            if self._is_escaped:
+                self._is_escaped = False
+                position += 1
+                continue
+            mark = _QUOTE_OR_BACKSLASH.search(text, position)
+            position = len(text) if mark is None else mark.end()
+            self._is_escaped = mark is not None and mark[0] == "\\"
+            is_complete = mark is not None and not self._is_escaped
+        self._token += text[begin:position]
+        self.failed = self.failed or len(self._token) > _MAX_NAME
+        if is_complete:
+            self.name = self._token
+            self._next()
+        return position
+
+    def _next(self) -> None:
+        self._index += 1
+        self._token = ""
+
+
 class ForcedChoiceBuilder:
     """Builds a choice that is one tool call.
 
     Of JSON text, the name is passed on as soon as it is complete, and the arguments as they arrive.
 
-    :param new_id: makes the id of a call that was written as text.
+    :param ids: ids of tool calls.
     :param single_tool_call: pass on the first native tool call only.
     """
 
-    def __init__(self, forced: ForcedChoice, new_id: Callable[[str], str], *, single_tool_call: bool = False) -> None:
+    def __init__(self, forced: ForcedChoice, ids: CallIds, *, single_tool_call: bool = False) -> None:
         self._forced = forced
-        self._new_id = new_id
+        self._ids = ids
         self._single_tool_call = single_tool_call
         self._unwrapper = JSONUnwrapper()
-        self._held = ""
-        self._arguments: list[str] = []
+        self._head = _Head()
+        #: text that is not recognised yet
+        self._held = Pieces()
+        self._arguments = bytearray()
         self._brackets: Brackets | None = None
+        #: what follows the arguments, without blanks: the call's last bracket, or anything wrong
+        self._tail = ""
         self._calls = 0
 
     def feed(self, response: native.ChatResponse) -> ChoiceDelta:
@@ -82,7 +163,7 @@ class ForcedChoiceBuilder:
         if self._single_tool_call or self._forced.is_named:
             calls = calls[: 1 - self._calls]
         found = []
-        for call in to_tool_calls(calls, self._new_id):
+        for call in to_tool_calls(calls, self._ids):
             self._check_name(call.function.name)
             function = FunctionCallDelta(call.function.name, call.function.arguments)
             found.append(ToolCallDelta(self._calls, function, call.id, "function"))
@@ -93,32 +174,33 @@ class ForcedChoiceBuilder:
         """Return what text adds to the call; nothing until its name is complete."""
         if self._brackets is not None:
             return self._add_arguments(text)
-        self._held += text
-        if len(self._held) > _MAX_HELD:
-            raise _not_the_call()
-        head = _HEAD.match(self._held)
-        if head is None:
+        begin = self._head.feed(text)
+        if begin is None:
+            self._held.add(text)
+            if self._held.size > _MAX_HELD:
+                raise _not_the_call()
             return []
+        self._held.take()
         try:
-            name = _decode_name(head[1].encode("utf-8", "replace"))
+            name = _decode_name(self._head.name.encode("utf-8", "replace"))
         except json.Malformed as error:
             raise _not_the_call() from error
-        rest, self._held = self._held[head.end() :], ""
-        return self._begin(name) + self._add_arguments(rest)
+        return self._begin(name) + self._add_arguments(text[begin:])
 
     def _begin(self, name: str) -> list[ToolCallDelta]:
         self._check_name(name)
         self._brackets = Brackets()
         self._calls = 1
-        return [ToolCallDelta(0, FunctionCallDelta(name, ""), self._new_id("call_"), "function")]
+        return [ToolCallDelta(0, FunctionCallDelta(name, ""), self._ids.of(), "function")]
 
     def _add_arguments(self, text: str) -> list[ToolCallDelta]:
         assert self._brackets is not None
         end = self._brackets.feed(text)
-        self._held += text[end:]
+        if len(self._tail) < 2:  # two characters are wrong already
+            self._tail += text[end:].strip(_BLANKS)[:2]
         if not end:
             return []
-        self._arguments.append(text[:end])
+        self._arguments += text[:end].encode("utf-8", "replace")
         return [ToolCallDelta(0, FunctionCallDelta(arguments=text[:end]))]
 
     def _finish(self, delta: ChoiceDelta, reason: str | None) -> None:
@@ -128,16 +210,14 @@ class ForcedChoiceBuilder:
             return
         if not self._calls:
             delta.calls = self._reordered_call()
-        elif self._brackets is not None and not (
-            _TAIL.fullmatch(self._held) and json.is_object("".join(self._arguments).encode())
-        ):
+        elif self._brackets is not None and not (self._tail == "}" and json.is_object(bytes(self._arguments))):
             raise _not_the_call()
         delta.finish_reason = "stop" if self._forced.is_named else "tool_calls"
 
     def _reordered_call(self) -> list[ToolCallDelta]:
         """Return the held text as a call whose keys are in another order, or which has others too."""
         try:
-            call = _decode(self._held.encode("utf-8", "replace"))
+            call = _decode(self._held.take().encode("utf-8", "replace"))
         except json.Malformed as error:
             raise _not_the_call() from error
         text = json.text_of(call.parameters) or json.text_of(call.arguments)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openai_compat.structured.schema_evaluation import (
@@ -22,6 +22,7 @@ from openai_compat.structured.schema_evaluation import (
     MAX_TEXT,
     NEVER,
     UNSEEN,
+    Budget,
     Uncheckable,
     canonical,
     is_number,
@@ -31,7 +32,7 @@ from openai_compat.structured.schema_evaluation import (
 )
 from openai_compat.structured.schema_keywords import SCHEMA, SCHEMA_ARRAY, SCHEMA_MAP
 from openai_compat.wire import json_pointer
-from openai_compat.wire.json import MAX_DEPTH, MAX_VALUES, too_deep
+from openai_compat.wire.json_limits import MAX_DEPTH, MAX_VALUES, too_deep
 
 __all__ = ["MAX_NESTING", "MAX_SIZE", "MAX_STEPS", "MAX_TEXT", "Checker", "Uncheckable", "checker"]
 
@@ -46,6 +47,12 @@ class Checker:
     #: keywords of the schema that are not evaluated, sorted
     unevaluated: tuple[str, ...]
     _validator: Any = field(repr=False, compare=False)
+    #: of all checks together; None: each check has its own
+    _budget: Budget | None = field(default=None, repr=False, compare=False)
+
+    def shared(self) -> Checker:
+        """Return a checker of the same schema whose checks share a budget: for the choices of one request."""
+        return replace(self, _budget=Budget())
 
     def mismatch(self, text: str) -> str | None:
         """Return None if *text* is one JSON document that the schema admits, else one line that says where and why.
@@ -65,7 +72,7 @@ class Checker:
             return line("$", f"the answer is not one JSON document: {error.msg} (character {error.pos})")
         except ValueError:
             return "$: the answer holds a number that is not valid or out of range"
-        return verdict(self._validator, answer)
+        return verdict(self._validator, answer, self._budget or Budget())
 
 
 def checker(schema: bytes) -> Checker:

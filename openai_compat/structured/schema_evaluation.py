@@ -1,6 +1,7 @@
 """Evaluation of a sanitised schema copy by jsonschema, within a step budget.
 
 Every evaluation of a keyword costs steps, so that a check ends whatever the schema and the answer are; texts are cut.
+Several checks may share a budget, as those of the choices of a request do.
 jsonschema is an extra, and this is the only module that imports it; the copy comes from ``schema_checker.py``.
 
 Keywords that are not evaluated (:data:`UNSEEN`, such as ``pattern``) count as satisfied. Where satisfying a subschema
@@ -19,7 +20,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any
 
-#: steps of one check, together about a second: a step is one evaluation of a keyword (about 5 µs), one error, 16
+#: steps of a budget, together about a second: a step is one evaluation of a keyword (about 5 µs), one error, 16
 #: items or members, or 256 characters that are compared
 MAX_STEPS = 200_000
 
@@ -71,11 +72,18 @@ def is_number(value: Any) -> bool:
 _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any]]
 
 
-class _Run:
-    """The budget and the state of one check."""
+class Budget:
+    """The steps that are left, of one check or of several."""
 
     def __init__(self) -> None:
         self.steps = MAX_STEPS
+
+
+class _Run:
+    """The state of one check."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.nesting = 0
         #: how often a keyword that is not evaluated applied
         self.unsure = 0
@@ -85,8 +93,8 @@ class _Run:
 
         :raises Uncheckable: it is exhausted.
         """
-        self.steps -= steps
-        if self.steps < 0:
+        self._budget.steps -= steps
+        if self._budget.steps < 0:
             raise Uncheckable("the check takes too many steps")
 
 
@@ -132,19 +140,19 @@ def _size(value: Any) -> int:
     return len(value) if isinstance(value, list | dict) else 0
 
 
-def verdict(validator: Any, answer: Any) -> str | None:
+def verdict(validator: Any, answer: Any, budget: Budget) -> str | None:
     """Return None if the schema admits the answer, else one line that says where and why.
 
-    :raises Uncheckable: the check takes too long, or fails.
+    :raises Uncheckable: the check takes more steps than are left, or fails.
     """
-    worst = _shallowest(_errors(validator, answer))
+    worst = _shallowest(_errors(validator, answer, budget))
     return None if worst is None else line(_path(worst.path), _message(worst))
 
 
-def _errors(validator: Any, answer: Any) -> list[Any]:
+def _errors(validator: Any, answer: Any, budget: Budget) -> list[Any]:
     """Return the first errors; one that was found before the budget was exhausted is still a real mismatch."""
     found: list[Any] = []
-    _run.set(_Run())
+    _run.set(_Run(budget))
     try:
         for error in islice(validator.iter_errors(answer), _MAX_ERRORS):
             found.append(error)

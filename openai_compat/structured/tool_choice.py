@@ -10,31 +10,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw
 
 from openai_compat.errors import invalid, missing
 from openai_compat.native import types as native
-from openai_compat.structured.call_schema import calls_schema
-from openai_compat.translate.fields import Ignored
+from openai_compat.structured.call_schema import calls_schema, memory
+from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.wire import json
 
 # -- the request ------------------------------------------------------------------------------
 
 
-class NamedFunction(Struct):
+class NamedFunction(RequestObject):
     """Source: OpenAI's ``ChatCompletionNamedToolChoice.function``."""
 
     name: str | None = None
 
 
-class AllowedTool(Struct):
+class AllowedTool(RequestObject):
     """Source: OpenAI's ``ChatCompletionAllowedTools.tools[]``."""
 
     type: str | None = None
     function: NamedFunction | None = None
 
 
-class AllowedTools(Struct):
+class AllowedTools(RequestObject):
     """Source: OpenAI's ``ChatCompletionAllowedTools``."""
 
     #: ``auto`` or ``required``
@@ -42,7 +42,7 @@ class AllowedTools(Struct):
     tools: list[AllowedTool] | None = None
 
 
-class ToolChoice(Struct):
+class ToolChoice(RequestObject):
     """Source: OpenAI's ``ChatCompletionToolChoiceOption``, all its objects in one."""
 
     type: str | None = None
@@ -141,6 +141,8 @@ def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored,
     """Make a native request, whose tools are set already, admit only a tool call.
 
     For gpt-oss, which can only be instructed, *param* is listed as ignored.
+
+    :raises APIError: 400 for tools whose schemas take too much memory.
     """
     tools = sent.tools or []
     if _GPT_OSS.search(sent.model):
@@ -148,10 +150,30 @@ def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored,
         ignored.add(param)
         sent.format = UNSET
     else:
-        schema = calls_schema([(tool.function.name, json.text_of(tool.function.parameters)) for tool in tools])
-        sent.format = Raw(json.encode(schema))
+        _check_memory(tools, "functions" if param == "function_call" else "tools")
+        schemas = ((tool.function.name, json.text_of(tool.function.parameters)) for tool in tools)
+        sent.format = Raw(json.encode(calls_schema(schemas)))
         sent.think = False
     _add_to_system_message(sent, _instruction(forced, has_format=sent.format is not UNSET))
+
+
+#: bytes that the schema of a call may take: so many for each byte of the tools' schemas, and in addition
+_MAX_MEMORY = (12, 8 * 1024 * 1024)
+
+
+def _check_memory(tools: list[native.Tool], param: str) -> None:
+    """Check that a schema of a call can be made of the tools' schemas within a request's memory.
+
+    :raises APIError: 400.
+    """
+    size = needed = 0
+    for tool in tools:
+        text = json.text_of(tool.function.parameters)
+        size, needed = size + len(text), needed + memory(text)
+    factor, constant = _MAX_MEMORY
+    if needed > factor * size + constant:
+        reason = "their schemas hold too many values for a tool call that is required."
+        raise invalid(f"Invalid '{param}': {reason}", param, "object_above_max_properties")
 
 
 def _instruction(forced: ForcedChoice, *, has_format: bool) -> str:

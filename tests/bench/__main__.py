@@ -1,6 +1,7 @@
 """What things cost, in CPU time, against what decoding and encoding alone would.
 
 ``python -m tests.bench chunk``: a text chunk. ``python -m tests.bench embeddings``: a large batch of vectors.
+``python -m tests.bench hostile``: how time grows with hostile input.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from werkzeug.test import create_environ
 
 from openai_compat import OpenAICompat
+from tests.bench.hostile import hostile
 
 CHUNKS = 5000
 ROUNDS = 9
@@ -128,5 +130,5 @@ def measure(cases: dict[str, Callable[[], object]], count: int, unit: float) -> 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("name", choices=("chunk", "embeddings"))
-    {"chunk": chunk, "embeddings": embeddings}[parser.parse_args().name]()
+    parser.add_argument("name", choices=("chunk", "embeddings", "hostile"))
+    {"chunk": chunk, "embeddings": embeddings, "hostile": hostile}[parser.parse_args().name]()

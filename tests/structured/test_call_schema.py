@@ -6,12 +6,13 @@ import itertools
 import json
 import random
 import threading
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from openai_compat.structured.call_schema import calls_schema
+from openai_compat.structured.call_schema import calls_schema, memory
 from openai_compat.wire.json import encode
 
 
@@ -100,7 +101,6 @@ def test_a_call_of_one_of_the_tools() -> None:
         b"{",
         b"{} {}",
         b"\xff",
-        b'{"type":"object","title":"\\ud800"}',
         b'{"a":' * 65 + b"1" + b"}" * 65,
         b'{"type":"object","maxProperties":1e400}',
         b'{"type":"object","maxProperties":1' + b"0" * 290 + b"e50}",
@@ -393,7 +393,38 @@ def test_what_is_given_back_is_the_callers() -> None:
     assert json.dumps(embedded(*tools)) == before
 
 
+def test_a_reference_to_an_object_of_schemas_does_not_change_it() -> None:
+    properties = {"$defs": {"type": "null"}, "items": {"items": True}, "enum": {"const": 1}}
+    parameters, definitions = of({"properties": {**properties, "x": {"$ref": "#/properties"}}})
+    assert parameters["properties"] == {**properties, "items": {"items": {}}, "x": {"$ref": "#/$defs/tool-0-0"}}
+    assert "$defs" not in definitions["tool-0-0"]
+
+
 # -- hostile schemas --------------------------------------------------------------------------
+
+SHAPES: dict[str, Callable[[int], str]] = {
+    "properties": lambda i: f'"p{i}":{{}}',
+    "properties with a type": lambda i: f'"p{i}":{{"type":"string"}}',
+    "true properties": lambda i: f'"p{i}":true',
+    "references": lambda i: f'"p{i}":{{"$ref":"#/x{i}"}}',
+    "references to the next": lambda i: f'"p{i}":{{"$ref":"#/properties/p{i + 1}"}}',
+    "nested": lambda i: f'"p{i}":{{"items":{{}}}}',
+    "alternatives": lambda i: f'"p{i}":{{"anyOf":[{{}},{{}},{{}},true,true]}}',
+    "enums": lambda i: f'"p{i}":{{"enum":["v{i}",1.5,[],{{"a":1}}]}}',
+    "text": lambda i: f'"p{i}":{{"type":"string","description":"{"text, " * 20}"}}',
+}
+
+
+@pytest.mark.parametrize("around", ['{"properties":{%s}}', '{"type":"object",%s}', '{"anyOf":[{"properties":{%s}}]}'])
+@pytest.mark.parametrize("name", SHAPES)
+def test_memory_stays_below_what_is_estimated_from_the_text(name: str, around: str) -> None:
+    text = (around % ",".join(map(SHAPES[name], range(5000)))).encode()
+    tracemalloc.start()
+    try:
+        encode(calls_schema([("f", text)]))
+        assert tracemalloc.get_traced_memory()[1] < memory(text) + 65536
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_referred_to_is_written_once() -> None:

@@ -270,6 +270,40 @@ def test_a_checker_starts_anew_each_time_and_in_each_thread(monkeypatch: pytest.
     assert found == [None] * 36
 
 
+def test_the_checks_of_a_request_share_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else a schema that takes all steps would take them once for each of the choices."""
+    monkeypatch.setattr(evaluation, "MAX_STEPS", 2000)
+    checks = check({"items": {"type": "integer"}}).shared()
+    text = json.dumps([1] * 500)
+    assert [checks.mismatch(text) for _ in range(3)] == [None] * 3
+    for _ in range(2):
+        with pytest.raises(Uncheckable, match="too many steps"):
+            checks.mismatch(text)
+    assert check({"items": {"type": "integer"}}).shared().mismatch(text) is None
+
+
+@pytest.mark.slow
+def test_eight_choices_take_no_longer_than_one() -> None:
+    text = json.dumps("x")
+
+    def steps(choices: int) -> int:
+        checks, count = check(doubling("oneOf")).shared(), 0
+
+        def spend(self: Any, steps: int, spend: Any = evaluation._Run.spend) -> None:
+            nonlocal count
+            count += 1
+            spend(self, steps)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluation._Run, "spend", spend)
+            for _ in range(choices):
+                with pytest.raises(Uncheckable):
+                    checks.mismatch(text)
+        return count
+
+    assert steps(8) < 1.01 * steps(1)
+
+
 def test_a_large_enum_costs_no_more_than_a_small_one() -> None:
     assert mismatch({"items": {"enum": NAMES}}, NAMES) is None
 
