@@ -1,6 +1,7 @@
 """OpenAI's API for an Ollama elsewhere, under gunicorn.
 
-A stream keeps its thread until it ends, so there are many threads. Needs gunicorn; OLLAMA_URL is the Ollama::
+A stream keeps its thread until it ends, so there are many threads. Needs gunicorn; OPENAI_COMPAT_UPSTREAM or
+OLLAMA_HOST is the Ollama::
 
     gunicorn --chdir examples --worker-class gthread --threads 64 --keep-alive 75 gunicorn_app:application
 
@@ -17,7 +18,8 @@ import sys
 from openai_compat import OpenAICompat
 
 # One connection to the Ollama for each thread. They are opened in the worker, on its first request.
-application = OpenAICompat(os.environ.get("OLLAMA_URL", "http://127.0.0.1:11434"), pool_size=64)
+upstream = os.environ.get("OPENAI_COMPAT_UPSTREAM") or os.environ.get("OLLAMA_HOST") or "127.0.0.1:11434"
+application = OpenAICompat(upstream, pool_size=64)
 
 if __name__ == "__main__":
     from gunicorn.app.wsgiapp import WSGIApplication

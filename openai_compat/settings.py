@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypedDict
 
 Overflow = Literal["error", "truncate"]
 Unsupported = Literal["warn", "error"]
+#: returns the name of the caller of a request, by its environ; None for a caller without a login
+Authenticate = Callable[[dict[str, Any]], str | int | None]
+ReasoningField = Literal["both", "reasoning", "reasoning_content", "none"]
 
 MEBIBYTE = 1024 * 1024
+
+#: in ``allowed_hosts`` and ``allowed_origins``: those that Ollama allows
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,21 @@ OPTION_TYPES: dict[str, str] = {
     "num_gpu": "int",
     "main_gpu": "int",
     "use_mmap": "bool",
+    "numa": "bool",
     "num_thread": "int",
     "draft_num_predict": "int",
+}
+
+#: options that decide about the machine → the least and the greatest value that is passed on. Ollama accepts any, and a
+#: runner ends for some: 100,000 threads cannot be started. The largest context of a model has 10 million tokens; a
+#: value of −1 or 0 lets Ollama choose.
+OPTION_RANGES: dict[str, tuple[int, int]] = {
+    "num_ctx": (1, 16 * 1024 * 1024),
+    "num_keep": (-1, 16 * 1024 * 1024),
+    "num_batch": (1, 65_536),
+    "num_gpu": (-1, 1_000),
+    "main_gpu": (0, 255),
+    "num_thread": (0, 1_024),
 }
 
 #: the values of ``think`` besides true and false
@@ -141,15 +160,24 @@ class ModelSettings:
     keep_alive: str | float | None = None
     #: a flag, or one of :data:`THINK_LEVELS`
     think: bool | str | None = None
+    #: names of options that a request cannot set: its values are listed as ignored
+    pinned: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         options: Any = self.options
+        pinned: Any = self.pinned
+        if not isinstance(pinned, list | tuple | frozenset | set) or not all(isinstance(name, str) for name in pinned):
+            raise TypeError(f"pinned must be a list of names of options, not {pinned!r}")
+        object.__setattr__(self, "pinned", tuple(pinned))
         if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
             raise TypeError(f"options must map names to values, not {options!r}")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
         for name, value in self.options.items():
             if name in OPTION_TYPES and not is_option_value(OPTION_TYPES[name], value):
                 raise ValueError(f"option {name!r} must be of type {OPTION_TYPES[name]}, not {value!r}")
+            low, high = OPTION_RANGES.get(name, (None, None))
+            if low is not None and high is not None and not low <= value <= high:
+                raise ValueError(f"option {name!r} must be from {low} to {high}, not {value!r}")
         if self.options.get("num_predict") == 0:
             raise ValueError("num_predict must not be 0: every answer would be empty")
         if type(self.keep_alive) not in (str, int, float, type(None)):
@@ -201,7 +229,8 @@ class Settings:
         default_factory=dict,
     )
     models: Mapping[str, ModelSettings] = _keyword(
-        "name or pattern of a model → its default ``options``, ``keep_alive`` and ``think``",
+        "name or pattern of a model → its default ``options``, ``keep_alive`` and ``think``, and ``pinned``: the "
+        "options that a request cannot set",
         default_factory=dict,
     )
     overflow: Overflow | None = _env(
@@ -214,7 +243,11 @@ class Settings:
         "header ``openai-compat-ignored``, ``error`` answers 400",
         "warn",
     )
-    reasoning_content: bool = _env("send reasoning as ``reasoning_content`` in addition to ``reasoning``", True)
+    reasoning_field: ReasoningField = _env(
+        "the response field of reasoning: ``reasoning`` (Ollama's, OpenRouter's), ``reasoning_content`` (DeepSeek's, "
+        "vLLM's), ``both`` or ``none``",
+        "both",
+    )
     native_admin: bool = _env("pass pull, push, create, copy, delete and blobs through to a URL backend", False)
     # A model may take minutes to load, and Ollama sends no head before the first token.
     connect_timeout: float = _env("seconds for connecting to a URL backend", 5.0)
@@ -229,7 +262,7 @@ class Settings:
     max_line: int = _env("bytes of one line of a native response", 16 * MEBIBYTE)
     max_messages: int = _env("messages in a request", 10_000)
     max_tools: int = _env("tools in a request", 128)  # OpenAI's limit
-    max_stop: int = _env("stop sequences in a request", 16)  # OpenAI's is 4; users of Ollama send more
+    max_stop: int = _env("stop sequences in a request", 128)  # OpenAI's is 4; writers' front ends send dozens
     max_n: int = _env("choices of a response (``n``, ``best_of``); with a URL backend each has a thread", 8)
     max_calls: int = _env("native calls of one completions request (prompts × choices)", 128)
     max_inputs: int = _env("inputs of an embeddings request", 2048)  # OpenAI's limit
@@ -239,14 +272,31 @@ class Settings:
         False,
     )
     fetch_images: bool = _env("fetch images by their http or https URL, from public addresses only", False)
-    max_image: int = _env("bytes of a fetched image", 10 * MEBIBYTE)
-    image_timeout: float = _env("seconds for fetching one image, in total", 10.0)
+    max_images: int = _env("images of a request that are fetched", 16)
+    max_image: int = _env("bytes of a fetched image; all of a request together have twice as many", 10 * MEBIBYTE)
+    image_timeout: float = _env("seconds for fetching an image; all of a request together have twice as long", 10.0)
+    authenticate: Authenticate | None = _keyword(
+        "function of the environ that returns the caller's name, or None for a 401; guards OpenAI's routes, and "
+        "``/api`` of a URL backend",
+        default=None,
+    )
+    allowed_hosts: str | Sequence[str] | None = _env(
+        "values of ``Host`` that are allowed, separated by commas, with ``*`` for any text; ``local``: those that "
+        "Ollama allows; unset: all (``serve``: ``local`` at loopback and private addresses)",
+        None,
+    )
+    allowed_origins: str | Sequence[str] | None = _env(
+        "values of ``Origin`` that are allowed, and get CORS headers; ``local``, ``*`` and unset as for hosts; with "
+        "``authenticate`` unset allows none but the server's own",
+        None,
+    )
     delete_models: bool = _env("allow ``DELETE /v1/models/{id}`` to delete a model", False)
     store: str | None = _env(
         "database of stored completions: ``sqlite:///file``, ``sqlite://`` (memory), ``postgresql+psycopg://…``; "
         "unset: nothing is stored",
         None,
     )
+    store_timeout: float = _env("seconds that one operation of the store may take, in total", 2.0)
     store_ttl: float = _env("seconds until a stored object expires", 30 * 86400.0)  # OpenAI's 30 days
     store_max_objects: int = _env("stored objects of one owner; the oldest are deleted first", 10_000)
     store_max_bytes: int = _env("stored bytes of one owner; the oldest objects are deleted first", 1024 * MEBIBYTE)
@@ -258,6 +308,10 @@ class Settings:
             raise TypeError(f"sampling must be a Sampling, not {self.sampling!r}")
         if not isinstance(self.store, str | None):
             raise TypeError(f"store must be a URL, not a {type(self.store).__name__}")
+        if self.authenticate is not None and not callable(self.authenticate):
+            raise TypeError(f"authenticate must be a function, not {self.authenticate!r}")
+        for name in ("allowed_hosts", "allowed_origins"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
         object.__setattr__(self, "aliases", _aliases(self.aliases))
         object.__setattr__(self, "models", _models(self.models))
         if self.prefix and (not self.prefix.startswith("/") or self.prefix.endswith("/") or "//" in self.prefix):
@@ -269,6 +323,9 @@ class Settings:
                 raise ValueError(f"models: {name}: more than {self.max_stop} stop sequences (max_stop)")
         if self.unsupported not in ("warn", "error"):
             raise ValueError(f"unsupported must be 'warn' or 'error', not {self.unsupported!r}")
+        if self.reasoning_field not in ("both", "reasoning", "reasoning_content", "none"):
+            known = "'both', 'reasoning', 'reasoning_content' or 'none'"
+            raise ValueError(f"reasoning_field must be {known}, not {self.reasoning_field!r}")
 
     @property
     def truncates(self) -> bool:
@@ -279,6 +336,24 @@ class Settings:
     def timeout(self) -> tuple[float, float, float]:
         """Return the time-outs of a URL backend: (connect, head, idle), in seconds."""
         return (self.connect_timeout, self.head_timeout, self.idle_timeout)
+
+
+def _names(setting: str, given: Any) -> tuple[str, ...] | None:
+    """Return a list of names, which may be given as text with commas; None if it is not given.
+
+    :raises TypeError: it is neither text nor a list of texts.
+    :raises ValueError: it is empty.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = given.split(",")
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"{setting} must be a list of names, not {given!r}")
+    names = tuple(name.strip().rstrip("/") for name in given if name.strip())
+    if not names:
+        raise ValueError(f"{setting} must name at least one, or be unset")
+    return names
 
 
 def _aliases(given: Any) -> Mapping[str, str]:
@@ -326,7 +401,7 @@ class Options(TypedDict, total=False):
     models: Mapping[str, ModelSettings]
     overflow: Overflow | None
     unsupported: Unsupported
-    reasoning_content: bool
+    reasoning_field: ReasoningField
     native_admin: bool
     connect_timeout: float
     head_timeout: float
@@ -344,10 +419,15 @@ class Options(TypedDict, total=False):
     embed_batch: int
     retry_strict: bool
     fetch_images: bool
+    max_images: int
     max_image: int
     image_timeout: float
+    authenticate: Authenticate | None
+    allowed_hosts: str | Sequence[str] | None
+    allowed_origins: str | Sequence[str] | None
     delete_models: bool
     store: str | None
+    store_timeout: float
     store_ttl: float
     store_max_objects: int
     store_max_bytes: int

@@ -19,6 +19,7 @@ from openai_compat.middleware.routes import ROUTES
 from openai_compat.server.cli import main
 from openai_compat.server.config import from_toml
 from openai_compat.testing import FakeOllama
+from openai_compat.testing.demo import Demo
 from openai_compat.translate.fields import rows
 from openai_compat.translate.listing import PageQuery
 from tests.contract import DATA
@@ -173,12 +174,12 @@ def test_the_reference_holds_every_generated_table() -> None:
 
 def test_who_can_reach_it_is_said_where_the_wrap_is_shown() -> None:
     intro, *wraps = re.split(r"\n(?=\*[A-Z])", section("Wrap an application"))
-    for words in ("no API keys yet", "login, CSRF and permission checks do **not** guard it", "loopback interface"):
+    for words in ("no API keys yet", "login, CSRF and permission checks do **not** guard it", "``authenticate`` does"):
         assert words in " ".join(intro.split())
     expected = {
-        "get_wsgi_application()": "No check of the site runs for ``/v1``",
+        "authenticate=by_login": "Who is logged in to the site may use the API",
         "# your routes, /api/chat among them": "it does not guard the rest of ``/v1``",
-        "Upstream(": "Whoever can reach it",
+        "Upstream(": "after the same checks",
     }
     assert len(wraps) == len(expected)
     for wrap, (code, words) in zip(wraps, expected.items(), strict=True):
@@ -188,14 +189,15 @@ def test_who_can_reach_it_is_said_where_the_wrap_is_shown() -> None:
     assert "behind your login" not in README.read_text()
 
 
-def test_the_check_that_the_readme_shows_guards_v1() -> None:
-    with_key = run_block("def with_key(")["with_key"]
+def test_the_check_that_the_readme_shows_guards_v1(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_key = run_block("def by_key(")["by_key"]
+    monkeypatch.setenv("API_KEY", "secret")
 
     def site(environ: Any, start_response: Any) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"a page"]
 
-    guarded = with_key(OpenAICompat(site, upstream=FakeOllama()), "secret")
+    guarded = OpenAICompat(site, upstream=FakeOllama(), authenticate=by_key)
     assert call(guarded).body == b"a page"
     for wrong in ("", "Bearer wrong", "secret", "Bearer \xe4"):
         refused = call(guarded, path="/v1/models", HTTP_AUTHORIZATION=wrong)
@@ -204,7 +206,7 @@ def test_the_check_that_the_readme_shows_guards_v1() -> None:
     assert call(guarded, path="/v1/models").status == 401
     assert call(guarded, path="/v1/models", HTTP_AUTHORIZATION="Bearer secret").status == 200
 
-    gateway = with_key(OpenAICompat(FakeOllama()), "secret", prefix="")
+    gateway = OpenAICompat(Demo(), authenticate=by_key)
     assert call(gateway, path="/api/tags").status == 401
     assert call(gateway, path="/api/tags", HTTP_AUTHORIZATION="Bearer secret").status == 200
 

@@ -58,9 +58,11 @@ def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def in_process(app: Any) -> Ask:
+    client = Client(app)  # it keeps cookies
+
     @contextlib.contextmanager
     def ask(method: str, path: str, body: object = None) -> Iterator[tuple[int, Iterator[bytes]]]:
-        with Client(app).open(path, method=method, json=body) as response:
+        with client.open(path, method=method, json=body) as response:
             yield response.status_code, (line for item in response.response for line in item.splitlines(True))
 
     return ask
@@ -71,7 +73,7 @@ def in_process(app: Any) -> Ask:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of an example: ours, without what would set up its server, and with our package."""
-    kept = {k: v for k, v in os.environ.items() if not re.match("(FLASK|DJANGO|GUNICORN|WERKZEUG|OLLAMA)_", k)}
+    kept = {k: v for k, v in os.environ.items() if not re.match("(FLASK|DJANGO|GUNICORN|WERKZEUG|OLLAMA|OPENAI)_", k)}
     python_path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": python_path, "PYTHONDEVMODE": "1", "PORT": "0", **more}
 
@@ -139,12 +141,17 @@ class _Output:
 
 
 def over_socket(port: int) -> Ask:
+    cookies: dict[str, str] = {}
+
     @contextlib.contextmanager
     def ask(method: str, path: str, body: object = None) -> Iterator[tuple[int, Iterator[bytes]]]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         with contextlib.closing(connection):
-            connection.request(method, path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", **cookies}
+            connection.request(method, path, json.dumps(body).encode(), headers)
             with connection.getresponse() as response:
+                if given := response.getheader("Set-Cookie"):
+                    cookies["Cookie"] = given.partition(";")[0]
                 yield response.status, iter(response)
 
     return ask
@@ -288,20 +295,37 @@ def test_flask_app_served() -> None:
         check_flask_app(ask)
 
 
+def check_login(ask: Ask) -> None:
+    """The site's login opens the API too; the wrong one does not."""
+    for body in (None, {"user": "ann", "password": "open"}):
+        if body is not None:
+            with ask("POST", "/login", body) as (status, _):
+                assert status == 403
+        with ask("POST", "/v1/chat/completions", QUESTION) as (status, lines):
+            assert (status, b"invalid_api_key" in b"".join(lines)) == (401, True)
+    with ask("POST", "/login", {"user": "ann", "password": "sesame"}) as (status, _):
+        assert status == 200
+
+
 # -- flask_site.py ----------------------------------------------------------------------------
 
 
 def test_flask_site_in_process(ollama: Ollama, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("flask", reason="flask is not installed")
-    monkeypatch.setenv("OLLAMA_URL", ollama.url)
+    monkeypatch.delenv("OPENAI_COMPAT_UPSTREAM", raising=False)
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url.removeprefix("http://"))
+    monkeypatch.setenv("PASSWORD", "sesame")
     ask = in_process(load("flask_site", monkeypatch).app)
+    check_login(ask)
     check_upstream(ask, ollama)
     check_site(ask, "A Flask site")
 
 
 def test_flask_site_served(ollama: Ollama) -> None:
     pytest.importorskip("flask", reason="flask is not installed")
-    with served(python("flask_site.py"), OLLAMA_URL=ollama.url) as ask:
+    variables = {"OLLAMA_HOST": "no.such.invalid", "OPENAI_COMPAT_UPSTREAM": ollama.url, "PASSWORD": "sesame"}
+    with served(python("flask_site.py"), **variables) as ask:
+        check_login(ask)
         check_upstream(ask, ollama)
         check_site(ask, "A Flask site")
 
@@ -328,16 +352,21 @@ def unconfigured_django() -> Iterator[None]:
 
 def test_django_site_in_process(ollama: Ollama, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("django", reason="django is not installed")
-    monkeypatch.setenv("OLLAMA_URL", ollama.url)
+    monkeypatch.delenv("OPENAI_COMPAT_UPSTREAM", raising=False)
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url.removeprefix("http://"))
+    monkeypatch.setenv("PASSWORD", "sesame")
     with unconfigured_django():
         ask = in_process(load("django_site", monkeypatch).application)
+        check_login(ask)
         check_upstream(ask, ollama)
         check_site(ask, "A Django site")
 
 
 def test_django_site_served(ollama: Ollama) -> None:
     pytest.importorskip("django", reason="django is not installed")
-    with served(python("django_site.py"), OLLAMA_URL=ollama.url) as ask:
+    variables = {"OLLAMA_HOST": "no.such.invalid", "OPENAI_COMPAT_UPSTREAM": ollama.url, "PASSWORD": "sesame"}
+    with served(python("django_site.py"), **variables) as ask:
+        check_login(ask)
         check_upstream(ask, ollama)
         check_site(ask, "A Django site")
 
@@ -354,7 +383,8 @@ def documented_command() -> list[str]:
 
 
 def test_gunicorn_app_in_process(ollama: Ollama, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OLLAMA_URL", ollama.url)
+    monkeypatch.delenv("OPENAI_COMPAT_UPSTREAM", raising=False)
+    monkeypatch.setenv("OLLAMA_HOST", ollama.url.removeprefix("http://"))
     check_upstream(in_process(load("gunicorn_app", monkeypatch).application), ollama)
 
 
@@ -363,7 +393,7 @@ def test_gunicorn_app_served(ollama: Ollama, tmp_path: Path, how: str) -> None:
     pytest.importorskip("gunicorn", reason="gunicorn is not installed")
     command = python("gunicorn_app.py") if how == "program" else documented_command()
     # Newer gunicorns put a control socket below XDG_RUNTIME_DIR, else in the home directory.
-    where = {"OLLAMA_URL": ollama.url, "XDG_RUNTIME_DIR": str(tmp_path)}
+    where = {"OLLAMA_HOST": ollama.url, "XDG_RUNTIME_DIR": str(tmp_path)}
     with served([*command, "--bind", "127.0.0.1:0"], **where) as ask:
         check_upstream(ask, ollama)
 
@@ -422,4 +452,4 @@ def test_every_example_has_a_test() -> None:
 @pytest.mark.parametrize("name", TESTS)
 def test_the_docstring_says_how_to_run_it(name: str) -> None:
     docstring = (EXAMPLES / name).read_text(encoding="utf-8").split('"""')[1]
-    assert re.search(rf"^    (\w+=\S+ )?python examples/{re.escape(name)}\b", docstring, re.MULTILINE)
+    assert re.search(rf"^    (\w+=\S+ )*python examples/{re.escape(name)}\b", docstring, re.MULTILINE)

@@ -1,7 +1,7 @@
 """``POST /v1/audio/transcriptions``: a multipart form is mapped to a chat with a model that accepts audio.
 
-Source: ollama ``middleware/openai.go`` ``TranscriptionMiddleware`` (at fb3076099). Differs: a ``response_format`` other
-than ``json`` and ``text`` is a 400 and not a JSON response, and ``stream`` has an effect.
+Source: ollama ``middleware/openai.go`` ``TranscriptionMiddleware`` (at fb3076099). Differs: ``response_format`` can be
+``verbose_json``, those with times are a 400 and not a JSON response, and ``stream`` has an effect.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 from msgspec import Struct
 from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply, Text
 from openai_compat.errors import APIError, invalid, missing
@@ -28,8 +28,13 @@ from openai_compat.native.client import Backend
 from openai_compat.native.usage import count
 from openai_compat.settings import Settings
 from openai_compat.translate import models
+from openai_compat.translate.audio_duration import audio_duration
 from openai_compat.translate.fields import Ignored, accepted, check_number, emulated, mapped, note_effectless, rows
 from openai_compat.translate.sampling import set_beside
+from openai_compat.translate.tools import CallIds
+
+_FORMATS = ("json", "text", "verbose_json")
+_FORMATS_NOTE = "``json``, ``text`` or ``verbose_json``; others are refused"
 
 
 class TranscriptionRequest(Struct, kw_only=True):
@@ -40,8 +45,8 @@ class TranscriptionRequest(Struct, kw_only=True):
 
     file: Annotated[bytes | None, mapped("messages[].images")] = None
     model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
-    response_format: Annotated[str | None, emulated("``json`` or ``text``; others are refused")] = None
-    language: Annotated[str | None, emulated("added to the prompt")] = None
+    response_format: Annotated[str | None, emulated(_FORMATS_NOTE)] = None
+    language: Annotated[str | None, emulated("added to the prompt; ``auto`` is as not given")] = None
     prompt: Annotated[str | None, emulated("added to the prompt")] = None
     temperature: Annotated[float | None, mapped("options.temperature", "0 if not given", low=0, high=1)] = None
     stream: Annotated[bool | None, emulated("``transcript.text.delta`` events")] = None
@@ -68,6 +73,19 @@ class Transcription(Struct):
 
     text: str
     usage: TokenUsage
+
+
+class VerboseTranscription(Struct, kw_only=True):
+    """Source: OpenAI's ``CreateTranscriptionResponseVerboseJson``, and its ``task`` on the wire."""
+
+    task: str = "transcribe"
+    #: as the request has it
+    language: str
+    #: seconds; 0 if unknown
+    duration: float
+    text: str
+    #: a chat model does not tell times
+    segments: list[object] = []
 
 
 class TextDelta(Struct, kw_only=True):
@@ -104,7 +122,21 @@ def transcribe(call: Call, backend: Backend) -> Reply:
     text = choice.text.strip()
     if request.response_format == "text":
         return Text(text, ignored.headers())
+    if request.response_format == "verbose_json":
+        return Answer(_verbose(request, text, ignored), ignored.headers())
     return Answer(Transcription(text, _usage(run)), ignored.headers())
+
+
+#: ``language`` of a verbose response to a request that does not name it: a chat model does not tell it
+UNKNOWN_LANGUAGE = "unknown"
+
+
+def _verbose(request: TranscriptionRequest, text: str, ignored: Ignored) -> VerboseTranscription:
+    """Return a verbose response; an unknown duration is listed as ignored."""
+    duration = audio_duration(request.file or b"")
+    if duration is None:
+        ignored.add("duration", "it is unknown for this file, or tinytag is not installed")
+    return VerboseTranscription(language=request.language or UNKNOWN_LANGUAGE, duration=duration or 0.0, text=text)
 
 
 def _start(
@@ -112,7 +144,7 @@ def _start(
 ) -> Run[native.ChatResponse]:
     start = start_call(backend.chat, target, request.model or "", None, backend.limits, ignored)
     source = streams([start], threads=1, cancel=backend.cancel)
-    builders = [ChoiceBuilder(call.new_id)]
+    builders = [ChoiceBuilder(CallIds(call.new_id))]
     return Run(source, builders, now=call.now, collect=not request.stream, max_answer=call.settings.max_answer)
 
 
@@ -132,11 +164,8 @@ def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, l
     kind, options = parse_options_header(content_type)
     if kind.lower() != "multipart/form-data" or not 0 < len(options.get("boundary", "")) <= MAX_BOUNDARY:
         raise invalid("failed to parse multipart form: it must be multipart/form-data with a boundary.", None, None)
-    parser = FormDataParser(
-        stream_factory=_in_memory, max_form_memory_size=MAX_FIELDS, max_form_parts=MAX_PARTS, silent=False
-    )
     try:
-        _, fields, files = parser.parse(BytesIO(body), kind.lower(), len(body), options)
+        fields, files = _parts(body, options["boundary"].encode("ascii"))
     except RequestEntityTooLarge as error:
         text = (
             f"failed to parse multipart form: more than {MAX_PARTS} parts, or fields of more than {MAX_FIELDS} bytes."
@@ -144,32 +173,92 @@ def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, l
         raise invalid(text, None, None) from error
     except ValueError as error:
         raise invalid("failed to parse multipart form.", None, None) from error
-    if None in fields or None in files:
-        raise invalid("failed to parse multipart form: a part has no name.", None, None)
     values: dict[str, Any] = {}
-    for name, text in fields.items():
-        if text:  # an empty field counts as absent
-            # Clients write a list as ``include[]``.
-            field = name.partition("[")[0] if name.endswith("]") else name
+    for name, text in fields:
+        if _is_given(name, text) and name not in values:
             if "\x00" in text:
-                raise invalid(f"Invalid '{field}': it cannot contain a NUL character.", field)
-            values[field] = _PARSERS.get(field, str)(text)
-    values.pop("file", None)
-    if "file" in files:
-        values["file"] = files["file"].read()
+                raise invalid(f"Invalid '{name}': it cannot contain a NUL character.", name)
+            values[name] = _PARSERS.get(name, str)(text)
     known = TranscriptionRequest.__struct_fields__
-    unknown = [name for name in (*values, *files) if name not in known]
-    return TranscriptionRequest(**{name: value for name, value in values.items() if name in known}), unknown
+    unknown = [name for name in values if name not in known] + [name for name in files if name != "file"]
+    values = {name: value for name, value in values.items() if name in known}
+    return TranscriptionRequest(**values, file=files.get("file")), unknown
 
 
-def _in_memory(
-    total_content_length: int | None,
-    content_type: str | None,
-    filename: str | None,
-    content_length: int | None = None,
-) -> BytesIO:
-    """Return the file for a part of the form: werkzeug would use the disk, but the body is in memory already."""
-    return BytesIO()
+def _parts(body: bytes, boundary: bytes) -> tuple[list[tuple[str, str]], dict[str, bytes]]:
+    """Return the fields of a form, in order, and its files: those with a filename, and ``file`` without one.
+
+    Only the content of ``file`` is kept, the first one's; one with a filename goes first.
+
+    :raises RequestEntityTooLarge: the form exceeds a limit.
+    :raises ValueError: the body or a part is not valid.
+    """
+    decoder = MultipartDecoder(boundary, max_form_memory_size=MAX_FIELDS, max_parts=MAX_PARTS)
+    fields: list[tuple[str, str]] = []
+    files: dict[str, bytes] = {}
+    nameless: bytes | None = None
+    part: Field | File | None = None
+    content = BytesIO()
+    for event in _events(decoder, body):
+        if isinstance(event, Field | File):
+            part, content = event, BytesIO()
+            if part.name is None:
+                raise ValueError("a part has no name")
+        elif isinstance(event, Data) and part is not None:
+            name, is_file = _list_name(part.name), isinstance(part, File)
+            if name == "file" or not is_file:
+                content.write(event.data)
+            if name != "file" and content.tell() > MAX_FIELDS:
+                raise RequestEntityTooLarge
+            if event.more_data:
+                continue
+            if is_file:
+                files.setdefault(name, content.getvalue())
+            elif name == "file":
+                nameless = content.getvalue() if nameless is None else nameless
+            else:
+                fields.append((name, content.getvalue().decode(_charset(part), "replace")))
+    return fields, files if nameless is None else {"file": nameless, **files}
+
+
+def _events(decoder: MultipartDecoder, body: bytes) -> Iterator[object]:
+    """Yield what a form consists of.
+
+    :raises ValueError: it is not valid, or not complete.
+    """
+    for start in range(0, len(body), _BLOCK):
+        decoder.receive_data(body[start : start + _BLOCK])
+        while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+            yield event
+    decoder.receive_data(None)
+    decoder.next_event()  # the epilogue; an error if something is missing
+
+
+#: bytes that the decoder of a form gets at once
+_BLOCK = 64 * 1024
+
+
+def _list_name(name: str) -> str:
+    """Return the name of a field; clients write a list as ``include[]``."""
+    return name.partition("[")[0] if name.endswith("]") else name
+
+
+def _charset(part: Field | File) -> str:
+    """Return the encoding that a part names, if it is one that forms have; UTF-8 by default."""
+    charset = parse_options_header(part.headers.get("content-type"))[1].get("charset", "").lower()
+    return charset if charset in ("ascii", "us-ascii", "iso-8859-1") else "utf-8"
+
+
+#: values that a form has for null: it has only text, and clients convert theirs
+_NULLS = ("", "none", "null", "undefined")
+#: further values of a field that ask for its default
+_DEFAULTS = {"language": ("auto",)}
+
+
+def _is_given(name: str, text: str) -> bool:
+    """Return whether a field asks for something; a model may have any name."""
+    value = text.strip().lower()
+    return bool(value) if name == "model" else value not in (*_NULLS, *_DEFAULTS.get(name, ()))
 
 
 #: decimal numbers of any usual length; ``nan`` and ``inf`` are not among them
@@ -190,7 +279,7 @@ def _boolean(text: str) -> bool:
 
 
 #: parsers of fields that are not texts
-_PARSERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "stream": _boolean}
+_PARSERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "stream": _boolean, "language": str.strip}
 
 
 # -- OpenAI → native --------------------------------------------------------------------------
@@ -211,8 +300,9 @@ def from_transcription_request(
         raise missing("file")
     if not request.file:
         raise invalid("audio file is empty", "file")
-    if request.response_format not in (None, "json", "text"):
-        text = f"Invalid value: '{request.response_format[:64]}'. Supported values are: 'json' and 'text'."
+    if request.response_format not in (None, *_FORMATS):
+        supported = ", ".join(f"'{name}'" for name in _FORMATS)
+        text = f"Invalid value: '{request.response_format[:64]}'. Supported values are: {supported}."
         raise invalid(text, "response_format")
     note_effectless(request, ignored)
     defaults = models.defaults(request.model, settings)

@@ -84,6 +84,11 @@ class NamedEvent(NamedTuple):
     data: object
 
 
+#: an item of an event stream without events: all events before it are sent before the next item is taken, which takes
+#: time, such as storing what was sent
+FLUSH: Sequence[object] = ()
+
+
 def error_events(error: APIError) -> Sequence[object]:
     """Return the last events of a stream that fails, as chat and completions have them: OpenAI's error object."""
     return (error.body(),)

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from msgspec import Raw, Struct, structs
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
 from openai_compat.errors import bad_gateway, invalid, too_long
@@ -28,6 +28,7 @@ from openai_compat.translate import models
 from openai_compat.translate.fields import (
     Ignored,
     Integer,
+    RequestObject,
     accepted,
     check_ranges,
     emulated,
@@ -35,22 +36,22 @@ from openai_compat.translate.fields import (
     mapped_integer,
     note_effectless,
 )
-from openai_compat.translate.sampling import from_options, set_beside
+from openai_compat.translate.sampling import from_truncate, given_options, set_beside
 from openai_compat.translate.texts import check_texts
 from openai_compat.wire import json
 
 
-class EmbeddingRequest(Struct):
+class EmbeddingRequest(RequestObject):
     """Source: OpenAI's ``CreateEmbeddingRequest``; the last three fields are Ollama's."""
 
     model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
     input: Annotated[str | list[Any] | None, mapped("input", "texts; token ids are refused")] = None
     encoding_format: Annotated[str | None, emulated("``float`` or ``base64``")] = None
     dimensions: Annotated[Integer, mapped_integer("dimensions", low=1)] = None
-    user: Annotated[Any, accepted()] = None
-    options: Annotated[dict[str, Raw] | None, mapped("options")] = None
+    user: Annotated[Raw | UnsetType, accepted()] = UNSET
+    options: Annotated[Raw | UnsetType, mapped("options")] = UNSET
     keep_alive: Annotated[str | float | None, mapped("keep_alive")] = None
-    truncate: Annotated[bool | None, mapped("truncate")] = None
+    truncate: Annotated[bool | str | None, mapped("truncate", "``END`` is true, ``NONE`` is false")] = None
 
 
 class Embedding(Struct, kw_only=True):
@@ -101,6 +102,8 @@ def create(call: Call, backend: Backend) -> Reply:
         tokens += count(answer.prompt_eval_count)
     encode = _to_base64 if is_base64 else _checked
     data = [Embedding(embedding=encode(vector), index=index) for index, vector in enumerate(vectors)]
+    if request.dimensions is not None and any(len(json.floats(vector)) != target.dimensions for vector in vectors[:1]):
+        ignored.unsupported("dimensions", "The model has vectors of its own length only.")
     usage = EmbeddingUsage(tokens, tokens)
     return Answer(EmbeddingList(data=data, model=request.model or "", usage=usage), ignored.headers())
 
@@ -113,18 +116,21 @@ def from_embedding_request(request: EmbeddingRequest, settings: Settings, ignore
     Source: ``EmbeddingsMiddleware``.
     """
     model = models.given(request.model)
+    if not request.input:
+        urls = {"messages": "/chat/completions", "prompt": "/completions"}
+        ignored.refuse_wrong_url("input", settings.prefix, urls)
     texts = _input(request.input, settings)
     check_ranges(request)
     note_effectless(request, ignored)
     defaults = models.defaults(model, settings)
     target = native.EmbedRequest(models.native_name(model, settings), texts)
-    options = {**defaults.options, **from_options(request.options or {}, settings)}
+    options = given_options(request.options, settings, defaults, ignored)
     if options:
         target.options = options
     if request.dimensions is not None:
         target.dimensions = int(request.dimensions)
-    keep_alive = defaults.keep_alive if request.keep_alive is None else request.keep_alive
-    set_beside(target, settings, keep_alive=keep_alive, truncate=request.truncate)
+    truncate = from_truncate(request.truncate, ignored)
+    set_beside(target, settings, keep_alive=request.keep_alive, default=defaults.keep_alive, truncate=truncate)
     return target
 
 
@@ -181,9 +187,9 @@ def _floats(vector: Raw) -> list[float]:
     """
     try:
         numbers = json.floats(vector)
-        if math.isfinite(sum(numbers)):
+        if numbers and math.isfinite(sum(numbers)):
             return numbers
-        raise json.Malformed("a number that is out of range")
+        raise json.Malformed("no number, or one that is out of range")
     except json.Malformed as error:
         raise bad_gateway("The backend returned a vector that is not a valid embedding.") from error
 

@@ -54,10 +54,9 @@ def list_all(call: Call, backend: Backend) -> Reply:
     """
     listed = {model.request_name: model for model in backend.tags().models or []}
     contexts = backend.context_lengths() if listed else {}
-    data = [
-        _to_model(name, model, contexts.get(name) or _num_ctx(call, name), now=call.now)
-        for name, model in listed.items()
-    ]
+    for described, capabilities in backend.capabilities(list(listed.values())).items():
+        listed[described].capabilities = capabilities
+    data = [_to_model(id, model, contexts.get(id) or _num_ctx(call, id), now=call.now) for id, model in listed.items()]
     for alias, target in models.aliases(call.settings):
         name = next((name for name in (target, f"{target}:latest") if name in listed), None)
         if name is not None and alias not in listed:

@@ -8,19 +8,15 @@ Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-
 from openai_compat.errors import bad_gateway
+from openai_compat.log import log
 from openai_compat.native import types as native
 from openai_compat.structured.json_text import JSONUnwrapper
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.logprobs import ContentLogprobs
 from openai_compat.translate.sampling import clear_final_message
-from openai_compat.translate.tools import ToolCallDelta, to_deltas
+from openai_compat.translate.tools import CallIds, ToolCallDelta, to_deltas
 from openai_compat.translate.usage import to_finish_reason
-
-log = logging.getLogger("openai_compat")
 
 
 def _check_not_empty(response: native.StreamLine) -> None:
@@ -35,7 +31,7 @@ def _check_not_empty(response: native.StreamLine) -> None:
 class ChoiceBuilder:
     """A builder of one choice of a chat: thinking, content and tool calls.
 
-    :param new_id: returns an id for a tool call to which the native side gave none.
+    :param ids: ids of tool calls.
     :param single_tool_call: drop all tool calls but the first.
     :param closes_after_call: finish at the first message with tool calls, before the native stream ends.
     :param max_tokens_is_zero: drop all output; the finish reason is ``length``.
@@ -46,7 +42,7 @@ class ChoiceBuilder:
 
     def __init__(
         self,
-        new_id: Callable[[str], str],
+        ids: CallIds,
         *,
         single_tool_call: bool = False,
         closes_after_call: bool = False,
@@ -54,7 +50,7 @@ class ChoiceBuilder:
         allowed: frozenset[str] | None = None,
         unwrapper: JSONUnwrapper | None = None,
     ) -> None:
-        self._new_id = new_id
+        self._ids = ids
         self._single_tool_call = single_tool_call
         self._closes_after_call = closes_after_call
         self._max_tokens_is_zero = max_tokens_is_zero
@@ -102,7 +98,7 @@ class ChoiceBuilder:
             calls = permitted
         if self._single_tool_call:
             calls = calls[: 1 - self._calls]
-        deltas = to_deltas(calls, self._new_id, start=self._calls)
+        deltas = to_deltas(calls, self._ids, start=self._calls)
         self._calls += len(deltas)
         return deltas
 

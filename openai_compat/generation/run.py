@@ -27,6 +27,7 @@ from openai_compat.structured.schema_checker import Uncheckable
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.sampling import seeded
+from openai_compat.translate.tools import CallIds
 
 L = TypeVar("L", bound="native.StreamLine")
 L_contra = TypeVar("L_contra", bound="native.StreamLine", contravariant=True)
@@ -176,15 +177,16 @@ class ChatRun:
         ]
         threads = len(requests) if backend.is_remote else 1
         source = streams(start_calls, threads=threads, cancel=backend.cancel)
-        builders = [self._builder() for _ in requests]
+        ids = CallIds(self.new_id)
+        builders = [self._builder(ids) for _ in requests]
         return Run(source, builders, now=self.now, collect=collect, max_answer=self.max_answer, check=check)
 
-    def _builder(self) -> Builder[native.ChatResponse]:
+    def _builder(self, ids: CallIds) -> Builder[native.ChatResponse]:
         plan = self.plan
         if plan.forced is not None and not plan.max_tokens_is_zero:
-            return ForcedChoiceBuilder(plan.forced, self.new_id, single_tool_call=plan.single_tool_call)
+            return ForcedChoiceBuilder(plan.forced, ids, single_tool_call=plan.single_tool_call)
         return ChoiceBuilder(
-            self.new_id,
+            ids,
             single_tool_call=plan.single_tool_call,
             closes_after_call=plan.closes_after_call,
             max_tokens_is_zero=plan.max_tokens_is_zero,

@@ -1,14 +1,16 @@
 """Native calls with thinking, for models that may not support it.
 
 Ollama rejects ``think`` for a model without this capability, but some clients send a reasoning effort with every
-request. The call is then retried without ``think``, and the model is remembered for a while. No other retry belongs
-here.
+request. The call is then retried without ``think``, and the model is remembered for a while. Older servers, and some
+models, know thinking but no levels of it, or not all: the call is then retried with ``think: true``. No other retry
+belongs here.
 """
 
 from __future__ import annotations
 
+import re
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec import UNSET, structs
 
@@ -49,17 +51,59 @@ def start_call(
 
     def start(cancel: Cancel) -> NativeStream[L]:
         send_request = partial(send, model=model, cancel=cancel)
-        if request.think is UNSET or request.think is False:
-            return send_request(request)
-        if request.model not in limits.cannot_think:
+        sent = request
+        think, why = _supported(sent, limits)
+        while True:  # less each time: a level, then true, then nothing
+            if think != sent.think:
+                sent = structs.replace(sent, think=think)
+                if think_field is not None:
+                    ignored.unsupported(think_field, why)
+            if sent.think is UNSET or sent.think is False:
+                return send_request(sent)
             try:
-                return send_request(request)
+                return send_request(sent)
             except APIError as error:
-                if error.status != 400 or "does not support thinking" not in error.message:
+                learnt = _learn(error, sent, limits)
+                if learnt is None:
                     raise
-                limits.cannot_think.add(request.model)
-        if think_field is not None:
-            ignored.unsupported(think_field, "The model does not support thinking.")
-        return send_request(structs.replace(request, think=UNSET))
+                think, why = learnt
 
     return start
+
+
+_NO_THINKING = "The model does not support thinking."
+_NO_LEVELS = "The model or the server does not support this level of thinking."
+
+#: texts of servers that know no levels, or not this one; some are errors of a template, with the status 500
+_LEVEL_REFUSED = re.compile(
+    r"think value .*is not supported|invalid think value|unsupported .*reasoning effort|"
+    r"reasoning effort .*not supported",
+    re.I | re.S,
+)
+
+
+def _supported(request: native.ChatRequest | native.GenerateRequest, limits: KnownLimits) -> tuple[Any, str]:
+    """Return the ``think`` that a model is known to support, and why it differs from the request's."""
+    if request.think is UNSET or request.think is False:
+        return request.think, ""
+    if request.model in limits.cannot_think:
+        return UNSET, _NO_THINKING
+    if isinstance(request.think, str) and f"{request.model} {request.think}" in limits.refused_levels:
+        return True, _NO_LEVELS
+    return request.think, ""
+
+
+def _learn(
+    error: APIError, request: native.ChatRequest | native.GenerateRequest, limits: KnownLimits
+) -> tuple[Any, str] | None:
+    """Remember what an error says about a model's thinking; return the ``think`` to send instead, and why.
+
+    :returns: None if the error says nothing about it.
+    """
+    if error.status == 400 and "does not support thinking" in error.message:
+        limits.cannot_think.add(request.model)
+        return UNSET, _NO_THINKING
+    if isinstance(request.think, str) and error.status in (400, 502) and _LEVEL_REFUSED.search(error.message):
+        limits.refused_levels.add(f"{request.model} {request.think}")
+        return True, _NO_LEVELS
+    return None

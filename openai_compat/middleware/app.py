@@ -7,7 +7,6 @@ endpoints make native calls.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Iterable
@@ -18,7 +17,9 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from openai_compat.endpoints.contract import Call, EventStream
 from openai_compat.errors import APIError, invalid
+from openai_compat.log import log
 from openai_compat.middleware import routes
+from openai_compat.middleware.access import Access, Headers, preflight_headers
 from openai_compat.middleware.request_body import read_body
 from openai_compat.middleware.responder import INTERNAL_ERROR, RequestOutcome, Responder, encoded, new_id
 from openai_compat.native.capabilities import KnownLimits
@@ -27,14 +28,14 @@ from openai_compat.settings import Settings
 from openai_compat.storage.store import Store
 from openai_compat.translate.messages import Fetch
 from openai_compat.transport.cancel import Cancel
+from openai_compat.transport.side_channel import speaks_native_only
+from openai_compat.transport.upstream import Upstream
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
     from typing_extensions import Unpack
 
     from openai_compat.settings import Options
-
-log = logging.getLogger("openai_compat")
 
 
 class OpenAICompat:
@@ -62,6 +63,8 @@ class OpenAICompat:
         self.app = _application(app, self.settings)
         self.backend = self.app if upstream is None else _application(upstream, self.settings)
         self._has_site = upstream is not None
+        self._is_guarded = not self._has_site and speaks_native_only(self.app)
+        self._access = Access(self.settings)
         self._limits = KnownLimits()
         self.store = make_store(self.settings)
 
@@ -69,20 +72,52 @@ class OpenAICompat:
         """Handle one request, as WSGI defines it."""
         responder = Responder(environ, start_response, self._request_ended)
         path = self._below_prefix(environ.get("PATH_INFO", ""))
-        if path is None:
-            return self.app(environ, responder.pass_through)
+        if path is None or (self._has_site and not routes.exists(path)):
+            return self._pass_through(environ, responder)
+        try:
+            owner, preflight = self._admit(environ, responder)
+        except APIError as error:
+            return responder.fail(error)
+        if preflight is not None:
+            return responder.send_empty(preflight)
+        return self._respond(environ, path, owner, responder)
+
+    def _pass_through(self, environ: WSGIEnvironment, responder: Responder) -> Iterable[bytes]:
+        """Let the wrapped application handle a request; before one that is only an Ollama the same guards stand."""
+        if self._is_guarded:
+            try:
+                _, preflight = self._admit(environ, responder)
+            except APIError as error:
+                return responder.fail_natively(error)
+            if preflight is not None:
+                return responder.send_empty(preflight)
+            path = environ.get("PATH_INFO", "")
+            if path != "/" and (routes.exists(path) or routes.not_offered(path)):
+                return responder.fail(_without_prefix(environ, self.settings.prefix))
+        return self.app(environ, responder.pass_through)
+
+    def _admit(self, environ: WSGIEnvironment, responder: Responder) -> tuple[str | None, Headers | None]:
+        """Return the owner of a request, and for a preflight request the headers of the response.
+
+        :raises APIError: 401 or 403 for a request that is not allowed.
+        """
+        self._access.check_host(environ)
+        responder.common_headers = self._access.cors_headers(environ)
+        preflight = preflight_headers(environ) if responder.common_headers else None
+        return (None if preflight is not None else self._access.owner(environ)), preflight
+
+    def _respond(self, environ: WSGIEnvironment, path: str, owner: str | None, responder: Responder) -> Iterable[bytes]:
+        """Handle a request below the prefix."""
         try:
             route, arguments = routes.match(environ["REQUEST_METHOD"], path)
         except NotFound:
-            if self._has_site:
-                return self.app(environ, responder.pass_through)
             return responder.fail(_not_found(environ, path, self.settings.prefix))
         except MethodNotAllowed as error:
             return responder.refuse_method(error.valid_methods or ())
         backend = Backend(self.backend, environ, self.settings, self._limits, Cancel())
         responder.attach(route.path, backend.usage, backend.cancel)
         try:
-            reply = route.endpoint(self._call(environ, arguments), backend)
+            reply = route.endpoint(self._call(environ, arguments, owner), backend)
             if not isinstance(reply, EventStream):
                 body = encoded(reply)
         except APIError as error:
@@ -121,7 +156,7 @@ class OpenAICompat:
             return None
         return path[len(prefix) :]
 
-    def _call(self, environ: WSGIEnvironment, arguments: dict[str, str]) -> Call:
+    def _call(self, environ: WSGIEnvironment, arguments: dict[str, str], owner: str | None) -> Call:
         return Call(
             body=read_body(environ, self.settings.max_body),
             path=arguments,
@@ -131,6 +166,7 @@ class OpenAICompat:
             query=_query(environ),
             content_type=environ.get("CONTENT_TYPE", ""),
             store=self.store,
+            owner=owner,
             fetch=_fetcher(self.settings) if self.settings.fetch_images else None,
         )
 
@@ -141,9 +177,6 @@ def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplicat
         return app
     if not isinstance(app, str):
         raise TypeError(f"a WSGI application or a URL is wanted, not {type(app).__name__}")
-    # Imported late: it imports requests, before which gevent must have patched the standard library.
-    from openai_compat.transport.upstream import Upstream
-
     return Upstream(app, timeout=settings.timeout, native_admin=settings.native_admin, pool_size=settings.pool_size)
 
 
@@ -159,13 +192,14 @@ def make_store(settings: Settings) -> Store | None:
         ttl=settings.store_ttl,
         max_objects=settings.store_max_objects,
         max_bytes=settings.store_max_bytes,
+        timeout=settings.store_timeout,
     )
 
 
 def _fetcher(settings: Settings) -> Fetch:
     from openai_compat.transport.images import Fetcher
 
-    return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout)
+    return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout, max_images=settings.max_images)
 
 
 #: query parameters of a URL: listing has the most, about 20, of which 16 are metadata
@@ -190,6 +224,15 @@ def _not_found(environ: WSGIEnvironment, path: str, prefix: str) -> APIError:
     where = where.encode("utf-8", "replace").decode()
     name = routes.not_offered(path)
     if name is None:
-        return APIError(404, f"Invalid URL ({where})")
+        twice = prefix and path.startswith(prefix + "/") and routes.exists(path[len(prefix) :])
+        hint = f": the path has {prefix} twice; the client's base_url should end in {prefix} once" if twice else ""
+        return APIError(404, f"Invalid URL ({where}){hint}")
     text = f"this server does not offer OpenAI's {name}. GET {prefix}/compatibility lists the routes that it offers."
     return APIError(404, f"Invalid URL ({where}): {text}", code="route_not_offered")
+
+
+def _without_prefix(environ: WSGIEnvironment, prefix: str) -> APIError:
+    """Return the error for one of OpenAI's paths without the prefix, which no Ollama has."""
+    where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
+    where = where.encode("utf-8", "replace").decode()
+    return APIError(404, f"Invalid URL ({where}): the client's base_url should end in {prefix}.")

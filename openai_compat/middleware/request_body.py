@@ -7,18 +7,16 @@ treated alike: a body is complete, has the announced length and is within the li
 
 from __future__ import annotations
 
-import logging
 import re
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from openai_compat.errors import APIError, invalid
+from openai_compat.log import log
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
-
-log = logging.getLogger("openai_compat")
 
 #: bytes of one read: a large body needs few reads, a small one little memory
 _READ_SIZE = 65536
@@ -73,13 +71,15 @@ def _length(environ: WSGIEnvironment) -> int | None:
 def _read(stream: Any, size: int) -> bytes:
     """Read up to *size* bytes.
 
-    :raises APIError: 400 if reading fails, as it does when the client disconnects.
+    :raises APIError: 400 if reading fails, as it does when the client disconnects; 408 if it takes too long.
     """
     chunks = []
     try:
         while size > 0 and (chunk := stream.read(min(size, _READ_SIZE))):
             chunks.append(chunk)
             size -= len(chunk)
+    except TimeoutError as error:
+        raise APIError(408, "The request did not arrive in time.", code="request_timeout") from error
     except Exception as error:  # each server has an exception of its own for a client that disconnects
         log.info("reading a request body failed: %s", type(error).__name__)
         raise invalid("The request body could not be read.", code=None) from error

@@ -7,7 +7,6 @@ it is raised, not here.
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
@@ -16,16 +15,15 @@ from dataclasses import dataclass
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 
-from openai_compat.endpoints.contract import Answer, EventStream, Headers, NamedEvent, Text
+from openai_compat.endpoints.contract import FLUSH, Answer, EventStream, Headers, NamedEvent, Text
 from openai_compat.errors import APIError
+from openai_compat.log import log
 from openai_compat.native.usage import NativeUsage
 from openai_compat.transport.cancel import Cancel
 from openai_compat.wire import json, sse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-log = logging.getLogger("openai_compat")
 
 #: the error that the client sees for a defect of this package; the traceback is logged
 INTERNAL_ERROR = APIError(500, "The gateway failed.", code="internal_error", retry=False)
@@ -90,6 +88,8 @@ class Responder:
         self._route: str | None = None
         self._usage = NativeUsage()
         self._cancel = Cancel()
+        #: added to every response, also to one that is passed through
+        self.common_headers: list[tuple[str, str]] = []
 
     def attach(self, route: str, usage: NativeUsage, cancel: Cancel) -> None:
         """Set the route of the request, the usage of its native calls, and their cancel."""
@@ -104,6 +104,8 @@ class Responder:
         if not self._status:
             self._status = int(status[:3]) if status[:3].isdigit() else 0
             self._end(None, is_complete=False)
+        if self.common_headers:
+            headers = [*headers, *self.common_headers]
         # exc_info is left out where the application left it out: some servers accept two arguments only.
         return self._start_response(status, headers, *((exc_info,) if exc_info else ()))
 
@@ -131,6 +133,16 @@ class Responder:
             headers.append(("x-should-retry", "true" if error.retry else "false"))
         return self._send(error.status, json.encode(error.body()), headers, _JSON, error.code)
 
+    def fail_natively(self, error: APIError) -> Iterable[bytes]:
+        """Send an error response in Ollama's format."""
+        return self._send(error.status, json.encode({"error": error.message}), error.headers, _JSON, error.code)
+
+    def send_empty(self, headers: Headers) -> Iterable[bytes]:
+        """Send a response without a body."""
+        self._start(204, list(headers))
+        self._end(None, is_complete=True)
+        return []
+
     def refuse_method(self, methods: Iterable[str]) -> Iterable[bytes]:
         """Send the response to a method that the route does not support: 204 for OPTIONS, 405 for any other.
 
@@ -138,9 +150,7 @@ class Responder:
         """
         allow = ("Allow", ", ".join(sorted({*methods, "OPTIONS"})))
         if self._method == "OPTIONS":
-            self._start(204, [allow])
-            self._end(None, is_complete=True)
-            return []
+            return self.send_empty([allow])
         text = f"Not allowed to {self._method[:20]} on this URL."
         return self.fail(APIError(405, text, code="method_not_allowed", headers=(allow,)))
 
@@ -163,7 +173,8 @@ class Responder:
             ("openai-version", "2020-10-01"),
         ]
         self._status = status
-        self._start_response(f"{status} {responses.get(status, 'Error')}", [*headers, *common_headers])
+        headers = [*headers, *common_headers, *self.common_headers]
+        self._start_response(f"{status} {responses.get(status, 'Error')}", headers)
 
     def _end(self, error_code: str | None, *, is_complete: bool) -> None:
         seconds = time.monotonic() - self._began
@@ -219,7 +230,7 @@ class _EventBody:
                         frames.append(frame(encode(event.data), event.name))
                     else:
                         frames.append(frame(encode(event)))
-                if frames and (not source.pending or len(frames) >= _MAX_FRAMES):
+                if frames and (events is FLUSH or not source.pending or len(frames) >= _MAX_FRAMES):
                     yield b"".join(frames)
                     frames.clear()
             if stream.ends_with_done:

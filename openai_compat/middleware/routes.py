@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from msgspec import Struct
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
 from openai_compat.endpoints import audio, chat, completions, embeddings, models, stored
@@ -82,6 +82,17 @@ def match(method: str, path: str) -> tuple[Route, dict[str, str]]:
         raise NotFound
     route, arguments = _ROUTER.match(text, method)
     return route, dict(arguments)
+
+
+def exists(path: str) -> bool:
+    """Return whether a path below the prefix has a route, by any method."""
+    try:
+        match("GET", path)
+    except NotFound:
+        return False
+    except MethodNotAllowed:
+        return True
+    return True
 
 
 #: paths of OpenAI's API that are not offered, each with all paths below it

@@ -8,6 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
 
 
 class ExpiringSet:
@@ -37,11 +40,44 @@ class ExpiringSet:
         return self._until.get(name, 0.0) > self._clock()
 
 
+class ExpiringMap(Generic[V]):
+    """Values by their keys, each of which is dropped some time after it was added. Threads may share one.
+
+    :param clock: seconds, monotonic.
+    """
+
+    #: seconds; the values describe content that does not change, as far as this version of the server knows it
+    LIFETIME = 3600.0
+    #: keys at most
+    LIMIT = 1000
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._values: dict[str, tuple[float, V]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: str, value: V) -> None:
+        """Add a value; a full map is emptied first."""
+        with self._lock:
+            if len(self._values) >= self.LIMIT:
+                self._values.clear()
+            self._values[key] = (self._clock() + self.LIFETIME, value)
+
+    def get(self, key: str) -> V | None:
+        """Return the value of a key; None without one."""
+        until, value = self._values.get(key, (0.0, None))
+        return value if until > self._clock() else None
+
+
 class KnownLimits:
     """What one backend is known not to have. All requests of a middleware share one."""
 
     def __init__(self) -> None:
         #: models without thinking
         self.cannot_think = ExpiringSet()
+        #: a model's name and a level of thinking that it does not have
+        self.refused_levels = ExpiringSet()
         #: native paths that the server does not have
         self.absent_paths = ExpiringSet()
+        #: the capabilities of a model by its digest, as ``/api/show`` describes them
+        self.capabilities: ExpiringMap[list[str]] = ExpiringMap()

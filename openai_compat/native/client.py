@@ -9,11 +9,16 @@ Source: ollama ``middleware/openai.go``, where ``c.Next()`` runs the native hand
 from __future__ import annotations
 
 import io
-import logging
-from collections.abc import Callable
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from openai_compat.errors import APIError, bad_gateway
+from openai_compat.log import log
 from openai_compat.native import errors
 from openai_compat.native import types as native
 from openai_compat.native.capabilities import KnownLimits
@@ -23,13 +28,12 @@ from openai_compat.settings import Settings
 from openai_compat.transport.cancel import Cancel
 from openai_compat.transport.headers import is_header
 from openai_compat.transport.side_channel import SIDE_CHANNEL, SideChannel, is_remote
+from openai_compat.transport.urls import redacted, without_query
 from openai_compat.transport.wsgi_call import WSGICall
 from openai_compat.wire import json
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
-
-log = logging.getLogger("openai_compat")
 
 T = TypeVar("T")
 L = TypeVar("L", bound=native.StreamLine)
@@ -46,6 +50,10 @@ _decode_embed = json.native_decoder(native.EmbedResponse)
 _decode_list = json.native_decoder(native.ListResponse)
 _decode_version = json.native_decoder(native.VersionResponse)
 _decode_show = json.native_decoder(native.ShowResponse)
+
+#: models that are described for one list, seconds for all of them, and calls at once: a list must not take long; those
+#: that are missing are described for the next one
+_MAX_SHOWN, _SHOW_TIME, _SHOW_THREADS = 100, 3.0, 8
 
 #: keys of the client's environ that describe its own body and connection, which a native call does not share
 _NOT_FORWARDED = frozenset(
@@ -66,9 +74,11 @@ _NOT_FORWARDED = frozenset(
         "HTTP_TRANSFER_ENCODING",
         "RAW_URI",
         "REQUEST_URI",
-        "werkzeug.request",
     )
 )
+
+#: beginnings of keys under which frameworks cache the client's request: a native call is another request
+_FRAMEWORKS = ("bottle.", "django.", "falcon.", "flask.", "pyramid.", "route.", "webob.", "werkzeug.")
 
 
 class Backend:
@@ -159,21 +169,68 @@ class Backend:
         """Call ``GET /api/tags``: list the models that are installed."""
         return self._collect(_decode_list, "GET", "/api/tags")
 
-    def show(self, name: str, *, model: str | None = None) -> native.ShowResponse:
+    def capabilities(self, models: Sequence[native.ListedModel]) -> dict[str, list[str]]:
+        """Return the capabilities of models by their names, as ``/api/show`` describes them.
+
+        ``/api/tags`` has them too, but says ``completion`` of embedding models. Each digest is asked for once, several
+        at a time where the backend allows it, all of them within a few seconds; what is known by then is returned. A
+        model without a digest, which no Ollama has, is not asked for.
+        """
+        known = self.limits.capabilities
+        found = {model.request_name: known.get(model.digest) for model in models if model.digest}
+        unknown = [model for model in models if model.digest and found[model.request_name] is None]
+        for model, shown in self._show_all(unknown[:_MAX_SHOWN]):
+            if shown.capabilities is not None and model.digest:
+                found[model.request_name] = shown.capabilities
+                known.add(model.digest, shown.capabilities)
+        return {name: capabilities for name, capabilities in found.items() if capabilities is not None}
+
+    def _show_all(
+        self, models: Sequence[native.ListedModel]
+    ) -> Iterator[tuple[native.ListedModel, native.ShowResponse]]:
+        """Yield the descriptions of models that arrive in time."""
+        cancel, deadline = self.cancel.child(), time.monotonic() + _SHOW_TIME
+
+        def show(model: native.ListedModel) -> native.ShowResponse | None:
+            if time.monotonic() > deadline:
+                return None
+            try:
+                return self.show(model.request_name, cancel=cancel.child())
+            except APIError as error:
+                log.info("cannot describe a model: %s", error.message)
+                return None
+
+        if not self.is_remote or len(models) < 2:
+            yield from ((model, shown) for model in models if (shown := show(model)) is not None)
+            return
+        executor = ThreadPoolExecutor(min(_SHOW_THREADS, len(models)), "openai-compat-show")
+        # Each runs in a copy of this context, so that logging and tracing see the request in its native calls too.
+        futures = {executor.submit(copy_context().run, show, model): model for model in models}
+        try:
+            wait(futures, timeout=_SHOW_TIME)
+            for future, model in futures.items():
+                if future.done() and (shown := future.result()) is not None:
+                    yield model, shown
+        finally:
+            cancel.set()
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    def show(self, name: str, *, model: str | None = None, cancel: Cancel | None = None) -> native.ShowResponse:
         """Call ``POST /api/show``: describe one model.
 
         The request has ``name``, like that of Ollama's own middleware; if a server answers 400, it is sent again with
         ``model``.
 
         :param model: the client's name for the model, if it differs.
+        :param cancel: ends this call alone.
         """
         model = model or name
         try:
-            return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(name=name), model)
+            return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(name=name), model, cancel)
         except APIError as error:
             if error.status != 400:
                 raise
-        return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(model=name), model)
+        return self._collect(_decode_show, "POST", "/api/show", native.ShowRequest(model=name), model, cancel)
 
     def _stream(
         self, path: str, decode: Callable[[bytes], L], request: object, model: str, cancel: Cancel | None
@@ -184,9 +241,15 @@ class Backend:
         return stream.open()
 
     def _collect(
-        self, decode: Callable[[bytes], T], method: str, path: str, request: object = None, model: str | None = None
+        self,
+        decode: Callable[[bytes], T],
+        method: str,
+        path: str,
+        request: object = None,
+        model: str | None = None,
+        cancel: Cancel | None = None,
     ) -> T:
-        call = self._call(method, path, request, model=model)
+        call = self._call(method, path, request, model=model, cancel=cancel)
         try:
             body = call.read(self._settings.max_answer)
             failure = call.take_failure()
@@ -204,7 +267,7 @@ class Backend:
         cancel = cancel or self.cancel.child()
         if cancel.is_set:
             raise bad_gateway("The request was cancelled.")
-        self.usage.begin(model)
+        self.usage.begin(None if path == "/api/show" else model)
         environ = self._native_environ(method, path, request)
         environ[SIDE_CHANNEL] = SideChannel(cancel)
         call = WSGICall(self._app, environ)
@@ -217,19 +280,22 @@ class Backend:
 
     def _failure(self, call: WSGICall, model: str | None, operation: str) -> APIError:
         status = call.status
-        if status in (401, 403, *_REDIRECTS):
+        if status in _REDIRECTS:
+            return _redirected(call, operation)
+        if status in (401, 403):
             return _login_required(call)
         if status < 400:
             log.error("the backend answered %s with %d", operation, status)
             return bad_gateway()
-        return errors.from_status(status, call.read(_MAX_ERROR), model, operation=operation)
+        retry_after = call.header("retry-after")
+        return errors.from_status(status, call.read(_MAX_ERROR), model, operation=operation, retry_after=retry_after)
 
     def _native_environ(self, method: str, path: str, request: object) -> dict[str, Any]:
         body = b"" if request is None else json.encode(request)
         environ = {
             key: value
             for key, value in self._environ.items()
-            if key not in _NOT_FORWARDED and not key.startswith("webob.")
+            if key not in _NOT_FORWARDED and not key.startswith(_FRAMEWORKS)
         }
         environ.update(
             {
@@ -250,8 +316,29 @@ class Backend:
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
+def _redirected(call: WSGICall, operation: str) -> APIError:
+    """Return the error for a redirect by an application in process.
+
+    One to the same path (of another scheme or host, or with another slash) is a matter of its configuration; one to
+    another path is a login page.
+    """
+    location, path = call.header("location"), operation.partition(" ")[2]
+    target = without_query(location)
+    log.error("the wrapped application redirects %s to %r", operation, redacted(target)[:_MAX_LOCATION])
+    try:
+        target_path = re.sub("/+", "/", urlsplit(urljoin(path, target)).path)
+    except ValueError:
+        target_path = path
+    if target_path.rstrip("/").endswith(path):
+        return APIError(502, "The backend redirects.", code="upstream_redirect", retry=False)
+    return _login_required(call)
+
+
+_MAX_LOCATION = 300
+
+
 def _login_required(call: WSGICall) -> APIError:
-    """Return the error for an application in process that wants a login: its 401 or 403, or 401 for a redirect."""
+    """Return the error for an application in process that wants a login: its 401 or 403, or 401 for a login page."""
     status = call.status if call.status in (401, 403) else 401
     challenge = call.header("www-authenticate")
     text = "You must be signed in." if status == 401 else "You are not allowed to do this."

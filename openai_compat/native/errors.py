@@ -8,7 +8,6 @@ Source: ollama ``middleware/openai.go`` ``BaseWriter.writeError``, ``openai/open
 
 from __future__ import annotations
 
-import logging
 import re
 from http.client import responses
 from typing import Any
@@ -16,10 +15,9 @@ from typing import Any
 from msgspec import UNSET, Struct
 
 from openai_compat.errors import MAX_TEXT, APIError, bad_gateway
+from openai_compat.log import log
 from openai_compat.transport.side_channel import refused_credentials
 from openai_compat.wire import json
-
-log = logging.getLogger("openai_compat")
 
 #: seconds: the queue of a busy Ollama shrinks with every response that ends
 RETRY_AFTER = ("Retry-After", "2")
@@ -44,7 +42,6 @@ _decode = json.native_decoder(_Failure)
 
 #: part of the text of a native 4xx → the request field that is not valid
 _FAULTS = (
-    ("invalid model name", "model"),
     ("model is required", "model"),
     ("does not support tools", "tools"),
     ("does not support thinking", "reasoning_effort"),
@@ -62,44 +59,50 @@ _FAULTS = (
 
 #: native 5xx that are caused by the request, and are a 400 for the client
 _CLIENTS_MISTAKE = re.compile(r"option \"([^\"]*)\" must be of type|does not support embeddings", re.I)
-_OVERFLOW = re.compile(r"exceeds the (available )?context|longer than the context length", re.I)
+_OVERFLOW = re.compile(
+    r"exceeds the (available )?context|longer than the context length|input \(\d+ tokens\) is too large to process",
+    re.I,
+)
 
 #: the field of OpenAI's request that holds the prompt of a native call
 _PROMPTS = {"POST /api/generate": "prompt", "POST /api/embed": "input"}
 
 
-def from_status(status: int, body: bytes, model: str | None = None, *, operation: str = "") -> APIError:
+def from_status(
+    status: int, body: bytes, model: str | None = None, *, operation: str = "", retry_after: str = ""
+) -> APIError:
     """Translate a native response whose status is not 200.
 
     :param model: the client's name for the model, for the text of a 404.
     :param operation: method and path, such as ``POST /api/chat``, for the log and the name of the invalid field.
+    :param retry_after: the response's ``Retry-After``, ``""`` without one.
     """
     failure = _read(body)
     if failure is None or (status == 404 and failure.error is UNSET):  # Ollama's 404 has an error
         log.warning("the backend answered %s with %d and no JSON body: %r", operation, status, body[:_LOGGED])
-        return _not_json(status)
-    return _with_prompt_field(_translate(status, failure, model), operation)
+        error = _not_json(status)
+    else:
+        error = _translate(status, failure, model, operation)
+    if error.status in (429, 503) and _SECONDS.fullmatch(retry_after):
+        error.headers = (("Retry-After", retry_after),)
+    return error
+
+
+_SECONDS = re.compile(r"[0-9]{1,6}")
 
 
 def from_line(error: Any, *, model: str | None = None, operation: str = "") -> APIError:
     """Translate an error line of a native stream: like a native 500, since the status was 200 already."""
-    return _with_prompt_field(_translate(500, _Failure(error=error), model), operation)
+    return _translate(500, _Failure(error=error), model, operation)
 
 
 def unreadable(body: bytes, *, operation: str = "") -> APIError:
     """Translate a 200 whose body could not be decoded as the expected response."""
     failure = _read(body)
     if failure is not None and failure.error is not UNSET:
-        return _with_prompt_field(_translate(500, failure, None), operation)
+        return _translate(500, failure, None, operation)
     log.error("the backend answered 200 with a body that is not a native response: %r", body[:_LOGGED])
     return bad_gateway()
-
-
-def _with_prompt_field(error: APIError, operation: str) -> APIError:
-    """Replace ``messages`` in ``param`` by the field that holds the prompt of the operation."""
-    if error.param == "messages":
-        error.param = _PROMPTS.get(operation, error.param)
-    return error
 
 
 def _read(body: bytes) -> _Failure | None:
@@ -121,8 +124,16 @@ def _not_json(status: int) -> APIError:
         return not_ollama()
     if status == 504:
         return APIError(504, "The backend took too long.", code="upstream_timeout", retry=False)
+    if status == 413:
+        return APIError(413, "The request is larger than the backend accepts.", code="request_too_large")
+    if 400 <= status < 500 and status in responses and status not in _GATEWAYS_OWN:
+        return APIError(status, f"The backend refused the request with status {status}.", code="upstream_refused")
     retry = False if status == 500 else None
     return APIError(502, f"The backend failed with status {status}.", code="upstream_error", retry=retry)
+
+
+#: statuses of a proxy that concern the gateway's own connection, credentials and time, and not the client's request
+_GATEWAYS_OWN = (401, 402, 403, 407, 408, 425, 499)
 
 
 def not_ollama() -> APIError:
@@ -131,7 +142,7 @@ def not_ollama() -> APIError:
     return APIError(502, "The backend is not an Ollama.", code="backend_not_ollama", retry=False)
 
 
-def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
+def _translate(status: int, failure: _Failure, model: str | None, operation: str) -> APIError:
     """Return the client's error: a status of the runner, as ``code``, replaces the 5xx around it."""
     inner = _unwrap(failure)
     text, code = _text(inner), inner.code
@@ -143,11 +154,14 @@ def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
         return refused_credentials()
     if status == 499 or (status not in responses and status < 500):
         status = 502 if status == 499 else 400
+    prompt = _PROMPTS.get(operation, "messages")
     if _OVERFLOW.search(text):
-        return _overflow(inner)
+        return _overflow(inner, text, prompt)
     mistake = _CLIENTS_MISTAKE.search(text)
     if mistake and status >= 500:
         return APIError(400, text, param=f"options.{mistake[1]}" if mistake[1] else "model", code="invalid_value")
+    if status < 500 and "invalid model name" in text.lower():
+        return model_not_found(model, text)
     if status == 404 and "not found" in text.lower():
         return model_not_found(model, text) if model else not_ollama()
     if status == 503:
@@ -155,10 +169,24 @@ def _translate(status: int, failure: _Failure, model: str | None) -> APIError:
     if status == 429:
         return APIError(429, text, code="rate_limit_exceeded")
     if 400 <= status < 500:
-        return APIError(status, text, param=_param(text))
+        return APIError(status, text, param=_param(text, prompt))
     if status == 504:
         return APIError(504, text, code="upstream_timeout", retry=False)
-    return APIError(502, text, code="upstream_error", retry=False if status == 500 else None)
+    # A model that wrote something that Ollama cannot parse may write it well the next time.
+    retry = False if status == 500 and not is_unparsable_output(text) else None
+    return APIError(502, text, code="upstream_error", retry=retry)
+
+
+_UNPARSABLE = re.compile(
+    r"(error|failed|unable|cannot|could not) (while )?(to )?pars(e|ing)|parse error|invalid character '.*' |"
+    r"unexpected end of JSON|(unmarshal|decode|malformed|invalid) .*(tool call|arguments|JSON)",
+    re.I | re.S,
+)
+
+
+def is_unparsable_output(text: str) -> bool:
+    """Return whether a native error says that the model's output, such as a tool call, could not be parsed."""
+    return bool(_UNPARSABLE.search(text))
 
 
 def model_not_found(model: str | None, text: str = "") -> APIError:
@@ -197,19 +225,31 @@ def _busy(text: str) -> APIError:
     return APIError(503, text, code="overloaded", headers=(RETRY_AFTER,))
 
 
-def _overflow(failure: _Failure) -> APIError:
+def _overflow(failure: _Failure, text: str, param: str) -> APIError:
+    """Return OpenAI's error for a prompt that is too long.
+
+    :param param: the request field that holds the prompt.
+    """
     # OpenAI's exact text: Codex, Cline and LangChain search for it.
     context, prompt = failure.n_ctx, failure.n_prompt_tokens
+    batch = _BATCH.search(text)  # an embedding model reads its input as one batch
+    if batch:
+        prompt, context = int(batch[1]), int(batch[2])
     if isinstance(context, int) and isinstance(prompt, int):
         message = (
-            f"This model's maximum context length is {context} tokens. However, your messages resulted in "
-            f"{prompt} tokens. Please reduce the length of the messages."
+            f"This model's maximum context length is {context} tokens. However, your {param} resulted in "
+            f"{prompt} tokens. Please reduce the length of the {param}."
         )
     else:
-        message = "Your messages exceed this model's maximum context length. Please reduce the length of the messages."
-    return APIError(400, message, param="messages", code="context_length_exceeded")
+        verb = "exceed" if param == "messages" else "exceeds"
+        message = f"Your {param} {verb} this model's maximum context length. Please reduce the length of the {param}."
+    return APIError(400, message, param=param, code="context_length_exceeded")
 
 
-def _param(text: str) -> str | None:
+_BATCH = re.compile(r"input \((\d{1,15}) tokens\) is too large to process.*?batch size: (\d{1,15})", re.I | re.S)
+
+
+def _param(text: str, prompt: str) -> str | None:
     lowered = text.lower()
-    return next((param for part, param in _FAULTS if part in lowered), None)
+    found = next((param for part, param in _FAULTS if part in lowered), None)
+    return prompt if found == "messages" else found

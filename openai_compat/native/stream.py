@@ -8,7 +8,6 @@ Source: ollama ``middleware/openai.go`` ``ChatWriter.Write``, which takes each w
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -16,13 +15,12 @@ from typing import Generic, TypeVar
 from msgspec import UNSET
 
 from openai_compat.errors import APIError, bad_gateway
+from openai_compat.log import log
 from openai_compat.native import errors
 from openai_compat.native import types as native
 from openai_compat.transport.wsgi_call import WSGICall
 from openai_compat.wire import json
 from openai_compat.wire.ndjson import Lines, LineTooLong
-
-log = logging.getLogger("openai_compat")
 
 L = TypeVar("L", bound="native.StreamLine")
 
@@ -88,8 +86,8 @@ class NativeStream(Generic[L]):
         try:
             return self._next()
         except APIError as error:
-            # Tokens were generated: a client that retries pays for them twice.
-            error.retry = False
+            # Tokens were generated: a client that retries pays for them twice. What could not be parsed is lost anyway.
+            error.retry = None if error.retry is None and errors.is_unparsable_output(error.message) else False
             raise
 
     def _next(self) -> L:

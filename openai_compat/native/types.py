@@ -1,7 +1,8 @@
 """Ollama's own requests and responses. Used qualified, as ``native.ChatRequest``.
 
 Names are Ollama's. ``UNSET`` is Go's ``omitempty``: the key is left out. Whatever a response may lack has a default,
-so that a line of an older server, or of another implementation, still decodes.
+so that a line of an older server, or of another implementation, still decodes. Fields in ``INCIDENTAL`` are absent too
+if their value has another type: nothing depends on them.
 
 Source: ollama ``api/types.go`` (at fb3076099).
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -25,12 +26,16 @@ class ToolCallFunction(Struct):
     arguments: Raw | UnsetType = UNSET
     index: int | None = 0
 
+    INCIDENTAL: ClassVar = frozenset({"index"})
+
 
 class ToolCall(Struct):
     """Source: ``ToolCall``. Servers before v0.12.10 give no id."""
 
     function: ToolCallFunction
     id: str | UnsetType | None = UNSET
+
+    INCIDENTAL: ClassVar = frozenset({"id"})
 
 
 class Message(Struct):
@@ -143,6 +148,8 @@ class TokenLogprob(Struct):
     #: the token's UTF-8 bytes; absent before v0.12.12
     bytes: list[int] | None = None
 
+    INCIDENTAL: ClassVar = frozenset({"logprob", "bytes", "top_logprobs"})
+
 
 class Logprob(TokenLogprob):
     """Source: ``Logprob``."""
@@ -170,6 +177,18 @@ class Metrics(Struct):
     prompt_eval_duration: int | float | None = None
     eval_duration: int | float | None = None
 
+    INCIDENTAL: ClassVar = frozenset(
+        (
+            "prompt_eval_count",
+            "prompt_eval_cached_count",
+            "eval_count",
+            "total_duration",
+            "load_duration",
+            "prompt_eval_duration",
+            "eval_duration",
+        )
+    )
+
 
 class StreamLine(Metrics):
     """What every line of a native stream may have: an end, its usage, or an error."""
@@ -180,6 +199,8 @@ class StreamLine(Metrics):
     logprobs: list[Logprob] | None = None
     #: a string; a JSON text in a string; with proxies also an object
     error: Any = UNSET
+
+    INCIDENTAL: ClassVar = Metrics.INCIDENTAL | {"created_at", "done_reason", "logprobs"}
 
     def is_answer(self) -> bool:
         """Return whether this is a message at all, and not other JSON."""
@@ -229,6 +250,10 @@ class ListedModel(Struct):
     capabilities: list[str] | None = None
     #: of loaded models only: the context length in force, in tokens
     context_length: int | float | None = None
+    #: of the model's content: another digest is another model
+    digest: str | None = None
+
+    INCIDENTAL: ClassVar = frozenset({"modified_at", "capabilities", "context_length", "digest"})
 
     @property
     def request_name(self) -> str:
@@ -255,6 +280,8 @@ class ShowResponse(Struct):
     #: the Modelfile's parameters: one a line, a name, blanks and a value
     parameters: str | None = None
     capabilities: list[str] | None = None
+
+    INCIDENTAL: ClassVar = frozenset({"modified_at", "parameters", "capabilities"})
 
     @property
     def num_ctx(self) -> int | None:

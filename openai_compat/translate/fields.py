@@ -8,25 +8,31 @@ listed in a response header if it has no effect), or refused by name.
 from __future__ import annotations
 
 import functools
-import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal, get_type_hints
 
 import msgspec
 
 from openai_compat.errors import invalid, not_supported
+from openai_compat.log import log
 from openai_compat.settings import Settings
-
-log = logging.getLogger("openai_compat")
+from openai_compat.wire import json
 
 Status = Literal["mapped", "emulated", "accepted", "policy"]
 
 #: an integer, which a client may also write ``100.0``
 Integer = int | float | None
+#: a number of Ollama's own, which a client may also write as text
+NumberOrText = int | float | str | None
 
 #: the integers that Ollama can read
 INT64 = (-(2**63), 2**63 - 1)
+
+
+class RequestObject(msgspec.Struct, forbid_unknown_fields=True):
+    """An object in a request. Unknown keys are left out by the decoder, which returns their paths."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,12 @@ class Field:
     high: float | None = None
     #: only numbers without a fraction are valid
     is_integer: bool = False
+    #: a number may be written as text; blank text is none
+    takes_text: bool = False
     #: whether the field has an effect; if not, it is listed as ignored
     effect: bool = True
+    #: whether an empty object asks for something too
+    empty_has_meaning: bool = False
 
 
 def mapped(native: str, note: str = "", *, low: float | None = None, high: float | None = None) -> Field:
@@ -58,6 +68,11 @@ def mapped(native: str, note: str = "", *, low: float | None = None, high: float
 def mapped_integer(native: str, note: str = "", *, low: float = INT64[0], high: float = INT64[1]) -> Field:
     """Describe an integer field that becomes a native one."""
     return Field("mapped", native, note, low, high, is_integer=True)
+
+
+def extra(row: Field) -> Field:
+    """Describe a number that only Ollama has: clients with settings pages write it as text."""
+    return replace(row, takes_text=True)
 
 
 def emulated(note: str, native: str = "") -> Field:
@@ -75,9 +90,9 @@ def accepted(note: str = "") -> Field:
     return Field("accepted", "", note or "no effect", effect=bool(note))
 
 
-def policy(note: str) -> Field:
+def policy(note: str, *, empty_has_meaning: bool = False) -> Field:
     """Describe a parameter that Ollama cannot support, and why."""
-    return Field("policy", "", note, effect=False)
+    return Field("policy", "", note, effect=False, empty_has_meaning=empty_has_meaning)
 
 
 @functools.cache
@@ -94,20 +109,45 @@ def rows(struct: type[msgspec.Struct]) -> dict[str, Field]:
 
 @functools.cache
 def _ranged(struct: type[msgspec.Struct]) -> list[tuple[str, Field]]:
-    return [(name, row) for name, row in rows(struct).items() if row.low is not None or row.high is not None]
+    found = rows(struct).items()
+    return [(name, row) for name, row in found if row.low is not None or row.high is not None or row.takes_text]
 
 
 def check_ranges(request: msgspec.Struct) -> None:
-    """Check every number against the range of its row; convert the integers among them to ``int``.
+    """Check every number against the range of its row; convert integers to ``int``, and text to numbers.
 
     :raises APIError: 400 with OpenAI's text and code.
     """
     for name, row in _ranged(type(request)):
         value = getattr(request, name)
+        if row.takes_text and isinstance(value, str):
+            value = number_of_text(value, name)
+            setattr(request, name, value)
         if value is not None:
             value = check_number(name, value, row)
             if row.is_integer:
                 setattr(request, name, value)
+
+
+_NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
+
+
+def number_of_text(text: str, name: str) -> float | None:
+    """Return the number that a text holds; None for a blank one.
+
+    :raises APIError: 400 for another text.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if not is_number(text):
+        raise invalid(f"Invalid type for '{name}': expected a number, but got a string instead.", name, "invalid_type")
+    return int(text) if re.fullmatch(r"[-+]?[0-9]+", text) else float(text)
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text without surrounding blanks is a decimal number."""
+    return len(text) <= 64 and bool(_NUMBER.fullmatch(text))
 
 
 def check_number(name: str, value: float, row: Field) -> float:
@@ -148,12 +188,17 @@ def note_effectless(request: msgspec.Struct, ignored: Ignored) -> None:
     :raises APIError: 400 for one that the policy refuses.
     """
     for name, row in _effectless(type(request)):
-        if getattr(request, name) is None:
+        value = getattr(request, name)
+        if value is None or (isinstance(value, msgspec.Raw) and _asks_nothing(value, row)) or value is msgspec.UNSET:
             continue
         if row.status == "policy":
             ignored.unsupported(name, row.note)
         else:
             ignored.add(name)
+
+
+def _asks_nothing(value: msgspec.Raw, row: Field) -> bool:
+    return not json.text_of(value) if row.empty_has_meaning else json.is_blank(value)
 
 
 @functools.cache
@@ -182,6 +227,18 @@ class Ignored:
         if why:
             log.info("ignored parameter %s: %s", name, why)
         self._names.add(name)
+
+    def refuse_wrong_url(self, param: str, prefix: str, urls: Mapping[str, str]) -> None:
+        """Refuse a request without its main field that has the main field of another endpoint.
+
+        :param param: the main field.
+        :param urls: main fields of other endpoints → their paths.
+        :raises APIError: 400 that names the right URL.
+        """
+        for field, path in urls.items():
+            if field in self._names:
+                text = f"Missing required parameter: '{param}'. A request with '{field}' belongs to {prefix}{path}."
+                raise invalid(text, param, "missing_required_parameter")
 
     def unsupported(self, name: str, why: str) -> None:
         """List a parameter that Ollama cannot support.

@@ -73,7 +73,10 @@ def to_legacy_logprobs(entries: list[native.Logprob], offset: int) -> LegacyLogp
         found.tokens.append(entry.token)
         found.token_logprobs.append(_logprob(entry))
         # The most likely one comes first; of two with the same text, such as halves of characters, it wins.
-        found.top_logprobs.append({top.token: _logprob(top) for top in reversed(entry.top_logprobs or ())})
+        top_logprobs = {top.token: _logprob(top) for top in reversed(entry.top_logprobs or ())}
+        if top_logprobs:  # OpenAI adds the sampled token, where it is not among the most likely ones
+            top_logprobs.setdefault(entry.token, _logprob(entry))
+        found.top_logprobs.append(top_logprobs)
         found.text_offset.append(offset)
         offset += characters(entry)
     return found

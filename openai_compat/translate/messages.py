@@ -11,25 +11,27 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Raw, UnsetType
 
-from openai_compat.errors import invalid, missing
+from openai_compat.errors import invalid, missing, too_long
+from openai_compat.log import log
 from openai_compat.native import types as native
-from openai_compat.translate.fields import Ignored
+from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_function_call, from_tool_calls
+from openai_compat.wire import json
 
 
-class ImageURL(Struct, omit_defaults=True):
+class ImageURL(RequestObject, omit_defaults=True):
     """Source: OpenAI's ``ChatCompletionRequestMessageContentPartImage.image_url``."""
 
     url: str | None = None
     detail: str | None = None
 
 
-class InputAudio(Struct, omit_defaults=True):
+class InputAudio(RequestObject, omit_defaults=True):
     """Source: OpenAI's ``ChatCompletionRequestMessageContentPartAudio.input_audio``."""
 
     #: base64
@@ -37,7 +39,7 @@ class InputAudio(Struct, omit_defaults=True):
     format: str | None = None
 
 
-class ContentPart(Struct, omit_defaults=True):
+class ContentPart(RequestObject, omit_defaults=True):
     """A content part of any type; ``type`` says which of the fields counts."""
 
     type: str | None = None
@@ -45,10 +47,14 @@ class ContentPart(Struct, omit_defaults=True):
     refusal: str | None = None
     image_url: str | ImageURL | None = None
     input_audio: InputAudio | None = None
+    #: of an assistant message: text, or parts with a text, as other servers return them
+    thinking: Any = None
+    reasoning: Any = None
+    summary: Any = None
 
 
-class ChatMessage(Struct):
-    """Source: OpenAI's ``ChatCompletionRequestMessage``, all roles in one. Unknown keys are accepted."""
+class ChatMessage(RequestObject):
+    """Source: OpenAI's ``ChatCompletionRequestMessage``, all roles in one."""
 
     role: str | None = None
     content: str | list[ContentPart] | None = None
@@ -58,10 +64,12 @@ class ChatMessage(Struct):
     function_call: FunctionCall | None = None
     tool_call_id: str | None = None
     #: of an assistant message: the id of audio, which this server never makes
-    audio: Any = None
+    audio: Raw | UnsetType = UNSET
+    #: of an assistant message: citations, which this server never makes; clients send the empty list back
+    annotations: Raw | UnsetType = UNSET
     #: of an assistant message: text; the structures of other servers are ignored
-    reasoning: Any = None
-    reasoning_content: Any = None
+    reasoning: Raw | UnsetType = UNSET
+    reasoning_content: Raw | UnsetType = UNSET
 
 
 ROLES = {
@@ -78,8 +86,34 @@ ROLES = {
 Fetch = Callable[[str, str], bytes]
 
 
+_decode_message = json.part_decoder(ChatMessage)
+
+#: names of roles that only some models have, such as ``control``, ``context`` and ``ipython``
+_ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def read_messages(raw: Raw | UnsetType, ignored: Ignored, limit: int) -> Iterator[ChatMessage]:
+    """Decode messages one at a time, since all of them at once take many times the memory of their text.
+
+    :param limit: number of messages.
+    :raises APIError: 400 for no messages, too many, and one that is not valid; ``param`` is its path.
+    """
+    if json.is_blank(raw):
+        code = "empty_array" if json.text_of(raw) else "missing_required_parameter"
+        raise invalid("[] is too short - 'messages'", "messages", code)
+    assert raw is not UNSET
+    items = json.items_of(raw, "messages")
+    if len(items) > limit:
+        raise too_long("messages", limit, len(items))
+    for i, item in enumerate(items):
+        message, unknown = _decode_message(bytes(item), f"messages[{i}]")
+        for name in unknown:
+            ignored.add(name)
+        yield message
+
+
 def from_messages(
-    messages: Sequence[ChatMessage], ignored: Ignored, fetch: Fetch | None = None
+    messages: Iterable[ChatMessage], ignored: Ignored, fetch: Fetch | None = None
 ) -> list[native.Message]:
     """Map all messages, in order.
 
@@ -93,38 +127,86 @@ def from_messages(
 def _from_message(
     message: ChatMessage, path: str, functions: dict[str, str], ignored: Ignored, fetch: Fetch | None
 ) -> native.Message:
-    if message.role is None:
-        raise missing(f"{path}.role")
-    role = ROLES.get(message.role.lower())
-    if role is None:
-        supported = ", ".join(f"'{name}'" for name in ROLES)
-        raise invalid(f"Invalid value: '{message.role[:64]}'. Supported values are: {supported}.", f"{path}.role")
-    sent = native.Message(role)
-    _set_content(sent, message, f"{path}.content", ignored, fetch)
+    role = _role(message.role, path)
+    content = _Content(role, path, ignored, fetch)
+    sent = native.Message(role, content.text_of(message))
+    if content.files:
+        sent.images = content.files
     if role == "assistant":
-        _set_assistant(sent, message, path, functions)
-    elif role == "tool":
+        _set_assistant(sent, message, path, functions, content.thinking, ignored)
+    else:
+        _note_unused(message, ignored)
+    if role == "tool":
         _set_tool(sent, message, functions)
     if message.name and role != "tool":
         ignored.add("messages[].name")
-    if message.audio is not None:
+    if not json.is_blank(message.audio):
         ignored.add("messages[].audio")
     return sent
 
 
-def _set_assistant(sent: native.Message, message: ChatMessage, path: str, functions: dict[str, str]) -> None:
-    """Set thinking and tool calls of a native message; ``tool_calls`` wins over ``function_call``."""
-    thinking = next((text for text in (message.reasoning, message.reasoning_content) if isinstance(text, str)), "")
+def _role(role: str | None, path: str) -> str:
+    """Return the native role; one that OpenAI does not have goes to the model's template as it is.
+
+    :raises APIError: 400 for an absent role, and for text that is no name.
+    """
+    if role is None:
+        raise missing(f"{path}.role")
+    known = ROLES.get(role.lower())
+    if known is None and not _ROLE.fullmatch(role):
+        supported = ", ".join(f"'{name}'" for name in ROLES)
+        raise invalid(f"Invalid value: '{role[:64]}'. Supported values are: {supported}.", f"{path}.role")
+    if known is None:
+        log.info("the role %r is passed on as it is; templates that do not know it leave its messages out", role)
+    return known or role
+
+
+def _set_assistant(
+    sent: native.Message,
+    message: ChatMessage,
+    path: str,
+    functions: dict[str, str],
+    parts: list[str],
+    ignored: Ignored,
+) -> None:
+    """Set thinking and tool calls of a native message; ``tool_calls`` wins over ``function_call``.
+
+    :param parts: thinking in the content.
+    """
+    thinking = _reasoning_text(message, ignored) or "".join(parts)
     if thinking:
         sent.thinking = thinking
     calls = message.tool_calls or []
     if calls:
         sent.tool_calls = from_tool_calls(calls, f"{path}.tool_calls")
-    elif message.function_call is not None:
+        for call, native_call in zip(calls, sent.tool_calls, strict=True):
+            if call.id:
+                functions[call.id] = native_call.function.name
+    elif message.function_call is not None and message.function_call != FunctionCall():
         sent.tool_calls = [native.ToolCall(from_function_call(message.function_call, f"{path}.function_call"))]
-    for call in calls:
-        if call.id and call.function and call.function.name:
-            functions[call.id] = call.function.name
+
+
+def _note_unused(message: ChatMessage, ignored: Ignored) -> None:
+    """List the fields of an assistant message that a message of another role has."""
+    for name in ("reasoning", "reasoning_content"):
+        if not json.is_blank(getattr(message, name)):
+            ignored.add(f"messages[].{name}")
+    for name in ("tool_calls", "function_call"):
+        if getattr(message, name):
+            ignored.add(f"messages[].{name}")
+
+
+def _reasoning_text(message: ChatMessage, ignored: Ignored) -> str:
+    """Return the reasoning of a message; other values than text are listed as ignored."""
+    found = ""
+    for name in ("reasoning", "reasoning_content"):
+        raw = getattr(message, name)
+        text = json.text_of(raw)
+        if text[:1] == b'"':
+            found = found or json.string(text) or ""
+        elif not json.is_blank(raw):
+            ignored.add(f"messages[].{name}")
+    return found
 
 
 def _set_tool(sent: native.Message, message: ChatMessage, functions: dict[str, str]) -> None:
@@ -136,47 +218,82 @@ def _set_tool(sent: native.Message, message: ChatMessage, functions: dict[str, s
         sent.tool_call_id = message.tool_call_id
 
 
-def _set_content(sent: native.Message, message: ChatMessage, path: str, ignored: Ignored, fetch: Fetch | None) -> None:
-    """Set the text and the images of a native message; a refusal without content is the text."""
-    content = message.content
-    if content is None:
-        sent.content = message.refusal or ""
-    elif isinstance(content, str):
-        sent.content = content
-    else:
-        texts: list[str] = []
-        files: list[str] = []
-        for i, part in enumerate(content):
-            _add_part(part, f"{path}[{i}]", texts, files, ignored, fetch)
-        sent.content = "".join(texts)
-        if files:
-            sent.images = files
+#: types of parts with text, by the field that holds it; some servers call the answer's text ``output_text``
+_TEXT_PARTS = {"text": "text", "refusal": "refusal"}
+#: types of parts of an assistant message that are thinking
+_THINKING_PARTS = ("thinking", "reasoning")
 
 
-def _add_part(
-    part: ContentPart, path: str, texts: list[str], files: list[str], ignored: Ignored, fetch: Fetch | None
-) -> None:
-    """Append the text of a content part to *texts*, or the base64 of its image or audio to *files*."""
-    if part.type == "text":
-        texts.append(_required(part.text, f"{path}.text"))
-    elif part.type == "refusal":
-        texts.append(_required(part.refusal, f"{path}.refusal"))
-    elif part.type == "image_url":
+class _Content:
+    """The content of one message: its text, and the images, audio and thinking among its parts."""
+
+    def __init__(self, role: str, path: str, ignored: Ignored, fetch: Fetch | None) -> None:
+        self._role = role
+        self._path = path
+        self._ignored = ignored
+        self._fetch = fetch
+        #: base64
+        self.files: list[str] = []
+        self.thinking: list[str] = []
+
+    def text_of(self, message: ChatMessage) -> str:
+        """Return the text of a message, and collect its files and its thinking; a refusal without content is the text.
+
+        :raises APIError: 400 for a part that is not valid.
+        """
+        content = message.content
+        if content is None:
+            return message.refusal or ""
+        if isinstance(content, str):
+            return content
+        return "".join([self._part(part, f"{self._path}.content[{i}]") for i, part in enumerate(content)])
+
+    def _part(self, part: ContentPart, path: str) -> str:
+        """Return the text of a content part; of another part nothing, after it was collected."""
+        if part.type in _TEXT_PARTS:
+            field = _TEXT_PARTS[part.type]
+            return _required(getattr(part, field), f"{path}.{field}")
+        if part.type == "image_url":
+            self.files.append(self._image(part, path))
+        elif part.type == "input_audio":
+            self.files.append(self._audio(part, path))
+        elif part.type is None:
+            raise missing(f"{path}.type")
+        elif self._role == "assistant" and part.type in _THINKING_PARTS:
+            self.thinking += filter(
+                None, (_texts(getattr(part, name)) for name in ("thinking", "reasoning", "summary"))
+            )
+            if part.text:
+                self.thinking.append(part.text)
+        elif self._role == "assistant" and part.type == "output_text":
+            return part.text or ""
+        elif self._role in ("assistant", "tool"):  # the history may be of another server
+            self._ignored.add(f"messages[].content[].{part.type}")
+        else:
+            text = "Supported values are: 'text', 'image_url', 'input_audio', and 'refusal'."
+            raise invalid(f"Invalid value: '{part.type[:64]}'. {text}", path)
+        return ""
+
+    def _image(self, part: ContentPart, path: str) -> str:
         image_url = part.image_url if isinstance(part.image_url, ImageURL) else ImageURL(part.image_url)
         if image_url.detail in ("low", "high"):
-            ignored.add("messages[].content[].image_url.detail")
+            self._ignored.add("messages[].content[].image_url.detail")
         url_path = f"{path}.image_url" + (".url" if isinstance(part.image_url, ImageURL) else "")
-        files.append(image(_required(image_url.url, url_path), url_path, fetch))
-    elif part.type == "input_audio":
+        return image(_required(image_url.url, url_path), url_path, self._fetch)
+
+    def _audio(self, part: ContentPart, path: str) -> str:
         data = part.input_audio.data if part.input_audio else None
         if part.input_audio and part.input_audio.format:
-            ignored.add("messages[].content[].input_audio.format")
-        files.append(_audio(_required(data, f"{path}.input_audio.data"), f"{path}.input_audio.data"))
-    elif part.type is None:
-        raise missing(f"{path}.type")
-    else:
-        text = "Supported values are: 'text', 'image_url', 'input_audio', and 'refusal'."
-        raise invalid(f"Invalid value: '{part.type[:64]}'. {text}", path)
+            self._ignored.add("messages[].content[].input_audio.format")
+        return _audio(_required(data, f"{path}.input_audio.data"), f"{path}.input_audio.data")
+
+
+def _texts(value: Any) -> str:
+    """Return the text of a value: text itself, or a list of parts that have a text."""
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else []
+    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
 def _required(value: str | None, path: str) -> str:

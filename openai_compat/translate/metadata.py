@@ -5,9 +5,29 @@ Source: OpenAI's ``Metadata``: at most 16 pairs, keys of at most 64 characters, 
 
 from __future__ import annotations
 
+from msgspec import Raw, UnsetType
+
 from openai_compat.errors import invalid
+from openai_compat.wire import json
 
 MAX_PAIRS, MAX_KEY, MAX_VALUE = 16, 64, 512
+
+
+def from_metadata(raw: Raw | UnsetType) -> dict[str, str]:
+    """Decode the metadata of an object that is stored, and check it.
+
+    :raises APIError: 400 for another value than an object of strings within OpenAI's limits.
+    """
+    if json.is_blank(raw):
+        return {}
+    metadata = {}
+    for key, member in json.members_of(json.text_of(raw), "metadata").items():
+        value = json.decode_raw(member)
+        if not isinstance(value, str):
+            name = f"metadata.{key[:MAX_KEY]}"
+            raise invalid(f"Invalid type for '{name}': expected a string.", name, "invalid_type")
+        metadata[key] = value
+    return check_metadata(metadata)
 
 
 def check_metadata(metadata: dict[str, str]) -> dict[str, str]:

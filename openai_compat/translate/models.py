@@ -44,6 +44,7 @@ def defaults(name: str, settings: Settings) -> ModelSettings:
         options={**native_settings.options, **client_settings.options},
         keep_alive=native_settings.keep_alive if client_settings.keep_alive is None else client_settings.keep_alive,
         think=native_settings.think if client_settings.think is None else client_settings.think,
+        pinned=(*native_settings.pinned, *client_settings.pinned),
     )
 
 

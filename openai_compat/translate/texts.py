@@ -7,6 +7,11 @@ from typing import Any
 from openai_compat.errors import invalid
 
 
+def is_token_id(item: Any) -> bool:
+    """Return whether an item of a list is a token id."""
+    return isinstance(item, int) and not isinstance(item, bool)
+
+
 def check_texts(given: list[Any], param: str, token_ids_message: str, other_type_message: str) -> list[str]:
     """Return the list if every item is a string.
 
@@ -15,7 +20,7 @@ def check_texts(given: list[Any], param: str, token_ids_message: str, other_type
     :raises APIError: 400 naming *param*, or the item's path.
     """
     for index, item in enumerate(given):
-        if isinstance(item, int | list) and not isinstance(item, bool):
+        if is_token_id(item) or (isinstance(item, list) and all(map(is_token_id, item))):
             raise invalid(token_ids_message, param, "invalid_type")
         if not isinstance(item, str):
             path = f"{param}[{index}]"

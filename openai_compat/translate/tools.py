@@ -11,33 +11,34 @@ from collections.abc import Callable, Sequence
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from openai_compat.errors import bad_gateway, invalid, missing, too_long
+from openai_compat.errors import invalid, invalid_output, missing, too_long
 from openai_compat.native import types as native
 from openai_compat.settings import Settings
-from openai_compat.translate.fields import Ignored
-from openai_compat.wire import json
+from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.native_schema import tool_parameters
+from openai_compat.wire import json, surrogates
 
 # -- OpenAI's structs -------------------------------------------------------------------------
 
 
-class FunctionDefinition(Struct):
+class FunctionDefinition(RequestObject):
     """Source: OpenAI's ``FunctionObject``."""
 
     name: str | None = None
     description: str | None = None
-    #: a JSON Schema, passed on verbatim
+    #: a JSON Schema, passed on verbatim, but for what Ollama cannot decode
     parameters: Raw | UnsetType = UNSET
     strict: bool | None = None
 
 
-class ToolDefinition(Struct):
+class ToolDefinition(RequestObject):
     """Source: OpenAI's ``ChatCompletionTool``."""
 
     type: str | None = None
     function: FunctionDefinition | None = None
 
 
-class FunctionCall(Struct):
+class FunctionCall(RequestObject):
     """A function call in a message of the history: its arguments are a string, or from some clients an object."""
 
     name: str | None = None
@@ -52,12 +53,22 @@ class FunctionCallOut(Struct):
     arguments: str
 
 
-class ToolCallIn(Struct):
+class CustomCall(RequestObject):
+    """A call of a custom tool in a message of the history: its input is text."""
+
+    name: str | None = None
+    input: str | None = None
+
+
+class ToolCallIn(RequestObject, omit_defaults=True):
     """A tool call in a message of the history."""
 
     id: str | None = None
     type: str | None = None
     function: FunctionCall | None = None
+    custom: CustomCall | None = None
+    #: of a streamed call, which a client kept as it came
+    index: Raw | UnsetType = UNSET
 
 
 class ToolCallOut(Struct):
@@ -127,22 +138,25 @@ def _from_function(function: FunctionDefinition, path: str, ignored: Ignored) ->
         sent.description = function.description
     schema = json.text_of(function.parameters)
     if schema:
-        if not schema.startswith(b"{"):
-            name = f"{path}.parameters"
-            raise invalid(f"Invalid type for '{name}': expected an object.", name, "invalid_type")
-        sent.parameters = function.parameters
+        readable = tool_parameters(schema, f"{path}.parameters")
+        sent.parameters = function.parameters if readable is schema else Raw(readable)
     return native.Tool(sent)
 
 
 def from_tool_calls(calls: Sequence[ToolCallIn], path: str) -> list[native.ToolCall]:
     """Map the tool calls of an assistant message.
 
-    :raises APIError: 400 for a call without a function, or with arguments that are not an object.
+    :raises APIError: 400 for a call without a function or a name.
     """
     return [_from_tool_call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
 
 
 def _from_tool_call(call: ToolCallIn, path: str) -> native.ToolCall:
+    if call.custom is not None and call.function is None:
+        if not call.custom.name:
+            raise missing(f"{path}.custom.name")
+        arguments = Raw(json.encode({"input": call.custom.input or ""}))
+        return native.ToolCall(native.ToolCallFunction(call.custom.name, arguments), call.id or UNSET)
     if call.function is None:
         raise missing(f"{path}.function.name")
     return native.ToolCall(from_function_call(call.function, f"{path}.function"), call.id or UNSET)
@@ -151,48 +165,78 @@ def _from_tool_call(call: ToolCallIn, path: str) -> native.ToolCall:
 def from_function_call(call: FunctionCall, path: str) -> native.ToolCallFunction:
     """Map a function call of an assistant message, which has no id.
 
-    :raises APIError: 400 for a missing name, or arguments that are not an object.
+    :raises APIError: 400 for a missing name.
     """
     if not call.name:
         raise missing(f"{path}.name")
-    return native.ToolCallFunction(call.name, from_arguments(call, path))
+    return native.ToolCallFunction(call.name, from_arguments(call.arguments))
 
 
-def from_arguments(call: FunctionCall, path: str) -> Raw:
-    """Return arguments as a JSON object, byte for byte; ``""``, null and absent are an empty one.
+def from_arguments(raw: Raw | UnsetType) -> Raw:
+    """Return arguments as a JSON object; ``""``, null and absent are an empty one.
 
-    :raises APIError: 400 for arguments that are not an object.
+    To OpenAI they are text, and need not be valid: a response that is cut by length has arguments without an end. The
+    text of an object is passed on byte for byte, also if it is text within text, as some clients encode it twice. Any
+    other text is passed on as ``{"arguments": text}``, since Ollama takes objects only.
     """
-    text = json.text_of(call.arguments)
-    if text[:1] == b'"':
-        text = str(json.decode_raw(Raw(text))).encode().strip()
-    if text in (b"", b"null"):
+    text = surrogates.mended(_inner_text(json.text_of(raw)))
+    if text in (b"", b"null", b'""'):
         return Raw(b"{}")
-    if not json.is_object(text):
-        raise invalid("invalid tool call arguments: expected a JSON object", f"{path}.arguments", "invalid_type")
-    return Raw(text)
+    if json.is_object(text):
+        return Raw(text)
+    twice = _inner_text(text)
+    if twice is not text and json.is_object(twice):
+        return Raw(surrogates.mended(twice))
+    return Raw(json.encode({"arguments": text.decode()}))
+
+
+def _inner_text(text: bytes) -> bytes:
+    """Return the text that a JSON string holds; anything else unchanged."""
+    if text[:1] != b'"':
+        return text
+    value = json.string(text)
+    return text if value is None else value.encode().strip()
 
 
 # -- native → OpenAI --------------------------------------------------------------------------
 
 
-def to_tool_calls(calls: list[native.ToolCall], new_id: Callable[[str], str]) -> list[ToolCallOut]:
-    """Map tool calls of a response; an id is made where an older server gave none.
+class CallIds:
+    """The ids of the tool calls of one response, each of which is used once.
 
-    :raises APIError: 502 if the arguments are not an object.
+    :param new_id: returns a new random id with the given prefix.
     """
-    return [ToolCallOut(call.id or new_id("call_"), _to_function(call.function)) for call in calls]
+
+    def __init__(self, new_id: Callable[[str], str]) -> None:
+        self._new_id = new_id
+        self._used: set[str] = set()
+
+    def of(self, given: str | UnsetType | None = None) -> str:
+        """Return the id of the next call: the given one, or a new one where it is empty or used already."""
+        id = given or self._new_id("call_")
+        if id in self._used:
+            id = self._new_id("call_")
+        self._used.add(id)
+        return id
 
 
-def to_deltas(calls: list[native.ToolCall], new_id: Callable[[str], str], *, start: int) -> list[ToolCallDelta]:
+def to_tool_calls(calls: list[native.ToolCall], ids: CallIds) -> list[ToolCallOut]:
+    """Map tool calls of a response.
+
+    :raises APIError: 502 for a call without a name, and for arguments that are not an object.
+    """
+    return [ToolCallOut(ids.of(call.id), _to_function(call.function)) for call in calls]
+
+
+def to_deltas(calls: list[native.ToolCall], ids: CallIds, *, start: int) -> list[ToolCallDelta]:
     """Map tool calls to deltas of a chunk, each call whole.
 
     :param start: index of the first; the native index is not used, since older servers always send 0.
-    :raises APIError: 502 if the arguments are not an object.
+    :raises APIError: as :func:`to_tool_calls`.
     """
     return [
         ToolCallDelta(index, FunctionCallDelta(call.function.name, call.function.arguments), call.id, "function")
-        for index, call in enumerate(to_tool_calls(calls, new_id), start)
+        for index, call in enumerate(to_tool_calls(calls, ids), start)
     ]
 
 
@@ -208,11 +252,11 @@ def add_deltas(calls: list[ToolCallOut], deltas: Sequence[ToolCallDelta]) -> Non
 
 def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:
     """Map a native call; absent and empty arguments are an empty object."""
-    text = json.text_of(function.arguments)
-    if text in (b"", b'""'):
+    if not function.name:
+        raise invalid_output("The backend made a tool call without a name.", "upstream_error")
+    text = _inner_text(json.text_of(function.arguments))  # some servers send a string, as OpenAI does
+    if text in (b"", b"[]", b'""'):
         return FunctionCallOut(function.name, "{}")
-    if text[:1] == b'"':  # some servers send a string, as OpenAI does
-        text = str(json.decode_raw(Raw(text))).encode("utf-8", "replace")
-    if not json.is_object(text):
-        raise bad_gateway("The backend made a tool call whose arguments are not an object.")
+    if not json.is_native_object(text):
+        raise invalid_output("The backend made a tool call whose arguments are not an object.", "upstream_error")
     return FunctionCallOut(function.name, text.decode())

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from openai_compat.native import types as native
 from openai_compat.native.usage import count
-from openai_compat.translate.fields import Ignored
+from openai_compat.translate.fields import Ignored, RequestObject
 
 
 class PromptTokensDetails(Struct):
@@ -41,7 +41,7 @@ class CompletionUsage(Struct):
     completion_tokens_details: CompletionTokensDetails
 
 
-class StreamOptions(Struct):
+class StreamOptions(RequestObject):
     """``stream_options`` of every endpoint that streams chunks."""
 
     include_usage: bool | None = None

@@ -314,7 +314,7 @@ def test_transcription_is_streamed(scripted: Scripted) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("form", ["srt", "vtt", "verbose_json"])
+@pytest.mark.parametrize("form", ["srt", "vtt", "diarized_json"])
 def test_transcription_in_a_form_that_there_is_not(scripted: Scripted, form: Any) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
         scripted.client.audio.transcriptions.create(model="demo", file=recording(), response_format=form)

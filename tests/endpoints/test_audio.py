@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import struct
+import sys
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
 from tests.contract import check, frames
 from tests.harness import call, compat
+from tests.servers import live
 
 RECORDING = b"RIFF\x24\x00\x00\x00WAVEfmt \r\n--\x00\xff" * 9
 HEARD = [say(" Hello"), say(" world.\n"), done(prompt=30, made=4)]
@@ -125,7 +128,7 @@ def test_the_settings_of_a_model_and_its_alias_reach_the_request() -> None:
         ({"file": b""}, "file", "invalid_value"),
         ({"response_format": "srt"}, "response_format", "invalid_value"),
         ({"response_format": "vtt"}, "response_format", "invalid_value"),
-        ({"response_format": "verbose_json"}, "response_format", "invalid_value"),
+        ({"response_format": "VTT", "timestamp_granularities[]": "word"}, "response_format", "invalid_value"),
         ({"response_format": "diarized_json", "stream": "true"}, "response_format", "invalid_value"),
         ({"temperature": "hot"}, "temperature", "invalid_type"),
         ({"temperature": "nan"}, "temperature", "invalid_type"),
@@ -133,6 +136,8 @@ def test_the_settings_of_a_model_and_its_alias_reach_the_request() -> None:
         ({"temperature": "1.1"}, "temperature", "decimal_above_max_value"),
         ({"temperature": "-0.1"}, "temperature", "decimal_below_min_value"),
         ({"stream": "maybe"}, "stream", "invalid_type"),
+        ({"prompt": "a\0b"}, "prompt", "invalid_value"),
+        ({"language": "\0"}, "language", "invalid_value"),
     ],
 )
 def test_f59_what_is_wrong_is_named(fields: dict[str, Any], param: str, code: str) -> None:
@@ -145,9 +150,80 @@ def send(fake: FakeOllama, body: bytes, content_type: str = MULTIPART) -> TestRe
     return Client(OpenAICompat(fake)).post("/v1/audio/transcriptions", data=body, content_type=content_type)
 
 
-def test_a_file_that_is_sent_as_text_is_none() -> None:
+#: bytes that are no text, and more than a field may have
+BYTES = bytes(range(256)) * 2000 + b"\r\n--boundary\r\n"
+
+
+@pytest.mark.parametrize("file", [RECORDING, BYTES], ids=["short", "long"])
+@pytest.mark.parametrize("name", ["file", "file[]", "file[0]"])
+@pytest.mark.parametrize("filename", ["", '; filename="a.wav"', '; filename=""', "; filename=a.wav; x=y"])
+@pytest.mark.parametrize("more", [(), ("Content-Type: text/plain; charset=ascii",)], ids=["untyped", "typed"])
+def test_a_file_has_a_filename_or_none(name: str, filename: str, file: bytes, more: tuple[str, ...]) -> None:
     fake = FakeOllama()
-    assert assert_refused(send(fake, MODEL + part('; name="file"', b"UklGRg==") + END), fake)["param"] == "file"
+    assert send(fake, MODEL + part(f'; name="{name}"{filename}', file, *more) + END).status_code == 200
+    [image] = fake.requests[0].json["messages"][1]["images"]
+    assert base64.b64decode(image) == file
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_two_files_the_one_with_a_filename_counts(is_first: bool) -> None:
+    fake = FakeOllama()
+    parts = [FILE, part('; name="file"', b"other")]
+    assert send(fake, MODEL + b"".join(parts if is_first else parts[::-1]) + END).status_code == 200
+    [image] = fake.requests[0].json["messages"][1]["images"]
+    assert base64.b64decode(image) == RECORDING
+
+
+def test_an_empty_file_without_a_filename_is_refused() -> None:
+    fake = FakeOllama()
+    error = assert_refused(send(fake, MODEL + part('; name="file"', b"") + END), fake)
+    assert (error["param"], error["message"]) == ("file", "audio file is empty")
+
+
+def test_other_files_do_not_stand_for_fields() -> None:
+    fake = FakeOllama()
+    error = assert_refused(send(fake, part('; name="model"; filename="m"', b"demo") + FILE + END), fake)
+    assert error["param"] == "model"
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "ISO-8859-1"])
+def test_text_may_have_another_encoding(charset: str) -> None:
+    fake = FakeOllama()
+    field = part('; name="prompt"', b"caf\xe9", f"Content-Type: text/plain; charset={charset}")
+    assert send(fake, MODEL + FILE + field + END).status_code == 200
+    assert fake.requests[0].json["messages"][0]["content"].endswith("café")
+
+
+NULLS = ["null", "None", "NULL", "none", "undefined", " null ", "", " ", "\t"]
+
+
+@pytest.mark.parametrize("text", [*NULLS, "auto", "AUTO", " Auto "])
+def test_empty_means_not_set_a_language_that_is_none(text: str) -> None:
+    assert sent(language=text) == sent()
+    assert answered(*HEARD, language=text, response_format="verbose_json").get_json()["language"] == "unknown"
+
+
+@pytest.mark.parametrize("text", NULLS)
+@pytest.mark.parametrize(
+    "field", ["prompt", "temperature", "response_format", "stream", "include[]", "foo", "keywords"]
+)
+def test_empty_means_not_set_any_field_of_a_form(field: str, text: str) -> None:
+    assert sent(**{field: text}) == sent()
+    response = answered(*HEARD, **{field: text})
+    assert response.get_json()["text"] == "Hello world."
+    assert "openai-compat-ignored" not in response.headers
+
+
+def test_a_field_that_is_null_and_given_is_given() -> None:
+    fake = FakeOllama()
+    fields = part('; name="language"', b"null") + part('; name="language"', b" de ")
+    assert send(fake, MODEL + FILE + fields + END).status_code == 200
+    assert fake.requests[0].json["messages"][0]["content"].endswith(" de.")
+
+
+@pytest.mark.parametrize("name", ["none", "null", "auto"])
+def test_a_model_may_have_any_name(name: str) -> None:
+    assert sent(model=name)["model"] == name
 
 
 def test_a_long_recording_arrives_whole() -> None:
@@ -275,6 +351,8 @@ def test_of_a_field_that_stands_twice_the_first_counts() -> None:
         ({"foo": "x", "bar": "", "stream": "false"}, {"foo"}),
         ({"include[]": "logprobs", "chunking_strategy": "auto"}, {"include", "chunking_strategy"}),
         ({"timestamp_granularities[]": "word"}, {"timestamp_granularities"}),
+        ({"timestamp_granularities": "segment"}, {"timestamp_granularities"}),
+        ({"timestamp_granularities[0]": "word", "timestamp_granularities[1]": "x"}, {"timestamp_granularities"}),
         ({"known_speaker_names[]": "Ann"}, {"known_speaker_names"}),
         ({"known_speaker_references[]": "data:audio/wav;base64,"}, {"known_speaker_references"}),
         ({"languages[]": "de", "keywords[]": "x"}, {"languages", "keywords"}),
@@ -309,6 +387,64 @@ def test_an_answer_in_text() -> None:
     assert response.data == "Grüße,\nWelt.".encode()
 
 
+#: 1.5 s of silence, as floats
+WAV = b"RIFF" + struct.pack("<I", 36 + 96000) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, 16000, 64000, 4, 32)
+WAV += b"data" + struct.pack("<I", 96000) + bytes(96000)
+
+
+@pytest.mark.parametrize("language", ["de", "german", "pt-BR"])
+def test_a_verbose_answer(language: str) -> None:
+    response = answered(*HEARD, response_format="verbose_json", file=WAV, language=language)
+    assert response.content_type == "application/json"
+    check("CreateTranscriptionResponseVerboseJson", response.get_json())
+    expected = {"task": "transcribe", "language": language, "duration": 1.5, "text": "Hello world.", "segments": []}
+    assert response.get_json() == expected
+    assert "openai-compat-ignored" not in response.headers
+
+
+@pytest.mark.parametrize("granularities", [{}, {"timestamp_granularities[]": "word"}])
+@pytest.mark.parametrize("file", [RECORDING, b"no audio", b"\x1aE\xdf\xa3 webm", b"\xff" * 100_000], ids=len)
+def test_a_verbose_answer_to_a_file_of_unknown_duration(file: bytes, granularities: dict[str, Any]) -> None:
+    response = answered(*HEARD, response_format="verbose_json", file=file, **granularities)
+    check("CreateTranscriptionResponseVerboseJson", response.get_json())
+    assert b'"duration":0.0' in response.data
+    listed = response.headers["openai-compat-ignored"].split(", ")
+    assert listed == ["duration", *(["timestamp_granularities"] if granularities else [])]
+
+
+def test_a_verbose_answer_has_the_duration_that_tinytag_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = struct.pack(">Q", 16000 << 44 | 15 << 36 | 40000)
+    flac = b"fLaC\x80\0\0\x22" + bytes(10) + samples + bytes(16)
+    response = answered(*HEARD, response_format="verbose_json", file=flac)
+    assert response.get_json()["duration"] == 2.5
+    assert "openai-compat-ignored" not in response.headers
+    monkeypatch.setitem(sys.modules, "tinytag", None)
+    response = answered(*HEARD, response_format="verbose_json", file=flac)
+    assert response.get_json()["duration"] == 0.0
+    assert response.headers["openai-compat-ignored"] == "duration"
+
+
+@pytest.mark.parametrize("format", ["json", "text", None])
+def test_other_answers_have_no_duration_to_list(format: str | None) -> None:
+    assert "openai-compat-ignored" not in answered(*HEARD, response_format=format).headers
+
+
+@pytest.mark.server
+def test_a_verbose_answer_to_the_official_client() -> None:
+    openai = pytest.importorskip("openai")
+    fake = FakeOllama()
+    fake.script("/api/chat", *HEARD)
+    with live(OpenAICompat(fake)) as url, openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0) as api:
+        found = api.audio.transcriptions.create(
+            model="demo",
+            file=("a.wav", WAV),
+            response_format="verbose_json",
+            timestamp_granularities=["word", "segment"],
+        )
+    assert (found.text, found.duration, found.language, found.segments) == ("Hello world.", 1.5, "unknown", [])
+    assert type(found).__name__ == "TranscriptionVerbose"
+
+
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_thinking_is_not_heard(format: str) -> None:
     steps = [say(thinking="Who speaks?"), say("Hello."), done()]
@@ -329,10 +465,11 @@ def test_nothing_said_is_an_empty_text() -> None:
 
 @pytest.mark.parametrize("stream", ["true", "True", "1"])
 @pytest.mark.parametrize("cut", [None, 1, 7, 4096])
-def test_a_stream_has_its_text_as_deltas_and_then_whole(stream: str, cut: int | None) -> None:
+@pytest.mark.parametrize("format", ["text", "verbose_json"])
+def test_a_stream_has_its_text_as_deltas_and_then_whole(stream: str, cut: int | None, format: str) -> None:
     fake = FakeOllama()
     fake.script("/api/chat", say(" "), *HEARD[:1], say(), *HEARD[1:], cut=cut)
-    response = post(fake, stream=stream, response_format="text", foo="x")
+    response = post(fake, stream=stream, response_format=format, foo="x")
     assert response.content_type == "text/event-stream; charset=utf-8"
     assert response.headers["openai-compat-ignored"] == "foo"
     assert list(frames(response.data)) == [

@@ -38,7 +38,7 @@ def test_thinking_that_cannot_be_had_is_refused_by_the_other_policy() -> None:
 
 def test_another_400_is_not_asked_again() -> None:
     fake = FakeOllama()
-    fake.script("/api/chat", b'{"error":"invalid model name"}', status="400 Bad Request")
+    fake.script("/api/chat", b'{"error":"does not support chat"}', status="400 Bad Request")
     assert post(fake, reasoning_effort="high").status_code == 400
     assert len(fake.requests) == 1
 
@@ -102,17 +102,34 @@ def test_without_calls_there_is_no_such_key() -> None:
     assert "tool_calls" not in answered(say("x"), done())["choices"][0]["message"]
 
 
-@pytest.mark.parametrize("both", [True, False])
-def test_reasoning_is_spelt_twice_unless_a_setting_says_otherwise(both: bool) -> None:
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [
+        ("both", {"reasoning", "reasoning_content"}),
+        ("reasoning", {"reasoning"}),
+        ("reasoning_content", {"reasoning_content"}),
+        ("none", set()),
+    ],
+)
+def test_reasoning_is_in_the_fields_of_the_setting(field: str, names: set[str]) -> None:
     steps = [say(thinking="Let me"), say(thinking=" see"), say("x"), done()]
-    message = answered(*steps, settings={"reasoning_content": both})["choices"][0]["message"]
-    assert message["reasoning"] == "Let me see"
-    assert message.get("reasoning_content") == ("Let me see" if both else None)
-    chunks = streamed(*steps, settings={"reasoning_content": both})
-    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
-    assert [delta.get("reasoning_content") for delta in deltas if "reasoning" in delta] == (
-        ["Let me", " see"] if both else [None, None]
-    )
+    spelt = {"reasoning", "reasoning_content"}
+    message = answered(*steps, settings={"reasoning_field": field})["choices"][0]["message"]
+    assert {name: message[name] for name in spelt & message.keys()} == dict.fromkeys(names, "Let me see")
+    assert message["content"] == "x"
+    found = deltas(streamed(*steps, settings={"reasoning_field": field}))
+    for name in spelt:
+        texts = [delta[name] for delta in found if name in delta]
+        assert texts == (["Let me", " see"] if name in names else [])
+    assert [delta["content"] for delta in found if delta.get("content")] == ["x"]
+
+
+def test_a_request_can_leave_reasoning_out_of_its_response() -> None:
+    steps = [say(thinking="Let me see"), say("x"), done()]
+    message = answered(*steps, reasoning={"exclude": True})["choices"][0]["message"]
+    assert not {"reasoning", "reasoning_content"} & message.keys()
+    found = deltas(streamed(*steps, reasoning={"exclude": True}))
+    assert not [delta for delta in found if {"reasoning", "reasoning_content"} & delta.keys()]
 
 
 def test_length_beats_tool_calls() -> None:
@@ -176,7 +193,7 @@ def test_usage_is_null_on_all_chunks_and_then_in_one_of_its_own() -> None:
 
 
 def test_thinking_and_content_of_one_line_are_two_chunks() -> None:
-    chunks = streamed(say("b", thinking="a"), done(), settings={"reasoning_content": False})
+    chunks = streamed(say("b", thinking="a"), done(), settings={"reasoning_field": "reasoning"})
     assert deltas(chunks)[1:3] == [{"reasoning": "a"}, {"content": "b"}]
 
 

@@ -101,7 +101,7 @@ def test_what_a_forced_call_overrides_is_listed() -> None:
         ({"tool_choice": {"type": "function"}, "tools": TOOLS}, "tool_choice.function.name"),
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}, "tools": TOOLS}, "tool_choice.function.name"),
         ({"tool_choice": {"type": "custom", "custom": {"name": "x"}}, "tools": TOOLS}, "tool_choice.type"),
-        ({"tool_choice": {}, "tools": TOOLS}, "tool_choice.type"),
+        ({"tool_choice": {"function": {"name": "x"}}, "tools": TOOLS}, "tool_choice.type"),
         ({"tool_choice": 1, "tools": TOOLS}, "tool_choice"),
         ({"tool_choice": allowed("auto", "x"), "tools": TOOLS}, "tool_choice.allowed_tools.tools[0].function.name"),
         ({"tool_choice": allowed("auto"), "tools": TOOLS}, "tool_choice.allowed_tools.tools"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from werkzeug.test import Client, create_environ
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama
+from tests.chaos import WAIT, Chaos, answer
 from tests.contract import check
 from tests.harness import call, compat
 
@@ -223,3 +225,81 @@ def test_a_native_side_that_has_no_list_is_not_an_unknown_model() -> None:
     fake.script("/api/tags", b'{"error":"Not Found"}', status="404 Not Found")
     response = Client(OpenAICompat(fake)).get("/v1/models")
     assert (response.status_code, response.get_json()["error"]["code"]) == (502, "backend_not_ollama")
+
+
+# -- capabilities -----------------------------------------------------------------------------
+
+EMBEDDER = {"name": "e:latest", "model": "e:latest", "digest": "d1", "capabilities": ["completion"]}
+CHATTER = {"name": "c:latest", "model": "c:latest", "digest": "d2", "capabilities": ["completion"]}
+
+
+def shown(*capabilities: str) -> bytes:
+    return json.dumps({"capabilities": capabilities}).encode()
+
+
+def listed(app: Any) -> dict[str, Any]:
+    found = Client(app).get("/v1/models").get_json()["data"]
+    return {model["id"]: model.get("capabilities") for model in found}
+
+
+def test_the_list_and_the_single_entry_agree_where_ollama_s_tags_are_wrong() -> None:
+    fake = FakeOllama()
+    fake.script("/api/tags", json.dumps({"models": [EMBEDDER, CHATTER]}).encode())
+    for capabilities in (["embedding"], ["completion", "tools"], ["embedding"]):
+        fake.script("/api/show", shown(*capabilities))
+    app = OpenAICompat(fake)
+    assert listed(app) == {"e:latest": ["embedding"], "c:latest": ["completion", "tools"]}
+    assert Client(app).get("/v1/models/e:latest").get_json()["capabilities"] == ["embedding"]
+
+
+def test_a_digest_is_described_once_and_a_new_one_again() -> None:
+    fake = FakeOllama()
+    app = OpenAICompat(fake)
+    for digest, answers in (("d1", [shown("embedding")]), ("d1", []), ("d9", [shown("completion")])):
+        fake.script("/api/tags", json.dumps({"models": [{**EMBEDDER, "digest": digest}]}).encode())
+        for body in answers:
+            fake.script("/api/show", body)
+        before = len(fake.requests)
+        assert listed(app)["e:latest"] == (["completion"] if digest == "d9" else ["embedding"])
+        assert [request.path for request in fake.requests[before:]].count("/api/show") == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'{"error":"boom"}', "500 X"), (b"{}", "200 OK"), (b"<html>", "200 OK"), (b'{"capabilities":5}', "200 OK")],
+)
+def test_a_model_that_cannot_be_described_is_as_the_tags_say(body: bytes, status: str) -> None:
+    fake = FakeOllama()
+    fake.script("/api/tags", json.dumps({"models": [CHATTER]}).encode())
+    fake.script("/api/show", body, status=status)
+    assert listed(OpenAICompat(fake)) == {"c:latest": ["completion"]}
+
+
+def test_very_many_models_are_described_a_hundred_at_a_time() -> None:
+    fake = FakeOllama()
+    app = OpenAICompat(fake)
+    names = [{"name": f"m{i}", "digest": f"d{i}"} for i in range(150)]
+    counts = []
+    for _ in range(3):
+        fake.script("/api/tags", json.dumps({"models": names}).encode())
+        for _ in range(150):
+            fake.script("/api/show", shown("completion"))
+        before = len(fake.requests)
+        assert len(listed(app)) == 150
+        counts.append([request.path for request in fake.requests[before:]].count("/api/show"))
+    assert counts == [100, 50, 0]
+
+
+@pytest.mark.server
+def test_several_models_are_described_at_once_and_a_silent_server_does_not_hold_up_the_list(server: Chaos) -> None:
+    models = [{"name": f"m{i}", "digest": f"d{i}"} for i in range(4)]
+    server.script(*answer(json.dumps({"models": models}).encode(), content_type="application/json"))
+    server.script(*answer(b'{"models":[]}', content_type="application/json"))
+    for _ in range(3):
+        server.script(*answer(shown("tools"), content_type="application/json"))
+    server.script(b"")  # silence
+    began = time.monotonic()
+    found = listed(OpenAICompat(server.url))
+    assert time.monotonic() - began < 8
+    assert sorted(map(str, found.values())) == ["None", "['tools']", "['tools']", "['tools']"]
+    assert server.gone.get(timeout=WAIT)  # the call that is still silent was ended

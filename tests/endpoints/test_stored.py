@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
-from werkzeug.test import Client
+from werkzeug.test import Client, EnvironBuilder, run_wsgi_app
 
 from openai_compat import OpenAICompat
 from openai_compat.storage.store import StoreFailed
 from openai_compat.testing import FakeOllama, done, say
 from tests.contract import check, check_stream
 from tests.endpoints.requests import MESSAGES
+from tests.servers import refusing
 
 pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
 
@@ -131,7 +137,7 @@ def test_an_answer_that_cannot_be_kept_is_answered(
     if stream:
         assert check_stream(response.data)
     else:
-        assert response.headers["openai-compat-ignored"] == "metadata, store"
+        assert response.headers["openai-compat-ignored"] == "store"
         assert "metadata" not in response.get_json()
     assert "could not be stored" in caplog.text
 
@@ -288,6 +294,91 @@ def test_a_store_that_fails_is_a_503(keeping: Keeping, monkeypatch: pytest.Monke
     assert "database" not in json.dumps(response.get_json())
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ""), ("GET", "/x"), ("POST", "/x"), ("DELETE", "/x"), ("GET", "/x/messages")]
+)
+def test_why_a_store_failed_is_logged_without_secrets(caplog: pytest.LogCaptureFixture, method: str, path: str) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed", exc_type=ImportError)
+    with refusing() as address:
+        keeping = Keeping(store=f"postgresql+psycopg://user:hunter2@{address[7:]}/database")
+        body = {"metadata": {"a": "s3cr3t"}} if method == "POST" else None
+        for _ in range(2):
+            response = keeping.client.open(f"/v1/chat/completions{path}", method=method, json=body)
+            check("ErrorResponse", response.get_json())
+            assert (response.status_code, response.get_json()["error"]["code"]) == (503, "store_failed")
+            assert "x-should-retry" not in response.headers
+    first, second = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert first.startswith("The store failed: OperationalError: connection failed")
+    assert second.startswith("The store is not asked for 5 s after a failure: OperationalError")
+    for text in (first, second, response.get_data(as_text=True)):
+        assert [secret for secret in ("hunter2", "user", "127.0.0.1", "s3cr3t", "SELECT") if secret in text] == []
+    assert "refused" in first
+
+
+def test_a_store_that_hangs_holds_neither_answers_nor_lists(tmp_path: Path) -> None:
+    """Another program holds the lock of the file."""
+    keeping = Keeping(store=f"sqlite:///{tmp_path}/store.db")
+    store = keeping.app.store
+    assert store is not None
+    store._timeout = 0.2
+    with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        for stream in (False, True, False):
+            began = time.monotonic()
+            response = keeping.ask(stream=stream)
+            assert b"Hi" in response.data
+            assert time.monotonic() - began < 1.0
+        assert response.headers["openai-compat-ignored"] == "store"
+        assert keeping.get().status_code == 503
+    store.close()
+
+
+# -- damage -----------------------------------------------------------------------------------
+
+#: what may be left of an object's JSON
+BROKEN = [b"", b"{", b'{"id": "x"', b"[]", b"null", b'{"a": "\xff"}', b'{"a": tru}', b'{"a":' * 5000, b"\x00" * 100, 5]
+
+
+def damage(keeping: Keeping, table: str, id: str, body: Any) -> None:
+    assert keeping.app.store is not None
+    with keeping.app.store._begin(write=True) as tx:
+        statement = f"UPDATE openai_compat_{table} SET body = ? WHERE id = ?"
+        assert tx.exec_driver_sql(statement, (body, id.encode())).rowcount == 1
+
+
+@pytest.mark.parametrize("body", BROKEN)
+def test_a_damaged_completion_is_left_out_of_a_list_and_a_503_alone(
+    keeping: Keeping, caplog: pytest.LogCaptureFixture, body: Any
+) -> None:
+    made = [keeping.id("s3cr3t", metadata={"a": "b"}) for _ in range(3)]
+    damage(keeping, "objects", made[1], body)
+    assert keeping.ids() == keeping.ids(**{"metadata[a]": "b"}) == [made[0], made[2]]
+    assert "The stored object 2 is damaged: body. It is left out of a list." in caplog.text
+    page = keeping.get(limit=1, after=made[0]).get_json()
+    assert ([row["id"] for row in page["data"]], page["has_more"]) == ([made[2]], False)
+    for method in ("GET", "POST"):
+        path = f"/v1/chat/completions/{made[1]}"
+        response = keeping.client.open(path, method=method, json={"metadata": {"a": "c"}} if method == "POST" else None)
+        check("ErrorResponse", response.get_json())
+        assert (response.status_code, response.get_json()["error"]["code"]) == (503, "store_failed")
+        assert response.headers["x-should-retry"] == "false"
+    assert keeping.get(f"/{made[1]}/messages").status_code == 200
+    assert keeping.client.delete(f"/v1/chat/completions/{made[1]}").status_code == 200
+    assert keeping.get(f"/{made[1]}").status_code == 404
+    assert "s3cr3t" not in caplog.text
+
+
+@pytest.mark.parametrize("body", BROKEN)
+def test_a_damaged_message_is_left_out_of_a_list(keeping: Keeping, caplog: pytest.LogCaptureFixture, body: Any) -> None:
+    id = keeping.id(messages=[*MESSAGES, *MESSAGES, *MESSAGES])
+    count = 3 * len(MESSAGES)
+    damage(keeping, "items", f"{id}-1", body)
+    page = keeping.get(f"/{id}/messages").get_json()
+    assert [message["id"] for message in page["data"]] == [f"{id}-{i}" for i in range(count) if i != 1]
+    assert "The stored item 1 of object 1 is damaged: body." in caplog.text
+
+
 # -- the setting ------------------------------------------------------------------------------
 
 
@@ -321,3 +412,44 @@ def test_how_many_bytes_are_stored_is_a_setting() -> None:
     assert len(keeping.ids()) in (1, 2)
     assert keeping.app.store is not None
     keeping.app.store.close()
+
+
+# -- a store in the way of an answer ----------------------------------------------------------
+
+
+def test_only_done_waits_for_the_store(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All frames but the terminal one have left when the completion is stored; that one follows the write."""
+    seen: list[bytes] = []
+    stored_at: list[int] = []
+    add = keeping.app.store.add  # type: ignore[union-attr]
+
+    def adding(*args: Any) -> None:
+        stored_at.append(len(seen))
+        add(*args)
+
+    monkeypatch.setattr(keeping.app.store, "add", adding)
+    body = {"model": "demo", "messages": [{"role": "user", "content": "Hi"}], "store": True, "stream": True}
+    items, status, _ = run_wsgi_app(
+        keeping.app, EnvironBuilder("/v1/chat/completions", method="POST", json=body).get_environ()
+    )
+    for item in items:
+        seen.append(item)
+    assert status == "200 OK"
+    assert seen[-1] == b"data: [DONE]\n\n"
+    assert b'"finish_reason":"stop"' in b"".join(seen[:-1])
+    assert stored_at == [len(seen) - 1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_store_that_hangs_ends_an_answer_after_store_timeout(tmp_path: Path, stream: bool) -> None:
+    keeping = Keeping(store=f"sqlite:///{tmp_path}/kept.db", store_timeout=0.3)
+    assert keeping.ask().status_code == 200
+    with closing(sqlite3.connect(tmp_path / "kept.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        response = keeping.ask(stream=stream)
+        assert response.status_code == 200
+        assert response.data
+        assert time.monotonic() - began < 5
+        if not stream:
+            assert response.headers["openai-compat-ignored"] == "store"

@@ -23,6 +23,7 @@ from openai_compat.structured.schema_checker import checker
 from openai_compat.testing import FakeOllama, Gate, done, say
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.fields import Ignored
+from openai_compat.translate.tools import CallIds
 from openai_compat.transport.cancel import Cancel
 from openai_compat.wire import json as wire
 from tests.generation.streams import both_ways, counts, good, saying, start_chats, streams
@@ -53,7 +54,7 @@ def run_of(
 ) -> Run[native.ChatResponse]:
     """A run with a native call of each application; *options* are those of the builders."""
     source = streams(start_chats(*apps), threads=threads, cancel=cancel)
-    builders = [ChoiceBuilder(new_id, **options) for _ in apps]
+    builders = [ChoiceBuilder(CallIds(new_id), **options) for _ in apps]
     return Run(source, builders, now=NOW, collect=collect, max_answer=max_answer, check=check)
 
 

@@ -253,3 +253,51 @@ def test_text_completions_are_called_again_too(stage: Stage) -> None:
     with closing(start(Cancel())) as stream:
         assert [message.response for message in stream] == ["a"]
     assert (stage.thinks, stage.listed, request.think) == (["low", "absent"], "think", "low")
+
+
+# -- levels -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ('think value "medium" is not supported for this model', BAD_REQUEST),
+        ('invalid think value: "medium" (must be true or false)', BAD_REQUEST),
+        ("template: unsupported gpt-oss reasoning effort: medium", "500 Internal Server Error"),
+        ("unsupported reasoning effort", "500 Internal Server Error"),
+    ],
+)
+def test_a_level_that_the_server_does_not_know_is_thinking_without_a_level(
+    stage: Stage, text: str, status: str
+) -> None:
+    stage.refuse({"error": text}, status)
+    for answer in "abc":
+        stage.answer(answer)
+    assert stage.ask(chat("medium")) == "a"
+    assert stage.listed == FIELD
+    assert stage.ask(chat("medium")) == "b"
+    assert stage.ask(chat("low")) == "c"
+    assert stage.thinks == ["medium", True, True, "low"]
+
+
+def test_a_level_and_then_thinking_itself_may_be_refused(stage: Stage) -> None:
+    stage.refuse({"error": 'think value "high" is not supported for this model'})
+    stage.refuse()
+    stage.answer("a")
+    assert stage.ask(chat("high")) == "a"
+    assert (stage.thinks, stage.listed) == (["high", True, "absent"], FIELD)
+
+
+def test_a_level_without_effect_is_refused_by_the_other_policy(strict: Stage) -> None:
+    strict.refuse({"error": 'think value "high" is not supported for this model'})
+    with pytest.raises(APIError) as raised:
+        strict.ask(chat("high"))
+    assert (raised.value.status, raised.value.param) == (400, FIELD)
+
+
+@pytest.mark.parametrize("think", [True, "high"])
+def test_another_500_is_not_asked_again(stage: Stage, think: Any) -> None:
+    stage.refuse({"error": "boom"}, "500 Internal Server Error")
+    with pytest.raises(APIError):
+        stage.ask(chat(think))
+    assert stage.thinks == [think]

@@ -393,6 +393,35 @@ def test_an_app_in_process_that_wants_a_login(status: str, headers: Any, expecte
     assert b"html" not in answered.body
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("https://localhost/api/chat", (502, "upstream_redirect")),
+        ("/api/chat/", (502, "upstream_redirect")),
+        ("http://other.example:8080/api/chat?token=secret", (502, "upstream_redirect")),
+        ("//other.example/api/chat", (502, "upstream_redirect")),
+        ("/api//chat", (502, "upstream_redirect")),
+        ("?next=1", (502, "upstream_redirect")),
+        ("", (502, "upstream_redirect")),
+        ("/mounted/api/chat/", (502, "upstream_redirect")),
+        ("/login?next=/api/chat&token=secret", (401, "invalid_api_key")),
+        ("https://login.example/oauth?redirect_uri=/api/chat", (401, "invalid_api_key")),
+        ("http://[broken", (502, "upstream_redirect")),
+    ],
+)
+def test_a_redirect_in_process_to_the_same_path_is_no_login_page(
+    location: str, expected: tuple[int, str], stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", b"", status="307 X", headers=[("Location", location)])
+    response = Client(OpenAICompat(fake)).post(PATH, json={**CHAT, "stream": stream})
+    assert (response.status_code, response.get_json()["error"]["code"]) == expected
+    assert "Location" not in response.headers
+    assert location.partition("?")[0] in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_an_app_in_process_sees_the_client_s_credentials() -> None:
     fake = FakeOllama()
     chat(compat(fake)[0], HTTP_AUTHORIZATION="Bearer k", HTTP_COOKIE="s=1", HTTP_ACCEPT_ENCODING="gzip")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from werkzeug.test import create_environ
 
-from openai_compat.endpoints.contract import EventStream, NamedEvent
+from openai_compat.endpoints.contract import FLUSH, EventStream, NamedEvent
 from openai_compat.errors import APIError
 from openai_compat.middleware.responder import RequestOutcome, Responder
 from openai_compat.native.usage import NativeUsage
@@ -121,3 +121,22 @@ def test_f40_frames_that_leave_together_are_256_at_most() -> None:
 def test_frames_of_one_step_leave_together() -> None:
     [item, last] = items(EventStream(steps([{"n": n} for n in range(300)]), Source(pending=True)))
     assert (item.count(b"data: "), last) == (300, b"data: [DONE]\n\n")
+
+
+def test_events_before_a_flush_leave_before_the_next_item_is_taken() -> None:
+    """Although more is in hand: that takes time, such as storing what was sent."""
+    taken: list[str] = []
+
+    def slow() -> Iterator[Sequence[object]]:
+        yield [{"a": 1}]
+        yield FLUSH
+        taken.append("stored")
+        yield [{"b": 2}]
+
+    stream = EventStream(slow(), Source(pending=True))
+    body: Any = Responder(create_environ("/"), lambda *head: lambda data: None).stream(stream)
+    assert next(body) == b'data: {"a":1}\n\n'
+    assert taken == []
+    assert b"".join(body) == b'data: {"b":2}\n\ndata: [DONE]\n\n'
+    assert taken == ["stored"]
+    body.close()

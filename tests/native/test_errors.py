@@ -26,7 +26,7 @@ INVALID, SERVER = "invalid_request_error", "server_error"
     ("status", "text", "expected"),
     [
         (400, "anything", (400, INVALID, None, None)),
-        (400, "invalid model name", (400, INVALID, "model", None)),
+        (400, "invalid model name", (404, INVALID, None, "model_not_found")),
         (400, "registry.ollama.ai/library/m:latest does not support tools", (400, INVALID, "tools", None)),
         (400, '"m" does not support chat', (400, INVALID, "model", None)),
         (400, "m does not support insert", (400, INVALID, "suffix", None)),
@@ -108,7 +108,12 @@ def test_overflow_with_and_without_counts() -> None:
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (400, (502, "upstream_error")),
+        (400, (400, "upstream_refused")),
+        (408, (502, "upstream_error")),
+        (413, (413, "request_too_large")),
+        (415, (415, "upstream_refused")),
+        (431, (431, "upstream_refused")),
+        (499, (502, "upstream_error")),
         (404, (502, "backend_not_ollama")),
         (405, (502, "backend_not_ollama")),
         (429, (429, "rate_limit_exceeded")),
@@ -184,7 +189,8 @@ def test_so_does_an_image_at_fault(text: str, operation: str, param: str) -> Non
 
 @pytest.mark.parametrize("operation", ["POST /api/chat", "POST /api/generate", "POST /api/embed"])
 @pytest.mark.parametrize(
-    ("text", "param"), [("invalid model name", "model"), ("m does not support insert", "suffix"), ("anything", None)]
+    ("text", "param"),
+    [("m does not support chat", "model"), ("m does not support insert", "suffix"), ("anything", None)],
 )
 def test_another_field_at_fault_is_the_same_for_each(operation: str, text: str, param: str | None) -> None:
     assert from_status(400, json.dumps({"error": text}).encode(), "m", operation=operation).param == param

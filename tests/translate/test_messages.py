@@ -13,7 +13,7 @@ from openai_compat.endpoints.chat.request import ChatCompletionRequest
 from openai_compat.errors import APIError
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.messages import from_messages
+from openai_compat.translate.messages import from_messages, read_messages
 from openai_compat.wire.json import encode, request_decoder
 
 decode = request_decoder(ChatCompletionRequest)
@@ -22,8 +22,8 @@ PNG = base64.b64encode(b"\x89PNG picture").decode()
 
 def mapped(*messages: dict[str, Any], ignored: Ignored | None = None) -> list[dict[str, Any]]:
     request = decode(encode({"messages": messages}))[0]
-    assert request.messages is not None
-    found = from_messages(request.messages, ignored or Ignored(Settings(), []))
+    ignored = ignored or Ignored(Settings(), [])
+    found = from_messages(read_messages(request.messages, ignored, 1000), ignored)
     return json.loads(encode(found))  # type: ignore[no-any-return]
 
 
@@ -41,6 +41,10 @@ def image(url: Any) -> dict[str, Any]:
         ({"role": "system", "content": "s"}, {"role": "system", "content": "s"}),
         ({"role": "developer", "content": "d"}, {"role": "system", "content": "d"}),
         ({"role": "User", "content": "u"}, {"role": "user", "content": "u"}),
+        *[
+            ({"role": role, "content": "c"}, {"role": role, "content": "c"})
+            for role in ("control", "context", "ipython", "Z_-9")
+        ],
         ({"role": "user", "content": None}, {"role": "user", "content": ""}),
         ({"role": "assistant"}, {"role": "assistant", "content": ""}),
         ({"role": "assistant", "content": None, "refusal": "no"}, {"role": "assistant", "content": "no"}),
@@ -89,6 +93,24 @@ def test_a_message_becomes_a_native_one(message: dict[str, Any], expected: dict[
         ({"x": [1]}, {"x": [1]}),
         (" {} ", {}),
         ("null", {}),
+        ('""', {}),
+        (json.dumps('{"a": 1}'), {"a": 1}),
+        (json.dumps(json.dumps('{"a": 1}')), {"arguments": json.dumps(json.dumps('{"a": 1}'))}),
+        ('{"city":', {"arguments": '{"city":'}),
+        ("{", {"arguments": "{"}),
+        ("[]", {"arguments": "[]"}),
+        ([], {"arguments": "[]"}),
+        ([1], {"arguments": "[1]"}),
+        ("[1]", {"arguments": "[1]"}),
+        ('{}{"a":1}', {"arguments": '{}{"a":1}'}),
+        ("x", {"arguments": "x"}),
+        ('"x"', {"arguments": '"x"'}),
+        ("1", {"arguments": "1"}),
+        (1, {"arguments": "1"}),
+        (True, {"arguments": "true"}),
+        ('{"a":' * 70 + "1" + "}" * 70, {"arguments": '{"a":' * 70 + "1" + "}" * 70}),
+        ('{"a":1e999}', {"arguments": '{"a":1e999}'}),
+        ("\x00", {"arguments": "\x00"}),
     ],
 )
 def test_tool_calls_of_the_history(arguments: Any, expected: Any) -> None:
@@ -113,8 +135,8 @@ def test_arguments_keep_their_order_and_numbers() -> None:
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]}
         )
     )[0]
-    assert request.messages
-    sent = encode(from_messages(request.messages, Ignored(Settings(), [])))
+    ignored = Ignored(Settings(), [])
+    sent = encode(from_messages(read_messages(request.messages, ignored, 1), ignored))
     assert arguments.encode() in sent
 
 
@@ -211,7 +233,7 @@ def refusal(*messages: dict[str, Any]) -> APIError:
     ("message", "param"),
     [
         ({"content": "x"}, "messages[1].role"),
-        ({"role": "nobody", "content": "x"}, "messages[1].role"),
+        *[({"role": role, "content": "x"}, "messages[1].role") for role in ("no body", "", "x" * 65, "n\u00f6", "a\n")],
         ({"role": "user", "content": 1}, "messages[1].content"),
         ({"role": "user", "content": {"type": "text"}}, "messages[1].content"),
         ({"role": "user", "content": ["x"]}, "messages[1].content[0]"),
@@ -228,18 +250,46 @@ def refusal(*messages: dict[str, Any]) -> APIError:
         ),
         ({"role": "assistant", "content": [{"type": "refusal"}]}, "messages[1].content[0].refusal"),
         ({"role": "assistant", "tool_calls": [{}]}, "messages[1].tool_calls[0].function.name"),
-        ({"role": "assistant", "tool_calls": {}}, "messages[1].tool_calls"),
-        ({"role": "assistant", "function_call": {}}, "messages[1].function_call.name"),
+        ({"role": "assistant", "tool_calls": {"a": 1}}, "messages[1].tool_calls"),
+        ({"role": "assistant", "function_call": {"arguments": "{}"}}, "messages[1].function_call.name"),
+        (
+            {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]},
+            "messages[1].tool_calls[0].custom.name",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(message: dict[str, Any], param: str) -> None:
     assert refusal({"role": "user", "content": "x"}, message).param == param
 
 
-@pytest.mark.parametrize("arguments", ["[1]", "{", "x", '"x"', [1], 1, '{"a":' * 70 + "1" + "}" * 70, '{"a":1e999}'])
-def test_f54_arguments_that_are_no_object_are_a_400(arguments: Any) -> None:
-    error = refusal({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]})
-    assert error.param == "messages[0].tool_calls[0].function.arguments"
+@pytest.mark.parametrize(
+    ("parts", "thinking", "content", "listed"),
+    [
+        ([{"type": "thinking", "thinking": "hm", "signature": "s"}, text("a")], "hm", "a", ".signature"),
+        ([{"type": "reasoning", "text": "hm"}, text("a")], "hm", "a", None),
+        ([{"type": "reasoning", "reasoning": "hm"}], "hm", "", None),
+        ([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}], "hm", "", None),
+        ([{"type": "thinking", "thinking": [text("h"), text("m")]}, text("a")], "hm", "a", None),
+        ([{"type": "redacted_thinking", "data": "x"}, text("a")], None, "a", ".redacted_thinking"),
+        ([{"type": "reasoning.encrypted", "data": "x"}, text("a")], None, "a", ".reasoning.encrypted"),
+        ([{"type": "tool_use", "id": "x"}, text("a")], None, "a", ".tool_use"),
+        ([{"type": "output_text", "text": "a"}], None, "a", None),
+    ],
+)
+def test_reasoning_in_the_content_of_an_assistant_is_thinking(
+    parts: list[Any], thinking: str | None, content: str, listed: str | None
+) -> None:
+    ignored = Ignored(Settings(), [])
+    [found] = mapped({"role": "assistant", "content": parts}, ignored=ignored)
+    assert (found.get("thinking"), found["content"]) == (thinking, content)
+    names = dict(ignored.headers()).get("openai-compat-ignored", "")
+    assert (f"messages[].content[]{listed}" in names) if listed else not names
+
+
+@pytest.mark.parametrize("kind", ["thinking", "reasoning", "video_url", "file", "output_text"])
+@pytest.mark.parametrize("role", ["user", "system", "developer"])
+def test_such_parts_of_another_message_are_a_400(role: str, kind: str) -> None:
+    assert refusal({"role": role, "content": [{"type": kind, "text": "x"}]}).param == "messages[0].content[0]"
 
 
 def test_what_has_no_effect_is_listed() -> None:
@@ -273,11 +323,11 @@ def test_the_head_of_a_data_uri_has_256_characters_at_most() -> None:
 def test_a_long_head_of_a_data_uri_is_not_split() -> None:
     """Every semicolon in it would become a parameter of its own."""
     request = decode(encode({"messages": [{"role": "user", "content": [image("data:" + ";" * 2**22)]}]}))[0]
-    assert request.messages is not None
+    [message] = read_messages(request.messages, Ignored(Settings(), []), 1)
     tracemalloc.start()
     try:
         with pytest.raises(APIError):
-            from_messages(request.messages, Ignored(Settings(), []))
+            from_messages([message], Ignored(Settings(), []))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -37,8 +37,24 @@ def chosen(ignored: Ignored | None = None, **fields: Any) -> bool | str | None:
         ({"think": False}, False),
         ({"think": "max"}, "max"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, False),
-        ({"chat_template_kwargs": {"enable_thinking": True}, "thinking": {"type": "disabled"}}, True),
-        ({"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "high"}, "high"),
+        ({"chat_template_kwargs": {"enable_thinking": True}, "thinking": {"type": "disabled"}}, False),
+        ({"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "high"}, False),
+        ({"enable_thinking": False}, False),
+        ({"enable_thinking": True}, True),
+        ({"enable_thinking": False, "reasoning_effort": "high"}, False),
+        ({"enable_thinking": True, "reasoning_effort": "low"}, "low"),
+        ({"reasoning": {"enabled": False}}, False),
+        ({"reasoning": {"enabled": True}}, True),
+        ({"reasoning": {"enabled": False, "effort": "high"}}, False),
+        ({"reasoning": {"enabled": True, "effort": "none"}}, False),
+        ({"reasoning": {"exclude": True, "max_tokens": 100}}, None),
+        ({"think": "high", "enable_thinking": False}, "high"),
+        ({"think": "", "enable_thinking": False}, False),
+        *[
+            ({name: empty}, None)
+            for empty in ([], {}, "")
+            for name in ("reasoning", "thinking", "chat_template_kwargs")
+        ],
         ({"chat_template_kwargs": {"enable_thinking": "yes"}}, None),
         ({"thinking": {"type": "enabled", "budget_tokens": 5}}, True),
         ({"thinking": {"type": "disabled"}}, False),
@@ -72,6 +88,27 @@ def test_other_template_arguments_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "listed"),
+    [
+        ({"enable_thinking": False, "reasoning_effort": "high"}, "reasoning_effort"),
+        ({"enable_thinking": True, "reasoning_effort": "high"}, None),
+        ({"think": True, "reasoning_effort": "high"}, "reasoning_effort"),
+        ({"think": "high", "reasoning_effort": "high"}, None),
+        ({"reasoning": {"effort": "low", "enabled": False}}, "reasoning.effort"),
+        ({"thinking": {"type": "disabled"}, "enable_thinking": True}, "enable_thinking"),
+        ({"reasoning": {"exclude": True, "max_tokens": 100}}, "reasoning.max_tokens"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking.budget_tokens"),
+        ({"thinking": {"type": "adaptive"}}, "thinking.type"),
+    ],
+)
+def test_a_field_that_another_one_switches_off_is_listed(fields: dict[str, Any], listed: str | None) -> None:
+    request, unknown = decode(encode(fields))
+    ignored = Ignored(Settings(), unknown)
+    think(request, ignored)
+    assert dict(ignored.headers()).get("openai-compat-ignored") == listed
+
+
+@pytest.mark.parametrize(
     ("fields", "name"),
     [
         ({"think": True}, "think"),
@@ -79,6 +116,8 @@ def test_other_template_arguments_are_listed() -> None:
         ({"reasoning_effort": "low"}, "reasoning_effort"),
         ({"chat_template_kwargs": {"enable_thinking": True}}, "chat_template_kwargs.enable_thinking"),
         ({"thinking": {"type": "enabled"}}, "thinking"),
+        ({"enable_thinking": True}, "enable_thinking"),
+        ({"reasoning": {"enabled": True}}, "reasoning.enabled"),
     ],
 )
 def test_the_field_that_asked_is_told(fields: dict[str, Any], name: str) -> None:

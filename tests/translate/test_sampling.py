@@ -8,14 +8,13 @@ import pytest
 
 from openai_compat.errors import APIError
 from openai_compat.native import types as native
-from openai_compat.settings import Sampling, Settings
-from openai_compat.translate.fields import Ignored
+from openai_compat.settings import ModelSettings, Sampling, Settings
+from openai_compat.translate.fields import Ignored, check_ranges
 from openai_compat.translate.sampling import (
     SamplingFields,
     clear_final_message,
     from_keep_alive,
     from_sampling,
-    max_tokens_is_zero,
 )
 from openai_compat.wire.json import encode, request_decoder
 
@@ -23,12 +22,14 @@ decode = request_decoder(SamplingFields)
 
 
 def request(**fields: Any) -> SamplingFields:
-    return decode(encode(fields))[0]
+    found = decode(encode(fields))[0]
+    check_ranges(found)
+    return found
 
 
 def options(max_tokens: int | None = None, settings: Settings | None = None, **fields: Any) -> dict[str, Any]:
     settings = settings or Settings(sampling=Sampling.model())
-    found = from_sampling(request(**fields), max_tokens, settings, Ignored(settings, []))
+    found = from_sampling(request(**fields), max_tokens, settings, Ignored(settings, [])).options
     import json
 
     return json.loads(encode(found))  # type: ignore[no-any-return]
@@ -43,7 +44,21 @@ def options(max_tokens: int | None = None, settings: Settings | None = None, **f
         ({"seed": -9007199254740991}, {"seed": -9007199254740991}),
         ({"stop": "\n"}, {"stop": ["\n"]}),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b"]}),
-        ({"stop": []}, {"stop": []}),
+        ({"stop": []}, {}),
+        ({"stop": ""}, {}),
+        ({"stop": [""]}, {}),
+        ({"stop": ["", "Ocean"]}, {"stop": ["Ocean"]}),
+        ({"stop": ["a", "b", "a", "", "b"]}, {"stop": ["a", "b"]}),
+        ({"options": {"stop": ["", "x", "x"]}}, {"stop": ["x"]}),
+        ({"options": {"stop": "x"}}, {"stop": ["x"]}),
+        *[({"options": {"stop": empty, "top_k": 1}}, {"top_k": 1}) for empty in ("", [""], [], {}, None)],
+        *[({"options": empty}, {}) for empty in ("", [], {}, None)],
+        *[({"options": {"num_predict": empty, "new": empty}}, {}) for empty in ("", " ", [], {}, None)],
+        ({"options": {"num_ctx": "4096", "min_p": " 0.1 ", "seed": "-1"}}, {"num_ctx": 4096, "min_p": 0.1, "seed": -1}),
+        ({"num_ctx": "4096", "top_k": "40", "min_p": "0.1"}, {"num_ctx": 4096, "top_k": 40, "min_p": 0.1}),
+        ({"typical_p": ".9", "repeat_penalty": "1.1"}, {"typical_p": 0.9, "repeat_penalty": 1.1}),
+        ({"repetition_penalty": "1e0"}, {"repeat_penalty": 1.0}),
+        *[({"num_ctx": empty, "min_p": empty, "seed": empty}, {}) for empty in ("", " ", [], {}, None)],
         ({"stop": None, "seed": None, "temperature": None}, {}),
         ({"frequency_penalty": -2, "presence_penalty": 2}, {"frequency_penalty": -2, "presence_penalty": 2}),
         ({"num_ctx": 8192, "top_k": 5, "min_p": 0.1}, {"num_ctx": 8192, "top_k": 5, "min_p": 0.1}),
@@ -90,7 +105,8 @@ def test_num_predict_is_never_0(max_tokens: int | None, fields: dict[str, Any], 
     ],
 )
 def test_no_text_is_asked_for_with_0(max_tokens: int | None, fields: dict[str, Any], expected: bool) -> None:
-    assert max_tokens_is_zero(request(**fields), max_tokens) is expected
+    sampled = from_sampling(request(**fields), max_tokens, Settings(), Ignored(Settings(), []))
+    assert sampled.max_tokens_is_zero is expected
 
 
 def test_the_end_of_a_silent_answer_says_that_nothing_was_said() -> None:
@@ -158,10 +174,12 @@ def test_the_misspelt_key_is_listed_where_it_has_no_effect() -> None:
         ({"top_p": 1e300}, "float32"),
         ({"num_ctx": "8k"}, "int"),
         ({"seed": False}, "int"),
-        ({"stop": "x"}, "[]string"),
+        ({"num_gpu": "1,000"}, "int"),
         ({"stop": [1]}, "[]string"),
         ({"use_mmap": 1}, "bool"),
-        ({"num_predict": []}, "int"),
+        ({"num_predict": [1]}, "int"),
+        ({"use_mmap": "yes"}, "bool"),
+        ({"numa": 1}, "bool"),
     ],
 )
 def test_a_wrong_type_inside_options_is_a_400(given: dict[str, Any], kind: str) -> None:
@@ -179,12 +197,56 @@ def test_an_integer_option_is_checked_as_one(value: float) -> None:
     assert raised.value.param == "options.seed"
 
 
-@pytest.mark.parametrize("fields", [{"stop": ["x"] * 17}, {"options": {"stop": ["x"] * 17}}])
+MANY = [str(i) for i in range(129)]
+
+
+@pytest.mark.parametrize("fields", [{"stop": MANY}, {"options": {"stop": MANY}}])
 def test_f59_too_many_stop_sequences(fields: dict[str, Any]) -> None:
     with pytest.raises(APIError) as raised:
         options(**fields)
     assert raised.value.code == "array_above_max_length"
-    assert options(stop=["x"] * 16) == {"stop": ["x"] * 16}
+    assert options(stop=MANY[1:] * 2) == {"stop": MANY[1:]}
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("num_ctx", 1, 16777216),
+        ("num_keep", -1, 16777216),
+        ("num_batch", 1, 65536),
+        ("num_gpu", -1, 1000),
+        ("main_gpu", 0, 255),
+        ("num_thread", 0, 1024),
+    ],
+)
+def test_options_that_move_the_machine_have_sane_ranges(name: str, low: int, high: int) -> None:
+    for value in (low, high):
+        assert options(options={name: value}) == {name: value}
+    for value in (low - 1, high + 1, str(high + 1)):
+        with pytest.raises(APIError) as raised:
+            options(options={name: value})
+        assert (raised.value.status, raised.value.param) == (400, f"options.{name}")
+    with pytest.raises(ValueError, match=name):
+        ModelSettings(options={name: high + 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"num_ctx": 100_000}, "num_ctx"),
+        ({"options": {"num_ctx": 100_000}}, "options.num_ctx"),
+        ({"temperature": 0.1}, "temperature"),
+        ({"options": {"temperature": 0.1}}, "options.temperature"),
+        ({"stop": "x"}, "stop"),
+    ],
+)
+def test_a_pinned_option_is_the_model_s_and_the_client_s_is_listed(given: dict[str, Any], field: str) -> None:
+    pinned = ("num_ctx", "temperature", "stop")
+    defaults = ModelSettings(options={"num_ctx": 4096, "temperature": 0.5}, pinned=pinned)
+    ignored = Ignored(Settings(), [])
+    sampled = from_sampling(request(**given), None, Settings(sampling=Sampling.model()), ignored, defaults)
+    assert sampled.options == {"num_ctx": 4096, "temperature": 0.5}
+    assert dict(ignored.headers()) == {"openai-compat-ignored": field}
 
 
 # -- beside options ---------------------------------------------------------------------------
@@ -202,12 +264,21 @@ def test_f59_too_many_stop_sequences(fields: dict[str, Any]) -> None:
         (V0, {"keep_alive": "5m", "shift": False}, {"keep_alive": "5m", "shift": False}),
         (V0, {"keep_alive": -1}, {"keep_alive": -1}),
         (V0, {"keep_alive": 0}, {"keep_alive": 0}),
+        (V0, {"keep_alive": "-1"}, {"keep_alive": -1}),
+        (V0, {"keep_alive": "300"}, {"keep_alive": 300}),
+        (V0, {"keep_alive": " 5m "}, {"keep_alive": "5m"}),
+        (V0, {"keep_alive": "1.5"}, {"keep_alive": 1.5}),
+        *[(V0, {"keep_alive": empty}, {}) for empty in ("", " ", [], {})],
+        (V0, {"truncate": "END"}, {"truncate": True}),
+        (V0, {"truncate": "none"}, {"truncate": False}),
+        (V0, {"truncate": "START"}, {}),
+        (V0, {"truncate": ""}, {}),
     ],
 )
 def test_overflow_keep_alive_and_shift(settings: Settings, fields: dict[str, Any], expected: dict[str, Any]) -> None:
     import json
 
     sent = native.ChatRequest(model="m", messages=[], options={})
-    from_keep_alive(request(**fields), sent, settings)
+    from_keep_alive(request(**fields), sent, settings, Ignored(settings, []))
     found = json.loads(encode(sent))
     assert {key: found[key] for key in found if key in ("truncate", "keep_alive", "shift")} == expected

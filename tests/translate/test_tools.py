@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from openai_compat.errors import APIError
 from openai_compat.native import types as native
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.tools import ToolDefinition, from_tools, to_deltas, to_tool_calls
+from openai_compat.translate.tools import CallIds, ToolDefinition, from_tools, to_deltas, to_tool_calls
 from openai_compat.wire.json import encode, native_decoder
 
 decode = native_decoder(list[ToolDefinition])
@@ -93,23 +94,38 @@ def call(arguments: bytes | None, id: Any = UNSET) -> native.ToolCall:
     ],
 )
 def test_arguments_of_an_answer_are_a_string(arguments: bytes | None, text: str) -> None:
-    [made] = to_tool_calls([call(arguments)], lambda prefix: prefix + "new")
+    [made] = to_tool_calls([call(arguments)], CallIds(lambda prefix: prefix + "new"))
     assert (made.id, made.type, made.function.name, made.function.arguments) == ("call_new", "function", "f", text)
 
 
 @pytest.mark.parametrize("arguments", [b"[1]", b"1", b'"x"', b'{"a":' * 70 + b"1" + b"}" * 70])
 def test_f37_f54_arguments_that_are_no_object_are_a_failure(arguments: bytes) -> None:
     with pytest.raises(APIError) as raised:
-        to_tool_calls([call(arguments)], str)
+        to_tool_calls([call(arguments)], CallIds(str))
     assert (raised.value.status, raised.value.code) == (502, "upstream_error")
 
 
 @pytest.mark.parametrize(("given", "kept"), [("call_1", True), (UNSET, False), (None, False), ("", False)])
 def test_an_id_is_made_where_there_is_none(given: Any, kept: bool) -> None:
-    [made] = to_tool_calls([call(b"{}", given)], lambda prefix: prefix + "new")
+    [made] = to_tool_calls([call(b"{}", given)], CallIds(lambda prefix: prefix + "new"))
     assert made.id == ("call_1" if kept else "call_new")
 
 
 def test_calls_are_numbered_by_arrival_whatever_the_native_side_says() -> None:
-    deltas = to_deltas([call(b"{}"), call(b"{}")], lambda prefix: prefix, start=2)
+    numbers = itertools.count()
+    deltas = to_deltas([call(b"{}"), call(b"{}")], CallIds(lambda prefix: f"{prefix}{next(numbers)}"), start=2)
     assert [delta.index for delta in deltas] == [2, 3]
+
+
+def test_two_calls_of_one_answer_never_have_one_id() -> None:
+    numbers = itertools.count()
+    ids = CallIds(lambda prefix: f"{prefix}{next(numbers)}")
+    made = to_tool_calls([call(b"{}", "a"), call(b"{}", "a"), call(b"{}", "b")], ids)
+    later = to_tool_calls([call(b"{}", "b"), call(b"{}", "c")], ids)
+    assert [item.id for item in [*made, *later]] == ["a", "call_0", "b", "call_1", "c"]
+
+
+def test_a_call_without_a_name_is_a_failure() -> None:
+    with pytest.raises(APIError) as raised:
+        to_tool_calls([native.ToolCall(native.ToolCallFunction("", Raw(b"{}")))], CallIds(str))
+    assert (raised.value.status, raised.value.code, raised.value.retry) == (502, "upstream_error", False)

@@ -15,6 +15,7 @@ from openai_compat.endpoints.contract import SYSTEM_FINGERPRINT
 from openai_compat.generation.collected import CollectedChoice
 from openai_compat.generation.run import Run
 from openai_compat.native import types as native
+from openai_compat.settings import ReasoningField
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.logprobs import ChoiceLogprobs, to_logprobs
 from openai_compat.translate.tools import FunctionCallDelta, FunctionCallOut, ToolCallDelta, ToolCallOut
@@ -108,10 +109,12 @@ class ResponseEnvelope:
     id: str
     #: the client's name for the model
     model: str
-    #: send reasoning as ``reasoning_content`` too
-    reasoning_content: bool = True
+    #: the response field of reasoning
+    reasoning_field: ReasoningField = "both"
     #: send a tool call as ``function_call``
     uses_functions: bool = False
+    #: each choice is one tool call
+    is_forced: bool = False
 
 
 # -- one completion ---------------------------------------------------------------------------
@@ -135,13 +138,15 @@ def _to_choice(envelope: ResponseEnvelope, index: int, collected: CollectedChoic
             message.function_call = collected.calls[0].function
         else:
             message.tool_calls = collected.calls
-    reasoning = "".join(collected.thinking)
-    if reasoning:
-        message.reasoning = reasoning
-        if envelope.reasoning_content:
-            message.reasoning_content = reasoning
+    message.reasoning, message.reasoning_content = _reasoning(envelope, "".join(collected.thinking))
     logprobs = to_logprobs(collected.logprobs) if collected.logprobs else None
     return Choice(index=index, message=message, logprobs=logprobs, finish_reason=_reason(envelope, reason))
+
+
+def _reasoning(envelope: ResponseEnvelope, text: str) -> tuple[str | UnsetType, str | UnsetType]:
+    """Return ``reasoning`` and ``reasoning_content``."""
+    name = envelope.reasoning_field if text else "none"
+    return text if name in ("both", "reasoning") else UNSET, text if name in ("both", "reasoning_content") else UNSET
 
 
 def _reason(envelope: ResponseEnvelope, reason: str) -> str:
@@ -169,7 +174,9 @@ def to_chunks(
         choices: list[ChunkChoice] = []
         if is_first:
             is_first = False
-            choices = [_first_choice(i, response, n) for i in range(n)]
+            content = None if envelope.is_forced or _begins_without_text(response) else ""
+            first = Delta(role="assistant", content=content, refusal=None)
+            choices = [ChunkChoice(index=i, delta=first) for i in range(n)]
         choices += _choices(envelope, index, delta)
         usage = to_usage(run.final_messages) if include_usage and run.is_complete else None
         # An empty list too: it lets the responder send frames that it holds back while messages are pending.
@@ -196,19 +203,20 @@ def _enveloped(
     return chunks
 
 
-def _first_choice(index: int, response: native.ChatResponse, n: int) -> ChunkChoice:
-    """Return the choice of a role chunk; its content is null if the only choice begins with a tool call."""
+def _begins_without_text(response: native.ChatResponse) -> bool:
+    """Return whether a response begins with thinking or a tool call.
+
+    Clients that find an empty text in the role chunk show an empty block of text before those.
+    """
     message = response.message
-    has_only_calls = message is not None and message.tool_calls and not message.content and not message.thinking
-    content = None if has_only_calls and n == 1 else ""
-    return ChunkChoice(index=index, delta=Delta(role="assistant", content=content, refusal=None))
+    return message is not None and not message.content and bool(message.thinking or message.tool_calls)
 
 
 def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta) -> Iterator[ChunkChoice]:
     """Yield the choices of the chunks for one delta: reasoning, content, each tool call, and the finish reason."""
-    if delta.thinking:
-        reasoning_content = delta.thinking if envelope.reasoning_content else UNSET
-        yield ChunkChoice(index=index, delta=Delta(reasoning=delta.thinking, reasoning_content=reasoning_content))
+    if delta.thinking and envelope.reasoning_field != "none":
+        reasoning, reasoning_content = _reasoning(envelope, delta.thinking)
+        yield ChunkChoice(index=index, delta=Delta(reasoning=reasoning, reasoning_content=reasoning_content))
     if delta.content or delta.logprobs:
         logprobs = to_logprobs(delta.logprobs) if delta.logprobs else None
         yield ChunkChoice(index=index, delta=Delta(content=delta.content), logprobs=logprobs)

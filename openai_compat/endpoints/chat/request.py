@@ -8,20 +8,22 @@ Source: ollama ``openai/openai.go`` ``ChatCompletionRequest``, ``FromChatRequest
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.endpoints.contract import Call
-from openai_compat.errors import invalid, missing, not_supported, too_long
+from openai_compat.errors import invalid, missing, not_supported
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.native import types as native
+from openai_compat.settings import ReasoningField
 from openai_compat.structured.schema_checker import Checker, Uncheckable, checker
 from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, ToolChoice, choose, force_call
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
     Ignored,
     Integer,
+    RequestObject,
     accepted,
     check_integer,
     check_ranges,
@@ -32,15 +34,16 @@ from openai_compat.translate.fields import (
     note_effectless,
     policy,
 )
-from openai_compat.translate.messages import ChatMessage, from_messages
-from openai_compat.translate.metadata import check_metadata
-from openai_compat.translate.sampling import from_keep_alive, from_sampling, max_tokens_is_zero
+from openai_compat.translate.messages import from_messages, read_messages
+from openai_compat.translate.metadata import from_metadata
+from openai_compat.translate.native_schema import format_schema
+from openai_compat.translate.sampling import from_format, from_keep_alive, from_sampling
 from openai_compat.translate.tools import FunctionDefinition, ToolDefinition, from_functions, from_tools
 from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
 
 
-class JSONSchema(Struct):
+class JSONSchema(RequestObject):
     """Source: OpenAI's ``ResponseFormatJsonSchema.json_schema``."""
 
     name: str | None = None
@@ -49,18 +52,20 @@ class JSONSchema(Struct):
     strict: bool | None = None
 
 
-class ResponseFormat(Struct):
+class ResponseFormat(RequestObject):
     """Source: OpenAI's ``CreateChatCompletionRequest.response_format``, all its types in one struct."""
 
     type: str | None = None
     json_schema: JSONSchema | None = None
+    #: of ``json_object``, as in llama.cpp's and others' servers
+    schema: Raw | UnsetType = UNSET
 
 
 class ChatCompletionRequest(reasoning.ThinkFields):
     """Source: OpenAI's ``CreateChatCompletionRequest``; Ollama's own fields are additions."""
 
     model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
-    messages: Annotated[list[ChatMessage] | None, mapped("messages")] = None
+    messages: Annotated[Raw | UnsetType, mapped("messages")] = UNSET
     stream: Annotated[bool | None, emulated("chunks or one response; the native call always streams")] = None
     stream_options: Annotated[StreamOptions | None, emulated("``include_usage``: a last chunk with the usage")] = None
     max_completion_tokens: Annotated[Integer, mapped_integer("options.num_predict", low=-1)] = None
@@ -89,18 +94,20 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     service_tier: Annotated[str | None, accepted("the response has ``default``")] = None
     store: Annotated[bool | None, emulated("stored if a store is configured, otherwise listed as ignored")] = None
     metadata: Annotated[
-        dict[str, str] | None, emulated("stored and returned with ``store``, otherwise listed as ignored")
-    ] = None
-    user: Annotated[Any, accepted()] = None
-    safety_identifier: Annotated[Any, accepted()] = None
-    prompt_cache_key: Annotated[Any, accepted()] = None
-    prompt_cache_options: Annotated[Any, accepted()] = None
-    prompt_cache_retention: Annotated[Any, accepted()] = None
-    verbosity: Annotated[Any, accepted()] = None
-    moderation: Annotated[Any, accepted()] = None
-    prediction: Annotated[Any, policy("Ollama does not support predicted outputs.")] = None
-    audio: Annotated[Any, policy("Ollama does not generate audio.")] = None
-    web_search_options: Annotated[Any, policy("Ollama's chat does not search the web.")] = None
+        Raw | UnsetType, emulated("stored and returned with ``store``, otherwise listed as ignored")
+    ] = UNSET
+    user: Annotated[Raw | UnsetType, accepted()] = UNSET
+    safety_identifier: Annotated[Raw | UnsetType, accepted()] = UNSET
+    prompt_cache_key: Annotated[Raw | UnsetType, accepted()] = UNSET
+    prompt_cache_options: Annotated[Raw | UnsetType, accepted()] = UNSET
+    prompt_cache_retention: Annotated[Raw | UnsetType, accepted()] = UNSET
+    verbosity: Annotated[Raw | UnsetType, accepted()] = UNSET
+    moderation: Annotated[Raw | UnsetType, accepted()] = UNSET
+    prediction: Annotated[Raw | UnsetType, policy("Ollama does not support predicted outputs.")] = UNSET
+    audio: Annotated[Raw | UnsetType, policy("Ollama does not generate audio.")] = UNSET
+    web_search_options: Annotated[
+        Raw | UnsetType, policy("Ollama's chat does not search the web.", empty_has_meaning=True)
+    ] = UNSET
 
 
 decode = json.request_decoder(ChatCompletionRequest)
@@ -114,6 +121,8 @@ class ChatOutput:
     include_usage: bool
     #: the request has ``functions``: send a tool call as ``function_call``
     uses_functions: bool
+    #: the response field of reasoning
+    reasoning_field: ReasoningField
     #: stored with the completion; None: do not store it
     metadata: dict[str, str] | None
 
@@ -125,11 +134,10 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
 
     Source: ``FromChatRequest``.
     """
-    model = _check(request, call)
+    model = _check(request, call, ignored)
     _note_ignored(request, ignored)
-    max_tokens = _max_tokens(request)
-    target, think_field = _native_request(request, model, max_tokens, call, ignored)
-    target.format, strict_schema = _format(request)
+    target, think_field, is_zero = _native_request(request, model, call, ignored)
+    target.format, strict_schema = _format(request, ignored)
     uses_functions = bool(request.functions) and not request.tools
     force = _set_tools(request, target, call, ignored, uses_functions=uses_functions)
     if force is not None:
@@ -140,6 +148,7 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
         stream=bool(request.stream),
         include_usage=includes_usage(request.stream_options, ignored),
         uses_functions=uses_functions,
+        reasoning_field=_reasoning_field(request, call),
         metadata=_stored_metadata(request, call, ignored),
     )
     single_tool_call = uses_functions or request.parallel_tool_calls is False
@@ -152,7 +161,7 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
         allowed=_allowed(request, target, uses_functions=uses_functions),
         single_tool_call=single_tool_call,
         closes_after_call=single_tool_call and output.stream and not output.include_usage and output.metadata is None,
-        max_tokens_is_zero=max_tokens_is_zero(request, max_tokens),
+        max_tokens_is_zero=is_zero,
         is_json=force is None and target.format is not UNSET,
         checker=_checker(strict_schema, ignored) if strict_schema is not None else None,
     )
@@ -160,21 +169,30 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
 
 
 def _native_request(
-    request: ChatCompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
-) -> tuple[native.ChatRequest, str | None]:
-    """Return the native request without tools and format, and the name of the field that enabled thinking."""
+    request: ChatCompletionRequest, model: str, call: Call, ignored: Ignored
+) -> tuple[native.ChatRequest, str | None, bool]:
+    """Return the native request without tools and format, the field that enabled thinking, and whether 0 tokens are
+    wanted.
+    """
     settings = call.settings
     defaults = models.defaults(model, settings)
+    messages = read_messages(request.messages, ignored, settings.max_messages)
+    sampled = from_sampling(request, _max_tokens(request), settings, ignored, defaults)
     target = native.ChatRequest(
         model=models.native_name(model, settings),
-        messages=from_messages(request.messages or [], ignored, call.fetch),
-        options=from_sampling(request, max_tokens, settings, ignored, defaults.options),
+        messages=from_messages(messages, ignored, call.fetch),
+        options=sampled.options,
     )
-    from_keep_alive(request, target, settings, defaults.keep_alive)
+    from_keep_alive(request, target, settings, ignored, defaults.keep_alive)
     think, think_field = reasoning.think(request, ignored, defaults.think)
     if think is not None:
         target.think = think
-    return target, think_field
+    return target, think_field, sampled.max_tokens_is_zero
+
+
+def _reasoning_field(request: ChatCompletionRequest, call: Call) -> ReasoningField:
+    excluded = request.reasoning is not None and request.reasoning.exclude
+    return "none" if excluded else call.settings.reasoning_field
 
 
 def _force(
@@ -197,17 +215,14 @@ def _force(
         ignored.add("logprobs")
 
 
-def _check(request: ChatCompletionRequest, call: Call) -> str:
+def _check(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> str:
     """Check what can be checked field by field, and return the client's name for the model.
 
     :raises APIError: 400 naming the invalid field.
     """
     model = models.given(request.model)
-    if not request.messages:
-        code = "missing_required_parameter" if request.messages is None else "empty_array"
-        raise invalid("[] is too short - 'messages'", "messages", code)
-    if len(request.messages) > call.settings.max_messages:
-        raise too_long("messages", call.settings.max_messages, len(request.messages))
+    if json.is_blank(request.messages):
+        ignored.refuse_wrong_url("messages", call.settings.prefix, {"input": "/responses", "prompt": "/completions"})
     check_ranges(request)
     if request.n is not None:
         check_integer("n", request.n, high=call.settings.max_n)
@@ -222,7 +237,7 @@ def _max_tokens(request: ChatCompletionRequest) -> int | None:
 def _note_ignored(request: ChatCompletionRequest, ignored: Ignored) -> None:
     """List the fields and values that are accepted without effect."""
     note_effectless(request, ignored)
-    if request.service_tier not in (None, "auto", "default"):
+    if request.service_tier and request.service_tier not in ("auto", "default"):
         ignored.add("service_tier")
     if set(request.modalities or ()) - {"text"}:
         ignored.unsupported("modalities", "Ollama generates text only.")
@@ -238,10 +253,11 @@ def _stored_metadata(request: ChatCompletionRequest, call: Call, ignored: Ignore
     :raises APIError: 400 for metadata that is not valid.
     """
     if request.store and call.store is not None:
-        return check_metadata(request.metadata or {})
-    for name, value in (("store", request.store), ("metadata", request.metadata)):
-        if value is not None and value is not False:
-            ignored.add(name)
+        return from_metadata(request.metadata)
+    if request.store:
+        ignored.add("store")
+    if not json.is_blank(request.metadata):
+        ignored.add("metadata")
     return None
 
 
@@ -255,7 +271,8 @@ def _set_tools(
 
     :raises APIError: 400 for tools or a choice that are not valid, and for fields that exclude each other.
     """
-    choice, param = request.tool_choice, "tool_choice"
+    choice, param = _given_choice(request.tool_choice), "tool_choice"
+    function_call = _given_choice(request.function_call)
     if uses_functions:
         if choice not in (None, "none", "auto"):
             raise invalid(
@@ -263,20 +280,28 @@ def _set_tools(
                 "tool_choice",
             )
         tools = from_functions(request.functions or [], call.settings, ignored)
-        choice, param = "none" if choice == "none" else _function_choice(request.function_call), "function_call"
+        choice, param = "none" if choice == "none" else _function_choice(function_call), "function_call"
     else:
-        if request.functions and "none" not in (choice, request.function_call):
+        if request.functions and "none" not in (choice, function_call):
             raise not_supported("functions", "It cannot be given together with 'tools'.")
-        if request.function_call not in (None, "none", "auto"):
+        if function_call not in (None, "none", "auto"):
             raise invalid("Invalid 'function_call': it cannot be given without 'functions'.", "function_call")
-        for name in ("functions", "function_call"):
-            if getattr(request, name):
+        for name, value in (("functions", request.functions), ("function_call", function_call)):
+            if value:
                 ignored.add(name)
         tools = from_tools(request.tools or [], call.settings, ignored)
     tools, force = choose(choice, tools, param)
     if tools:
         target.tools = tools
     return force
+
+
+C = TypeVar("C", bound="str | ToolChoice | NamedFunction | None")
+
+
+def _given_choice(choice: C) -> C | None:
+    """Return a choice; None for an empty one, which is as if it were not given."""
+    return None if choice in ("", ToolChoice(), NamedFunction()) else choice
 
 
 def _allowed(
@@ -302,17 +327,25 @@ def _function_choice(choice: str | NamedFunction | None) -> str | ToolChoice | N
 # -- the format of the answer -----------------------------------------------------------------
 
 
-def _format(request: ChatCompletionRequest) -> tuple[str | Raw | UnsetType, bytes | None]:
+def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw | UnsetType, bytes | None]:
     """Return the native ``format``, and the strict schema to check the answer against.
 
-    :raises APIError: 400 for a ``response_format`` that is not valid.
+    :raises APIError: 400 for a ``response_format`` or a ``format`` that is not valid.
     """
+    native_format = from_format(request.format)
     response_format = request.response_format
-    kind = (response_format.type or "").strip().lower() if response_format else ""
-    if response_format is None or kind == "text":
-        return UNSET if json.text_of(request.format) in (b"", b'""') else request.format, None
+    if response_format is None or response_format == ResponseFormat():
+        return native_format, None
+    kind = (response_format.type or "").strip().lower()
+    _note_unused(response_format, kind, ignored)
+    if kind == "text":
+        return native_format, None
+    if native_format is not UNSET:
+        ignored.add("format")
     if kind == "json_object":
-        return "json", None
+        if json.is_blank(response_format.schema):
+            return "json", None
+        return _schema(response_format.schema, "response_format.schema"), None
     if kind != "json_schema":
         if not kind:
             raise missing("response_format.type")
@@ -320,15 +353,33 @@ def _format(request: ChatCompletionRequest) -> tuple[str | Raw | UnsetType, byte
         raise invalid(f"Invalid value: '{kind[:64]}'. {supported}", "response_format.type")
     json_schema = response_format.json_schema
     if json_schema is None:
+        if not json.is_blank(response_format.schema):
+            return _schema(response_format.schema, "response_format.schema"), None
         raise missing("response_format.json_schema")
-    schema = json_schema.schema
-    text = json.text_of(schema)
-    if not text:
+    text = json.text_of(json_schema.schema)
+    if not text or text == b'""':
         return "json", b"{}" if json_schema.strict else None
-    if not text.startswith(b"{"):
-        name = "response_format.json_schema.schema"
-        raise invalid(f"Invalid type for '{name}': expected an object.", name, "invalid_type")
+    schema = _schema(json_schema.schema, "response_format.json_schema.schema")
     return schema, text if json_schema.strict else None
+
+
+def _schema(schema: Raw | UnsetType, name: str) -> Raw | UnsetType:
+    """Return a schema as Ollama can use it.
+
+    :raises APIError: 400 for another value than an object.
+    """
+    text = json.text_of(schema)
+    readable = format_schema(text, name)
+    return schema if readable is text else Raw(readable)
+
+
+def _note_unused(response_format: ResponseFormat, kind: str, ignored: Ignored) -> None:
+    """List the parts of ``response_format`` that its type does not use."""
+    if response_format.json_schema is not None and kind in ("text", "json_object"):
+        ignored.add("response_format.json_schema")
+    has_schema = not json.is_blank(response_format.schema)
+    if has_schema and (kind == "text" or (kind == "json_schema" and response_format.json_schema is not None)):
+        ignored.add("response_format.schema")
 
 
 def _checker(schema: bytes, ignored: Ignored) -> Checker | None:
@@ -340,7 +391,7 @@ def _checker(schema: bytes, ignored: Ignored) -> Checker | None:
         return None
     for keyword in result.unevaluated:
         ignored.add(f"response_format.json_schema.schema.{keyword}")
-    return result
+    return result.shared()  # all choices have one budget
 
 
 def _set_logprobs(request: ChatCompletionRequest, target: native.ChatRequest) -> None:

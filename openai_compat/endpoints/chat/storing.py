@@ -6,19 +6,16 @@ items. Stored completions are read in ``endpoints/stored.py``.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.chat.answer import ChatCompletion
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Call
+from openai_compat.log import log
 from openai_compat.storage.store import Item, StoredObject, StoreFailed
-from openai_compat.translate.messages import ChatMessage, ContentPart
+from openai_compat.translate.fields import Ignored
+from openai_compat.translate.messages import ChatMessage, ContentPart, read_messages
 from openai_compat.translate.tools import FunctionCall, ToolCallIn
 from openai_compat.wire import json
-
-log = logging.getLogger("openai_compat")
 
 
 class StoredMessage(Struct, kw_only=True):
@@ -54,7 +51,7 @@ def _to_stored_message(id: str, message: ChatMessage) -> StoredMessage:
 
 
 def store_completion(
-    call: Call, completion: ChatCompletion, messages: Sequence[ChatMessage], metadata: dict[str, str]
+    call: Call, completion: ChatCompletion, messages: Raw | UnsetType, metadata: dict[str, str]
 ) -> bool:
     """Store a completion with the request's messages, and return whether that worked.
 
@@ -65,7 +62,8 @@ def store_completion(
     completion.metadata = metadata
     stored = StoredObject(completion.id, completion.created, completion.model, metadata, json.encode(completion))
     items = []
-    for index, message in enumerate(messages):
+    decoded = read_messages(messages, Ignored(call.settings, []), call.settings.max_messages)
+    for index, message in enumerate(decoded):
         stored_message = _to_stored_message(f"{completion.id}-{index}", message)
         items.append(Item(stored_message.id, json.encode(stored_message)))
     try:

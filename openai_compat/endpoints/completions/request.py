@@ -29,7 +29,7 @@ from openai_compat.translate.fields import (
     mapped_integer,
     note_effectless,
 )
-from openai_compat.translate.sampling import from_keep_alive, from_sampling, max_tokens_is_zero
+from openai_compat.translate.sampling import from_format, from_keep_alive, from_sampling
 from openai_compat.translate.texts import check_texts
 from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
@@ -47,12 +47,12 @@ class CompletionRequest(reasoning.ThinkFields):
     n: Annotated[Integer, emulated_integer("one native call for each choice, with seeds ``seed`` + i", low=1)] = None
     best_of: Annotated[Integer, emulated_integer("ranked by mean log-probability; not with ``stream``", low=0)] = None
     echo: Annotated[bool | None, emulated("puts the prompt before the text; not with ``logprobs``")] = None
-    logprobs: Annotated[Integer, mapped_integer("top_logprobs", "in the legacy format", low=0, high=5)] = None
+    logprobs: Annotated[Integer, mapped_integer("top_logprobs", "in the legacy format", low=0, high=20)] = None
     stream: Annotated[bool | None, emulated("chunks or one response; the native call always streams")] = None
     stream_options: Annotated[StreamOptions | None, emulated("``include_usage``: a last chunk with the usage")] = None
     raw: Annotated[bool | None, mapped("raw", "does not apply the model's template")] = None
     format: Annotated[Raw | UnsetType, mapped("format")] = UNSET
-    user: Annotated[Any, accepted()] = None
+    user: Annotated[Raw | UnsetType, accepted()] = UNSET
 
 
 decode = json.request_decoder(CompletionRequest)
@@ -89,13 +89,15 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
     Source: ``FromCompleteRequest``.
     """
     model = models.given(request.model)
+    if not request.prompt:
+        urls = {"messages": "/chat/completions", "input": "/responses"}
+        ignored.refuse_wrong_url("prompt", call.settings.prefix, urls)
     prompts = _prompts(request.prompt)
     check_ranges(request)
     n, best_of = _counts(request, len(prompts), call)
     note_effectless(request, ignored)
     has_logprobs = _has_logprobs(request, ignored)
-    max_tokens = None if request.max_tokens is None else int(request.max_tokens)
-    target, think_field = _native_request(request, model, max_tokens, call, ignored)
+    target, think_field, is_zero = _native_request(request, model, call, ignored)
     if has_logprobs or best_of > n:
         target.logprobs = True
     if has_logprobs and request.logprobs:
@@ -108,34 +110,31 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
         best_of=best_of,
         echoes=prompts if request.echo else [""] * len(prompts),
         has_logprobs=has_logprobs,
-        max_tokens_is_zero=max_tokens_is_zero(request, max_tokens),
+        max_tokens_is_zero=is_zero,
         stream=bool(request.stream),
         include_usage=includes_usage(request.stream_options, ignored),
     )
 
 
 def _native_request(
-    request: CompletionRequest, model: str, max_tokens: int | None, call: Call, ignored: Ignored
-) -> tuple[native.GenerateRequest, str | None]:
-    """Return the native request without a prompt, and the name of the field that enabled thinking."""
+    request: CompletionRequest, model: str, call: Call, ignored: Ignored
+) -> tuple[native.GenerateRequest, str | None, bool]:
+    """Return the native request without a prompt, the field that enabled thinking, and whether 0 tokens are wanted."""
     settings = call.settings
     defaults = models.defaults(model, settings)
     think, think_field = reasoning.think(request, ignored, defaults.think)
-    target = native.GenerateRequest(
-        model=models.native_name(model, settings),
-        prompt="",
-        options=from_sampling(request, max_tokens, settings, ignored, defaults.options),
-    )
-    from_keep_alive(request, target, settings, defaults.keep_alive)
+    max_tokens = None if request.max_tokens is None else int(request.max_tokens)
+    sampled = from_sampling(request, max_tokens, settings, ignored, defaults)
+    target = native.GenerateRequest(model=models.native_name(model, settings), prompt="", options=sampled.options)
+    from_keep_alive(request, target, settings, ignored, defaults.keep_alive)
     if think is not None:
         target.think = think
     if request.suffix:
         target.suffix = request.suffix
     if request.raw is not None:
         target.raw = request.raw
-    if json.text_of(request.format):
-        target.format = request.format
-    return target, think_field
+    target.format = from_format(request.format)
+    return target, think_field, sampled.max_tokens_is_zero
 
 
 def _prompts(value: str | list[Any] | None) -> list[str]:
