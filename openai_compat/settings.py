@@ -7,6 +7,7 @@ The keywords of ``OpenAICompat``, the flags of the command line and the table in
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,7 +172,16 @@ class ModelSettings:
         object.__setattr__(self, "pinned", tuple(pinned))
         if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
             raise TypeError(f"options must map names to values, not {options!r}")
-        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+        stop = self.options.get("stop")
+        if isinstance(stop, list | tuple) and all(isinstance(text, str) for text in stop):
+            # Empty ones ask for nothing, and an empty list would replace the stop sequences of the Modelfile.
+            options = {**self.options, "stop": list(dict.fromkeys(filter(None, stop)))}
+            options = {name: value for name, value in options.items() if name != "stop" or value}
+        object.__setattr__(self, "options", MappingProxyType(dict(options)))
+        try:
+            json.dumps(dict(options), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"options must have JSON values, not {options!r}") from error
         for name, value in self.options.items():
             if name in OPTION_TYPES and not is_option_value(OPTION_TYPES[name], value):
                 raise ValueError(f"option {name!r} must be of type {OPTION_TYPES[name]}, not {value!r}")
@@ -252,7 +262,7 @@ class Settings:
     # A model may take minutes to load, and Ollama sends no head before the first token.
     connect_timeout: float = _env("seconds for connecting to a URL backend", 5.0)
     head_timeout: float = _env("seconds until a URL backend's response begins; includes loading the model", 600.0)
-    idle_timeout: float = _env("seconds between two reads of a URL backend's response", 300.0)
+    idle_timeout: float = _env("seconds without a complete line of a URL backend's response", 300.0)
     # One a thread of `openai-compat serve`, which has 64.
     pool_size: int = _env("connections to a URL backend that stay open for reuse", 64)
     # Two images of 10 MiB in base64, and a long chat.

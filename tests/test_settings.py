@@ -128,14 +128,20 @@ def test_the_settings_of_a_model_are_checked_when_they_are_made(values: dict[str
 
 
 def test_settings_of_a_model_that_a_request_could_have() -> None:
-    options = {"num_ctx": 8192.0, "top_p": 1, "stop": ["a"], "use_mmap": True, "newer_option": object}
+    options = {"num_ctx": 8192.0, "top_p": 1, "stop": ["a"], "use_mmap": True, "newer_option": {"a": [None]}}
     for keep_alive in ("5m", -1, 1.5, None):
         for think in (True, False, "low", "max", None):
             assert ModelSettings(options, keep_alive, think).options == options
 
 
 def test_stop_sequences_of_a_model_are_limited_like_those_of_a_request() -> None:
-    models: Any = {"m": {"options": {"stop": ["x"] * 3}}}
+    models: Any = {"m": {"options": {"stop": ["x", "y", "z"]}}}
     assert Settings(models=models, max_stop=3).models
     with pytest.raises(ValueError, match="^models: m: more than 2 stop"):
         Settings(models=models, max_stop=2)
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), float("inf"), b"x", {"a": {1, 2}}])
+def test_an_option_of_a_model_that_no_request_can_have_is_refused_at_once(value: Any) -> None:
+    with pytest.raises(ValueError, match="JSON values"):
+        ModelSettings(options={"newer": value})

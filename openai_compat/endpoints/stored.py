@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Answer, Call, Reply
 from openai_compat.errors import APIError, invalid, missing
@@ -20,7 +20,7 @@ from openai_compat.native.client import Backend
 from openai_compat.storage.store import Damaged, Store, StoredObject, StoreFailed, UnknownCursor
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ListQuery, PageQuery, from_query, to_page
-from openai_compat.translate.metadata import check_metadata
+from openai_compat.translate.metadata import from_metadata
 from openai_compat.wire import json
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class UpdateRequest(RequestObject):
     """Source: OpenAI's ``POST /chat/completions/{completion_id}``."""
 
-    metadata: Annotated[dict[str, str] | None, emulated("replaces the stored metadata")] = None
+    metadata: Annotated[Raw | UnsetType, emulated("replaces the stored metadata")] = UNSET
 
 
 class Deleted(Struct, kw_only=True):
@@ -80,9 +80,9 @@ def update(call: Call, backend: Backend) -> Reply:
     :raises APIError: 400 for metadata that is not valid; 404; 503 for a store that fails.
     """
     request, unknown = _decode(call.body)
-    if request.metadata is None:
+    if not json.text_of(request.metadata):
         raise missing("metadata")
-    metadata, id = check_metadata(request.metadata), call.path["id"]
+    metadata, id = from_metadata(request.metadata), call.path["id"]
     stored = _query(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata, _is_json))
     return Answer(Raw(_body(_existing(stored, id))), Ignored(call.settings, unknown).headers())
 

@@ -8,7 +8,9 @@ the system message. ``forced_choice.py`` reads the answer.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from msgspec import UNSET, Raw
 
@@ -16,6 +18,7 @@ from openai_compat.errors import invalid, missing
 from openai_compat.native import types as native
 from openai_compat.structured.call_schema import calls_schema, memory
 from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.native_schema import format_schema
 from openai_compat.wire import json
 
 # -- the request ------------------------------------------------------------------------------
@@ -137,10 +140,18 @@ def _forced(tools: list[native.Tool], param: str) -> ForcedChoice:
 _GPT_OSS = re.compile(r"(^|/)gpt-oss([:.-]|$)", re.I)
 
 
-def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored, param: str = "tool_choice") -> None:
+def force_call(
+    sent: native.ChatRequest,
+    forced: ForcedChoice,
+    ignored: Ignored,
+    param: str = "tool_choice",
+    paths: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Make a native request, whose tools are set already, admit only a tool call.
 
     For gpt-oss, which can only be instructed, *param* is listed as ignored.
+
+    :param paths: the paths of the functions' parameters by the functions' names, for errors.
 
     :raises APIError: 400 for tools whose schemas take too much memory.
     """
@@ -151,10 +162,16 @@ def force_call(sent: native.ChatRequest, forced: ForcedChoice, ignored: Ignored,
         sent.format = UNSET
     else:
         _check_memory(tools, "functions" if param == "function_call" else "tools")
-        schemas = ((tool.function.name, json.text_of(tool.function.parameters)) for tool in tools)
+        schemas = ((tool.function.name, _format_of(tool, paths)) for tool in tools)
         sent.format = Raw(json.encode(calls_schema(schemas)))
         sent.think = False
     _add_to_system_message(sent, _instruction(forced, has_format=sent.format is not UNSET))
+
+
+def _format_of(tool: native.Tool, paths: Mapping[str, str]) -> bytes:
+    """Return the schema of a tool's parameters as llama.cpp can read it; empty for none."""
+    name, text = tool.function.name, json.text_of(tool.function.parameters)
+    return format_schema(text, paths.get(name, name)) if text else text
 
 
 #: bytes that the schema of a call may take: so many for each byte of the tools' schemas, and in addition

@@ -92,8 +92,14 @@ _decode_message = json.part_decoder(ChatMessage)
 _ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def read_messages(raw: Raw | UnsetType, ignored: Ignored, limit: int) -> Iterator[ChatMessage]:
-    """Decode messages one at a time, since all of them at once take many times the memory of their text.
+_decode_messages = json.list_decoder(ChatMessage)
+
+#: bytes of messages that are decoded at once: it is faster, and decoded they take some hundred kB
+_FEW = 65_536
+
+
+def read_messages(raw: Raw | UnsetType, ignored: Ignored, limit: int) -> Iterable[ChatMessage]:
+    """Decode messages; those of a large request one at a time, since together they take many times their text's memory.
 
     :param limit: number of messages.
     :raises APIError: 400 for no messages, too many, and one that is not valid; ``param`` is its path.
@@ -102,9 +108,16 @@ def read_messages(raw: Raw | UnsetType, ignored: Ignored, limit: int) -> Iterato
         code = "empty_array" if json.text_of(raw) else "missing_required_parameter"
         raise invalid("[] is too short - 'messages'", "messages", code)
     assert raw is not UNSET
+    few = _decode_messages(bytes(raw)) if len(bytes(raw)) <= _FEW else None
+    if few is not None and len(few) <= limit:
+        return few
     items = json.items_of(raw, "messages")
     if len(items) > limit:
         raise too_long("messages", limit, len(items))
+    return _one_by_one(items, ignored)
+
+
+def _one_by_one(items: Iterable[Raw], ignored: Ignored) -> Iterator[ChatMessage]:
     for i, item in enumerate(items):
         message, unknown = _decode_message(bytes(item), f"messages[{i}]")
         for name in unknown:
@@ -127,21 +140,30 @@ def from_messages(
 def _from_message(
     message: ChatMessage, path: str, functions: dict[str, str], ignored: Ignored, fetch: Fetch | None
 ) -> native.Message:
-    role = _role(message.role, path)
-    content = _Content(role, path, ignored, fetch)
-    sent = native.Message(role, content.text_of(message))
-    if content.files:
-        sent.images = content.files
-    if role == "assistant":
-        _set_assistant(sent, message, path, functions, content.thinking, ignored)
+    role, thinking = _role(message.role, path), ""
+    if isinstance(message.content, str) and message.content:
+        sent = native.Message(role, message.content)
     else:
+        content = _Content(role, path, ignored, fetch)
+        sent = native.Message(role, content.text_of(message))
+        if content.files:
+            sent.images = content.files
+        thinking = "".join(content.thinking)
+    if role == "assistant":
+        _set_assistant(sent, message, path, functions, thinking, ignored)
+    elif message.tool_calls or message.function_call or message.reasoning or message.reasoning_content:
         _note_unused(message, ignored)
     if role == "tool":
         _set_tool(sent, message, functions)
+    elif message.tool_call_id:
+        ignored.add("messages[].tool_call_id")
     if message.name and role != "tool":
         ignored.add("messages[].name")
-    if not json.is_blank(message.audio):
-        ignored.add("messages[].audio")
+    if message.refusal and sent.content != message.refusal:
+        ignored.add("messages[].refusal")
+    for name, raw in (("audio", message.audio), ("annotations", message.annotations)):
+        if raw is not UNSET and not json.is_blank(raw):
+            ignored.add(f"messages[].{name}")
     return sent
 
 
@@ -152,7 +174,7 @@ def _role(role: str | None, path: str) -> str:
     """
     if role is None:
         raise missing(f"{path}.role")
-    known = ROLES.get(role.lower())
+    known = ROLES.get(role) or ROLES.get(role.lower())
     if known is None and not _ROLE.fullmatch(role):
         supported = ", ".join(f"'{name}'" for name in ROLES)
         raise invalid(f"Invalid value: '{role[:64]}'. Supported values are: {supported}.", f"{path}.role")
@@ -166,24 +188,30 @@ def _set_assistant(
     message: ChatMessage,
     path: str,
     functions: dict[str, str],
-    parts: list[str],
+    thinking: str,
     ignored: Ignored,
 ) -> None:
     """Set thinking and tool calls of a native message; ``tool_calls`` wins over ``function_call``.
 
-    :param parts: thinking in the content.
+    :param thinking: of the content.
     """
-    thinking = _reasoning_text(message, ignored) or "".join(parts)
-    if thinking:
-        sent.thinking = thinking
-    calls = message.tool_calls or []
+    reasoning = _reasoning_text(message, ignored)
+    if thinking and reasoning not in ("", thinking):
+        ignored.add("messages[].content[].thinking")
+    if reasoning or thinking:
+        sent.thinking = reasoning or thinking
+    calls, function_call = message.tool_calls or [], message.function_call
+    if function_call is not None and not function_call.name and json.is_blank(function_call.arguments):
+        function_call = None
     if calls:
-        sent.tool_calls = from_tool_calls(calls, f"{path}.tool_calls")
+        if function_call is not None:
+            ignored.add("messages[].function_call")
+        sent.tool_calls = from_tool_calls(calls, f"{path}.tool_calls", ignored)
         for call, native_call in zip(calls, sent.tool_calls, strict=True):
             if call.id:
                 functions[call.id] = native_call.function.name
-    elif message.function_call is not None and message.function_call != FunctionCall():
-        sent.tool_calls = [native.ToolCall(from_function_call(message.function_call, f"{path}.function_call"))]
+    elif function_call is not None:
+        sent.tool_calls = [native.ToolCall(from_function_call(function_call, f"{path}.function_call"))]
 
 
 def _note_unused(message: ChatMessage, ignored: Ignored) -> None:
@@ -199,11 +227,15 @@ def _note_unused(message: ChatMessage, ignored: Ignored) -> None:
 def _reasoning_text(message: ChatMessage, ignored: Ignored) -> str:
     """Return the reasoning of a message; other values than text are listed as ignored."""
     found = ""
-    for name in ("reasoning", "reasoning_content"):
-        raw = getattr(message, name)
+    for name, raw in (("reasoning", message.reasoning), ("reasoning_content", message.reasoning_content)):
+        if raw is UNSET:
+            continue
         text = json.text_of(raw)
         if text[:1] == b'"':
-            found = found or json.string(text) or ""
+            value = json.string(text) or ""
+            if found and value and value != found:
+                ignored.add(f"messages[].{name}")
+            found = found or value
         elif not json.is_blank(raw):
             ignored.add(f"messages[].{name}")
     return found
@@ -224,6 +256,16 @@ _TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 _THINKING_PARTS = ("thinking", "reasoning")
 
 
+_ALL_FIELDS = frozenset(ContentPart.__struct_fields__) - {"type"}
+_USED = {
+    "text": frozenset(("text",)),
+    "refusal": frozenset(("refusal",)),
+    "image_url": frozenset(("image_url",)),
+    "input_audio": frozenset(("input_audio",)),
+    "output_text": frozenset(("text",)),
+}
+
+
 class _Content:
     """The content of one message: its text, and the images, audio and thinking among its parts."""
 
@@ -242,7 +284,7 @@ class _Content:
         :raises APIError: 400 for a part that is not valid.
         """
         content = message.content
-        if content is None:
+        if not content:
             return message.refusal or ""
         if isinstance(content, str):
             return content
@@ -250,9 +292,11 @@ class _Content:
 
     def _part(self, part: ContentPart, path: str) -> str:
         """Return the text of a content part; of another part nothing, after it was collected."""
+        self._note_unused(part)
         if part.type in _TEXT_PARTS:
             field = _TEXT_PARTS[part.type]
-            return _required(getattr(part, field), f"{path}.{field}")
+            text: str | None = getattr(part, field)
+            return _required("" if text is None and self._role == "assistant" else text, f"{path}.{field}")
         if part.type == "image_url":
             self.files.append(self._image(part, path))
         elif part.type == "input_audio":
@@ -260,23 +304,35 @@ class _Content:
         elif part.type is None:
             raise missing(f"{path}.type")
         elif self._role == "assistant" and part.type in _THINKING_PARTS:
-            self.thinking += filter(
-                None, (_texts(getattr(part, name)) for name in ("thinking", "reasoning", "summary"))
-            )
-            if part.text:
-                self.thinking.append(part.text)
+            self._add_thinking(part)
         elif self._role == "assistant" and part.type == "output_text":
             return part.text or ""
         elif self._role in ("assistant", "tool"):  # the history may be of another server
             self._ignored.add(f"messages[].content[].{part.type}")
         else:
-            text = "Supported values are: 'text', 'image_url', 'input_audio', and 'refusal'."
+            text = "Supported values are: 'text', 'image_url' and 'input_audio'."
             raise invalid(f"Invalid value: '{part.type[:64]}'. {text}", path)
         return ""
 
+    def _add_thinking(self, part: ContentPart) -> None:
+        for name in ("thinking", "reasoning", "summary", "text"):
+            value = getattr(part, name)
+            text = _texts(value)
+            if text:
+                self.thinking.append(text)
+            elif value:
+                self._ignored.add(f"messages[].content[].{name}")
+
+    def _note_unused(self, part: ContentPart) -> None:
+        """List the fields of a part that another type of part has."""
+        used = _USED.get(part.type or "", _ALL_FIELDS)
+        for name in _ALL_FIELDS - used:
+            if getattr(part, name) not in (None, "", [], {}):
+                self._ignored.add(f"messages[].content[].{name}")
+
     def _image(self, part: ContentPart, path: str) -> str:
         image_url = part.image_url if isinstance(part.image_url, ImageURL) else ImageURL(part.image_url)
-        if image_url.detail in ("low", "high"):
+        if image_url.detail not in (None, "", "auto"):
             self._ignored.add("messages[].content[].image_url.detail")
         url_path = f"{path}.image_url" + (".url" if isinstance(part.image_url, ImageURL) else "")
         return image(_required(image_url.url, url_path), url_path, self._fetch)
@@ -292,8 +348,10 @@ def _texts(value: Any) -> str:
     """Return the text of a value: text itself, or a list of parts that have a text."""
     if isinstance(value, str):
         return value
-    parts = value if isinstance(value, list) else []
-    return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
+    texts = [
+        part.get("text") if isinstance(part, dict) else part for part in (value if isinstance(value, list) else [])
+    ]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _required(value: str | None, path: str) -> str:

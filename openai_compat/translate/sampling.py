@@ -6,7 +6,6 @@ Precedence: OpenAI's own field, then a top-level extra, then ``options``, then t
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -22,6 +21,7 @@ from openai_compat.translate.fields import (
     NumberOrText,
     RequestObject,
     check_integer,
+    check_number,
     extra,
     is_number,
     mapped,
@@ -31,6 +31,9 @@ from openai_compat.translate.fields import (
 )
 from openai_compat.translate.native_schema import format_schema
 from openai_compat.wire import json
+
+#: the range of the numbers that Ollama stores as 32-bit floats
+_FLOAT32: dict[str, Any] = {"low": -3.4e38, "high": 3.4e38}
 
 
 class SamplingFields(RequestObject):
@@ -55,10 +58,10 @@ class SamplingFields(RequestObject):
         NumberOrText, extra(mapped_integer("options.num_ctx", low=1, high=OPTION_RANGES["num_ctx"][1]))
     ] = None
     top_k: Annotated[NumberOrText, extra(mapped_integer("options.top_k"))] = None
-    min_p: Annotated[float | str | None, extra(mapped("options.min_p"))] = None
-    typical_p: Annotated[float | str | None, extra(mapped("options.typical_p"))] = None
-    repeat_penalty: Annotated[float | str | None, extra(mapped("options.repeat_penalty"))] = None
-    repetition_penalty: Annotated[float | str | None, extra(mapped("options.repeat_penalty"))] = None
+    min_p: Annotated[float | str | None, extra(mapped("options.min_p", **_FLOAT32))] = None
+    typical_p: Annotated[float | str | None, extra(mapped("options.typical_p", **_FLOAT32))] = None
+    repeat_penalty: Annotated[float | str | None, extra(mapped("options.repeat_penalty", **_FLOAT32))] = None
+    repetition_penalty: Annotated[float | str | None, extra(mapped("options.repeat_penalty", **_FLOAT32))] = None
     keep_alive: Annotated[str | float | None, mapped("keep_alive")] = None
     truncate: Annotated[bool | str | None, mapped("truncate", "``END`` is true, ``NONE`` is false")] = None
     shift: Annotated[bool | None, mapped("shift")] = None
@@ -82,15 +85,16 @@ def from_sampling(
     settings: Settings,
     ignored: Ignored,
     defaults: ModelSettings | None = None,
+    max_tokens_field: str = "max_tokens",
 ) -> SampledOptions:
     """Map the sampling fields of a request to options.
 
-    :param max_tokens: −1 for no limit, 0 for no text, None if not given.
+    :param max_tokens: −1 for no limit, 0 for no text, None if not given; *max_tokens_field* is its field.
     :param defaults: the model's own settings: its options, and those that a request cannot set.
     :raises APIError: 400 for a wrong type or a value out of range inside ``options``, or too many stop sequences.
     """
     sampling, defaults = settings.sampling, defaults or _NO_DEFAULTS
-    given = _Given()
+    given = _Given(ignored)
     for name, value in from_options(request.options, settings).items():
         given.add(name, f"options.{name}", value)
     for name in _EXTRAS:
@@ -99,13 +103,13 @@ def from_sampling(
     given.add("repeat_penalty", "repeat_penalty", request.repeat_penalty)
     given.add("seed", "seed", request.seed)
     given.add("stop", "stop", stops(request.stop, settings))
-    given.add("num_predict", "max_tokens", max_tokens)
+    given.add("num_predict", max_tokens_field, max_tokens)
     given.add("temperature", "temperature", _temperature(request, sampling))
     given.add("top_p", "top_p", request.top_p)
     given.add("frequency_penalty", "frequency_penalty", _scaled(request.frequency_penalty, sampling.penalty_scale))
     presence_penalty = _scaled(_presence_penalty(request, sampling, ignored), sampling.penalty_scale)
     given.add("presence_penalty", "presence_penalty", presence_penalty)
-    options = {**defaults.options, **given.unpinned(defaults, ignored)}
+    options = {**defaults.options, **given.unpinned(defaults)}
     is_zero = options.get("num_predict") == 0
     if is_zero:
         options["num_predict"] = 1  # 0 is no limit to Ollama; the one token is discarded
@@ -121,21 +125,25 @@ _NO_DEFAULTS = ModelSettings()
 class _Given:
     """The options of a request, each with the request field that it comes from; a later field replaces an earlier."""
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: Ignored) -> None:
+        self._ignored = ignored
         self._values: dict[str, Any] = {}
         self._fields: dict[str, str] = {}
 
     def add(self, option: str, field: str, value: Any) -> None:
-        """Set an option, unless the value is None."""
-        if value is not None:
-            self._values[option] = value
-            self._fields[option] = field
+        """Set an option, unless the value is None; an earlier field with another value is listed as ignored."""
+        if value is None:
+            return
+        if option in self._values and self._values[option] != value:
+            self._ignored.add(self._fields[option])
+        self._values[option] = value
+        self._fields[option] = field
 
-    def unpinned(self, defaults: ModelSettings, ignored: Ignored) -> dict[str, Any]:
+    def unpinned(self, defaults: ModelSettings) -> dict[str, Any]:
         """Return the options without those that the model's settings pin, whose fields are listed as ignored."""
         for option in defaults.pinned:
             if option in self._values:
-                ignored.add(self._fields[option], "The model's settings pin it.")
+                self._ignored.add(self._fields[option], "The model's settings pin it.")
                 del self._values[option]
         return self._values
 
@@ -144,10 +152,10 @@ def given_options(
     raw: Raw | UnsetType, settings: Settings, defaults: ModelSettings, ignored: Ignored
 ) -> dict[str, Any]:
     """Map ``options`` of a request that has no sampling fields, such as one for embeddings."""
-    given = _Given()
+    given = _Given(ignored)
     for name, value in from_options(raw, settings).items():
         given.add(name, f"options.{name}", value)
-    return {**defaults.options, **given.unpinned(defaults, ignored)}
+    return {**defaults.options, **given.unpinned(defaults)}
 
 
 def clear_final_message(response: native.StreamLine) -> None:
@@ -202,10 +210,12 @@ def _duration(value: str | float | None) -> str | float | None:
     if not isinstance(value, str):
         return value
     value = value.strip()
-    return number_of_text(value, "keep_alive") if _SECONDS.fullmatch(value) else value or None
+    if not is_number(value):
+        return value or None
+    return check_number("keep_alive", number_of_text(value, "keep_alive") or 0, _ANY_NUMBER)
 
 
-_SECONDS = re.compile(r"[-+]?[0-9]{1,18}(\.[0-9]{1,18})?")
+_ANY_NUMBER = mapped("keep_alive", low=-1e18, high=1e18)
 
 
 def from_format(raw: Raw | UnsetType) -> Raw | UnsetType:
@@ -301,7 +311,7 @@ def from_options(raw: Raw | UnsetType, settings: Settings) -> dict[str, Any]:
     for name, option in json.members_of(json.text_of(raw), "options").items():
         kind = OPTION_TYPES.get(name)
         value = _checked_option(name, json.decode_raw(option), kind, settings) if kind else option
-        if value is not None and not json.is_blank(option):
+        if value is not None and (kind or json.text_of(option) not in (b"", b'""', b"[]", b"{}")):
             checked[name] = value
     return checked
 
@@ -314,7 +324,7 @@ def _checked_option(name: str, value: Any, kind: str, settings: Settings) -> Any
     param = f"options.{name}"
     if kind == "[]string":
         value = [value] if isinstance(value, str) else value
-    elif isinstance(value, str) and kind != "bool" and is_number(value.strip() or "0"):
+    elif isinstance(value, str) and is_number(value.strip() or "0") and (kind != "bool" or not value.strip()):
         value = number_of_text(value, param)
     if value is None or value in ([], {}, ""):
         return None

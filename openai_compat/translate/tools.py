@@ -116,23 +116,23 @@ def from_functions(functions: Sequence[FunctionDefinition], settings: Settings, 
     """
     if len(functions) > settings.max_tools:
         raise too_long("functions", settings.max_tools, len(functions))
-    return [_from_function(function, f"functions[{i}]", ignored) for i, function in enumerate(functions)]
+    return [_from_function(function, f"functions[{i}]", "functions[]", ignored) for i, function in enumerate(functions)]
 
 
 def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool:
-    if tool.type not in ("function", None):
+    if tool.type not in ("function", "", None):
         raise invalid(f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.type")
     if tool.function is None:
         raise missing(f"{path}.function")
-    return _from_function(tool.function, f"{path}.function", ignored)
+    return _from_function(tool.function, f"{path}.function", "tools[].function", ignored)
 
 
-def _from_function(function: FunctionDefinition, path: str, ignored: Ignored) -> native.Tool:
+def _from_function(function: FunctionDefinition, path: str, name: str, ignored: Ignored) -> native.Tool:
     """Map a function, whose ``parameters`` must be an object, null or absent."""
     if not function.name:
         raise missing(f"{path}.name")
     if function.strict:
-        ignored.add("tools[].function.strict")
+        ignored.add(f"{name}.strict")
     sent = native.ToolFunction(function.name)
     if function.description is not None:
         sent.description = function.description
@@ -143,16 +143,21 @@ def _from_function(function: FunctionDefinition, path: str, ignored: Ignored) ->
     return native.Tool(sent)
 
 
-def from_tool_calls(calls: Sequence[ToolCallIn], path: str) -> list[native.ToolCall]:
+def from_tool_calls(calls: Sequence[ToolCallIn], path: str, ignored: Ignored) -> list[native.ToolCall]:
     """Map the tool calls of an assistant message.
 
     :raises APIError: 400 for a call without a function or a name.
     """
-    return [_from_tool_call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
+    return [_from_tool_call(call, f"{path}[{index}]", ignored) for index, call in enumerate(calls)]
 
 
-def _from_tool_call(call: ToolCallIn, path: str) -> native.ToolCall:
-    if call.custom is not None and call.function is None:
+def _from_tool_call(call: ToolCallIn, path: str, ignored: Ignored) -> native.ToolCall:
+    if call.type not in (None, "", "function", "custom"):
+        ignored.add("messages[].tool_calls[].type")
+    has_custom = call.custom not in (None, CustomCall())
+    if has_custom and call.function not in (None, FunctionCall()):
+        ignored.add("messages[].tool_calls[].custom")
+    elif call.custom is not None and (has_custom or call.function is None):
         if not call.custom.name:
             raise missing(f"{path}.custom.name")
         arguments = Raw(json.encode({"input": call.custom.input or ""}))

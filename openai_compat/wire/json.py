@@ -107,6 +107,19 @@ def part_decoder(type: type[S]) -> Callable[[bytes, str], tuple[S, list[str]]]:
 _INDEX = re.compile(r"\[[0-9]+\]")
 
 
+def list_decoder(type: type[S]) -> Callable[[bytes], list[S] | None]:
+    """Return a decoder of arrays, for a part of a request body; it returns None for one that is not valid at once."""
+    decode = msgspec.json.Decoder(list[type]).decode  # type: ignore[valid-type]
+
+    def decoder(text: bytes) -> list[S] | None:
+        try:
+            return decode(text)
+        except _DECODE_ERRORS:
+            return None
+
+    return decoder
+
+
 class _RequestCodec:
     """The codec for the repair of requests, which refuses objects with very many members."""
 
@@ -192,13 +205,10 @@ def text_of(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
     return b"" if text == b"null" else text
 
 
-_EMPTY = re.compile(rb'\[\s*\]|\{\s*\}|"(?:\s|\\[tnrf])*"')
-
-
 def is_blank(raw: msgspec.Raw | msgspec.UnsetType) -> bool:
     """Return whether a value that was not decoded is absent, null or empty (blank text, ``[]``, ``{}``)."""
     text = text_of(raw)
-    return not text or (text[0] in b'["{' and bool(_EMPTY.fullmatch(text)))
+    return not text or (text[0] in b'["{' and bool(json_repair.EMPTY.fullmatch(text)))
 
 
 def decode_raw(raw: msgspec.Raw) -> Any:

@@ -31,11 +31,14 @@ class Codec(Protocol):
         """Encode members or items again; those that are ``Raw`` byte for byte."""
 
 
-_EMPTY = re.compile(rb'\[\s*\]|\{\s*\}|"[ \\tnr]*"')
+#: a value that asks for nothing: an empty array or object, and blank text
+EMPTY = re.compile(rb'\[\s*\]|\{\s*\}|"(?:\s|\\[tnrf])*"')
 _KINDS = {ord("{"): "object", ord("["): "array", ord('"'): "string", ord("t"): "boolean", ord("f"): "boolean"}
 
 #: names of unknown keys that are remembered, and characters of each: more are of no use to anybody
 _MAX_UNKNOWN, _MAX_PATH = 1000, 128
+#: stands for the key ""
+_NO_NAME = '""'
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,12 @@ class Repair:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        #: paths of unknown keys whose values are not null, such as ``tools[].function.x``
-        self.unknown: list[str] = []
+        self._unknown: dict[str, None] = {}
+
+    @property
+    def unknown(self) -> list[str]:
+        """Return the paths of unknown keys that have a value, such as ``tools[].function.x``."""
+        return list(self._unknown)
 
     def of(self, text: bytes, shape: Shape, path: str = "") -> bytes | None:
         """Return the text without unknown keys, empty values of another kind, and incidental values that are not valid.
@@ -124,7 +131,7 @@ class Repair:
         text = text.strip()
         kind = _KINDS.get(text[0], "number") if text else ""
         if kind not in shape.kinds:
-            return None if _EMPTY.fullmatch(text) else text
+            return None if EMPTY.fullmatch(text) else text
         if kind == "object" and shape.members is not None:
             return self._object(text, shape, path)
         if kind == "array" and shape.items is not None and (shape.items.members or shape.items.items):
@@ -138,8 +145,8 @@ class Repair:
         for key, raw in self._codec.members(text).items():
             member, value = shape.members.get(key), bytes(raw).strip()
             if member is None:
-                if value != b"null" and len(self.unknown) < _MAX_UNKNOWN:
-                    self.unknown.append(f"{path}{key}"[:_MAX_PATH])
+                if value != b"null" and not EMPTY.fullmatch(value) and len(self._unknown) < _MAX_UNKNOWN:
+                    self._unknown[f"{path}{key or _NO_NAME}"[:_MAX_PATH]] = None
                 new = None
             else:
                 new = self.of(value, member, f"{path}{key}.")

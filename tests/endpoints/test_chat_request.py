@@ -215,7 +215,7 @@ def test_f60_limits_are_settings() -> None:
         ({"user": None, "metadata": None}, set()),
         ({"stream_options": {"include_obfuscation": True}}, {"stream_options.include_obfuscation"}),
         ({"stream_options": {"include_obfuscation": False}}, set()),
-        ({"Label": "", "foo": {"a": 1}}, {"Label", "foo"}),
+        ({"Label": "", "foo": {"a": 1}}, {"foo"}),
         ({"prediction": {"type": "content", "content": "x"}}, {"prediction"}),
         ({"audio": {"voice": "x", "format": "wav"}, "modalities": ["text", "audio"]}, {"audio", "modalities"}),
         ({"web_search_options": {}}, {"web_search_options"}),

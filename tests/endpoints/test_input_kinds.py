@@ -585,3 +585,113 @@ def test_a_proxy_s_4xx_keeps_its_status(path: str, status: int) -> None:
     assert response.status_code == status
     assert b"html" not in response.data
     assert response.headers.get("Retry-After") == ("17" if status == 429 else None)
+
+
+# -- what testers found -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "names"),
+    [
+        ({"role": "assistant", "content": "x", "refusal": "no"}, {"messages[].refusal"}),
+        ({"role": "user", "content": "x", "tool_call_id": "c"}, {"messages[].tool_call_id"}),
+        ({"role": "user", "content": "x", "tool_calls": [{"id": "c"}]}, {"messages[].tool_calls"}),
+        ({"role": "assistant", "content": "x", "annotations": [{"type": "url_citation"}]}, {"messages[].annotations"}),
+        (
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}], "function_call": {"name": "g"}},
+            {"messages[].function_call"},
+        ),
+        (
+            {"role": "assistant", "tool_calls": [{"type": "foo", "function": {"name": "f"}, "custom": {"name": "g"}}]},
+            {"messages[].tool_calls[].type", "messages[].tool_calls[].custom"},
+        ),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "a", "thinking": "S", "refusal": "R"}]},
+            {"messages[].content[].thinking", "messages[].content[].refusal"},
+        ),
+        (
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": {"a": 1}}]},
+            {"messages[].content[].thinking"},
+        ),
+        (
+            {"role": "assistant", "reasoning": "a", "content": [{"type": "thinking", "thinking": "b"}]},
+            {"messages[].content[].thinking"},
+        ),
+        (
+            {"role": "assistant", "content": "", "reasoning": "a", "reasoning_content": "b"},
+            {"messages[].reasoning_content"},
+        ),
+    ],
+)
+def test_nothing_vanishes_inside_messages(message: dict[str, Any], names: set[str]) -> None:
+    assert listed(CHATS, {"messages": [message]}) == names
+    # one at a time, as the messages of a large request are decoded
+    assert listed(CHATS, {"messages": [message, {"role": "user", "content": "x" * 100_000}]}) == names
+
+
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        ({"role": "assistant", "content": "", "refusal": "no"}, "no"),
+        ({"role": "assistant", "content": [], "refusal": "no"}, "no"),
+        ({"role": "assistant", "content": [{"type": "text", "text": None}]}, ""),
+        ({"role": "assistant", "content": "x", "function_call": {"name": None, "arguments": None}}, "x"),
+        ({"role": "assistant", "content": "x", "function_call": {"name": "", "arguments": ""}}, "x"),
+        (
+            {"role": "assistant", "content": [{"type": "reasoning", "summary": ["a"]}, {"type": "text", "text": "x"}]},
+            "x",
+        ),
+    ],
+)
+def test_empty_means_not_set_inside_messages(message: dict[str, Any], content: str) -> None:
+    found = native(CHATS, {"messages": [message]})["messages"][0]
+    assert found["content"] == content
+    assert "tool_calls" not in found
+    assert listed(CHATS, {"messages": [message]}) == set()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tool_choice": {"type": ""}},
+        {"tool_choice": {"type": "", "function": {}}},
+        {"tools": [{**TOOLS[0], "type": ""}]},
+        {"response_format": {"type": ""}},
+        {"response_format": {"type": "text", "json_schema": {}}},
+        {"function_call": "auto"},
+        {"function_call": {"name": ""}},
+        {"foo": {}, "bar": ""},
+    ],
+)
+def test_empty_means_not_set_inside_objects(fields: dict[str, Any]) -> None:
+    assert listed(CHATS, {"model": "demo-tools", **fields}) == set()
+
+
+@pytest.mark.parametrize("schema", [{"name": "n", "schema": []}, [], {}, {"name": "n", "schema": ""}])
+def test_an_empty_json_schema_asks_for_json(schema: Any) -> None:
+    assert native(CHATS, {"response_format": {"type": "json_schema", "json_schema": schema}})["format"] == "json"
+
+
+@pytest.mark.parametrize("kind", ["enum", "pattern", "format", "minimum", "minItems", "maxLength"])
+def test_a_forced_call_has_no_null_keyword_in_its_format(kind: str) -> None:
+    parameters = {"type": "object", "properties": {"x": {"type": "string", kind: None}}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    step = say('{"name":"f","parameters":{}}'), done()
+    assert "null" not in json.dumps(sent(*step, tools=tools, tool_choice="required")["format"])
+
+
+def test_a_schema_under_items_that_is_none_is_named_in_a_forced_call() -> None:
+    parameters = {"type": "object", "properties": {"x": {"type": "array", "items": {"enum": {"a": 1}}}}}
+    other = {"type": "function", "function": {"name": "g"}}
+    tools = [other, {"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    choice = {"type": "function", "function": {"name": "f"}}
+    assert refused(tools=tools, tool_choice=choice)["param"] == "tools[1].function.parameters.properties.x.items.enum"
+
+
+@pytest.mark.parametrize("path", [CHATS, TEXTS])
+@pytest.mark.parametrize(
+    ("stop", "expected"), [([""], None), ([], None), (["", "a", "a"], ["a"]), (["a"] * 200, ["a"])]
+)
+def test_empty_means_not_set_in_the_settings_of_a_model(path: str, stop: list[str], expected: Any) -> None:
+    request = native(path, {}, models={"demo": {"options": {"stop": stop}}})
+    assert request["options"].get("stop") == expected

@@ -212,7 +212,7 @@ def test_metadata_is_replaced(keeping: Keeping) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "param"), [({}, "metadata"), ({"metadata": None}, "metadata"), ({"metadata": {"a": 1}}, "metadata")]
+    ("body", "param"), [({}, "metadata"), ({"metadata": None}, "metadata"), ({"metadata": {"a": 1}}, "metadata.a")]
 )
 def test_an_update_needs_metadata(keeping: Keeping, body: dict[str, Any], param: str) -> None:
     response = keeping.client.post(f"/v1/chat/completions/{keeping.id()}", json=body)

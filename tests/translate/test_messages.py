@@ -248,7 +248,7 @@ def refusal(*messages: dict[str, Any]) -> APIError:
             {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "!"}}]},
             "messages[1].content[0].input_audio.data",
         ),
-        ({"role": "assistant", "content": [{"type": "refusal"}]}, "messages[1].content[0].refusal"),
+        ({"role": "user", "content": [{"type": "refusal"}]}, "messages[1].content[0].refusal"),
         ({"role": "assistant", "tool_calls": [{}]}, "messages[1].tool_calls[0].function.name"),
         ({"role": "assistant", "tool_calls": {"a": 1}}, "messages[1].tool_calls"),
         ({"role": "assistant", "function_call": {"arguments": "{}"}}, "messages[1].function_call.name"),

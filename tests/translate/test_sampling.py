@@ -53,7 +53,10 @@ def options(max_tokens: int | None = None, settings: Settings | None = None, **f
         ({"options": {"stop": "x"}}, {"stop": ["x"]}),
         *[({"options": {"stop": empty, "top_k": 1}}, {"top_k": 1}) for empty in ("", [""], [], {}, None)],
         *[({"options": empty}, {}) for empty in ("", [], {}, None)],
-        *[({"options": {"num_predict": empty, "new": empty}}, {}) for empty in ("", " ", [], {}, None)],
+        *[({"options": {"num_predict": empty, "new": empty}}, {}) for empty in ("", [], {}, None)],
+        ({"options": {"num_predict": " ", "use_mmap": " ", "new": " "}}, {"new": " "}),
+        ({"options": {"stop": "\n"}}, {"stop": ["\n"]}),
+        ({"options": {"stop": [" "]}, "stop": ""}, {"stop": [" "]}),
         ({"options": {"num_ctx": "4096", "min_p": " 0.1 ", "seed": "-1"}}, {"num_ctx": 4096, "min_p": 0.1, "seed": -1}),
         ({"num_ctx": "4096", "top_k": "40", "min_p": "0.1"}, {"num_ctx": 4096, "top_k": 40, "min_p": 0.1}),
         ({"typical_p": ".9", "repeat_penalty": "1.1"}, {"typical_p": 0.9, "repeat_penalty": 1.1}),
@@ -268,6 +271,8 @@ def test_a_pinned_option_is_the_model_s_and_the_client_s_is_listed(given: dict[s
         (V0, {"keep_alive": "300"}, {"keep_alive": 300}),
         (V0, {"keep_alive": " 5m "}, {"keep_alive": "5m"}),
         (V0, {"keep_alive": "1.5"}, {"keep_alive": 1.5}),
+        (V0, {"keep_alive": ".5"}, {"keep_alive": 0.5}),
+        (V0, {"keep_alive": "1e3"}, {"keep_alive": 1000.0}),
         *[(V0, {"keep_alive": empty}, {}) for empty in ("", " ", [], {})],
         (V0, {"truncate": "END"}, {"truncate": True}),
         (V0, {"truncate": "none"}, {"truncate": False}),
@@ -282,3 +287,30 @@ def test_overflow_keep_alive_and_shift(settings: Settings, fields: dict[str, Any
     from_keep_alive(request(**fields), sent, settings, Ignored(settings, []))
     found = json.loads(encode(sent))
     assert {key: found[key] for key in found if key in ("truncate", "keep_alive", "shift")} == expected
+
+
+@pytest.mark.parametrize("name", ["min_p", "typical_p", "repeat_penalty", "repetition_penalty", "keep_alive"])
+@pytest.mark.parametrize("value", ["1e999", "-1e300"])
+def test_a_number_out_of_range_is_a_400_as_text_too(name: str, value: str) -> None:
+    def mapped() -> None:
+        target = native.ChatRequest(model="m", messages=[], options={})
+        from_keep_alive(request(**{name: value}), target, V0, Ignored(V0, []))
+
+    with pytest.raises(APIError) as raised:
+        mapped()
+    assert raised.value.param == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "listed"),
+    [
+        ({"temperature": 0.1, "options": {"temperature": 0.2}}, "options.temperature"),
+        ({"temperature": 0.1, "options": {"temperature": 0.1}}, None),
+        ({"repeat_penalty": 1.1, "repetition_penalty": 1.2}, "repetition_penalty"),
+        ({"stop": "a", "options": {"stop": ["b"]}}, "options.stop"),
+    ],
+)
+def test_a_value_that_another_field_replaces_is_listed(fields: dict[str, Any], listed: str | None) -> None:
+    ignored = Ignored(Settings(), [])
+    from_sampling(request(**fields), None, Settings(), ignored)
+    assert dict(ignored.headers()).get("openai-compat-ignored") == listed

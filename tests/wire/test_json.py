@@ -41,9 +41,9 @@ def refusal(body: bytes) -> APIError:
 
 
 def test_a_request_gives_its_values_and_what_is_not_known() -> None:
-    value, unknown = decode(b'{"n":1,"s":null,"x":1,"items":[{"a":2,"b":3}],"y":{}}')
+    value, unknown = decode(b'{"n":1,"s":null,"x":1,"items":[{"a":2,"b":3}],"y":{"z":1},"":2,"e":{},"f":""}')
     assert (value.n, value.s, value.items) == (1, None, [Inner(2)])
-    assert sorted(unknown) == ["items[].b", "x", "y"]
+    assert sorted(unknown) == ['""', "items[].b", "x", "y"]
 
 
 def test_f57_the_last_of_two_keys_wins() -> None:
@@ -250,6 +250,11 @@ def test_a_lone_surrogate_is_a_replacement_character_in_keys_and_values_and_all_
     value = decode(body)[0]
     assert (value.s, value.table) == ("\\ud800 \ufffd\u00e9", {"\ufffd": Inner(1)})
     assert bytes(value.raw) == rb'{"\ufffd": 1.0, "\ud83e\udd9c":[1e5]}'
+
+
+@pytest.mark.parametrize("text", [b"t", b"n", b"tn", b"r", b"\\\\t", b"f", b"\\u0020x"])
+def test_letters_are_no_blanks(text: bytes) -> None:
+    assert refusal(b'{"n":"%s"}' % text).param == "n"
 
 
 @pytest.mark.parametrize("empty", [b"[]", b"{}", b'""', b"[ ]", b'" "', b"{\n}"])

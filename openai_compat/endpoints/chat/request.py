@@ -8,7 +8,7 @@ Source: ollama ``openai/openai.go`` ``ChatCompletionRequest``, ``FromChatRequest
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -56,7 +56,8 @@ class ResponseFormat(RequestObject):
     """Source: OpenAI's ``CreateChatCompletionRequest.response_format``, all its types in one struct."""
 
     type: str | None = None
-    json_schema: JSONSchema | None = None
+    #: an empty list is PHP's empty object
+    json_schema: JSONSchema | list[Any] | None = None
     #: of ``json_object``, as in llama.cpp's and others' servers
     schema: Raw | UnsetType = UNSET
 
@@ -177,7 +178,8 @@ def _native_request(
     settings = call.settings
     defaults = models.defaults(model, settings)
     messages = read_messages(request.messages, ignored, settings.max_messages)
-    sampled = from_sampling(request, _max_tokens(request), settings, ignored, defaults)
+    max_tokens, field = _max_tokens(request, ignored)
+    sampled = from_sampling(request, max_tokens, settings, ignored, defaults, field)
     target = native.ChatRequest(
         model=models.native_name(model, settings),
         messages=from_messages(messages, ignored, call.fetch),
@@ -208,11 +210,20 @@ def _force(
     if target.format is not UNSET:  # it is replaced by the format of the call
         ignored.add("format" if request.response_format is None else "response_format")
     wants_thinking = target.think is not UNSET and target.think is not False
-    force_call(target, force, ignored, "function_call" if uses_functions else "tool_choice")
+    param = "function_call" if uses_functions else "tool_choice"
+    force_call(target, force, ignored, param, _schema_paths(request, uses_functions=uses_functions))
     if wants_thinking and think_field and target.think is False:
         ignored.add(think_field)
     if request.logprobs:
         ignored.add("logprobs")
+
+
+def _schema_paths(request: ChatCompletionRequest, *, uses_functions: bool) -> dict[str, str]:
+    """Return the paths of the functions' parameters by the functions' names."""
+    if uses_functions:
+        return {item.name or "": f"functions[{i}].parameters" for i, item in enumerate(request.functions or ())}
+    tools = enumerate(request.tools or ())
+    return {tool.function.name or "": f"tools[{i}].function.parameters" for i, tool in tools if tool.function}
 
 
 def _check(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> str:
@@ -229,9 +240,13 @@ def _check(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> str:
     return model
 
 
-def _max_tokens(request: ChatCompletionRequest) -> int | None:
-    value = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    return None if value is None else int(value)
+def _max_tokens(request: ChatCompletionRequest, ignored: Ignored) -> tuple[int | None, str]:
+    """Return the number of tokens, and the field that sets it."""
+    if request.max_completion_tokens is None:
+        return None if request.max_tokens is None else int(request.max_tokens), "max_tokens"
+    if request.max_tokens not in (None, request.max_completion_tokens):
+        ignored.add("max_tokens")
+    return int(request.max_completion_tokens), "max_completion_tokens"
 
 
 def _note_ignored(request: ChatCompletionRequest, ignored: Ignored) -> None:
@@ -243,7 +258,7 @@ def _note_ignored(request: ChatCompletionRequest, ignored: Ignored) -> None:
         ignored.unsupported("modalities", "Ollama generates text only.")
     response_format = request.response_format
     json_schema = None if response_format is None else response_format.json_schema
-    if json_schema is not None and json_schema.description:
+    if isinstance(json_schema, JSONSchema) and json_schema.description:
         ignored.add("response_format.json_schema.description")
 
 
@@ -286,7 +301,7 @@ def _set_tools(
             raise not_supported("functions", "It cannot be given together with 'tools'.")
         if function_call not in (None, "none", "auto"):
             raise invalid("Invalid 'function_call': it cannot be given without 'functions'.", "function_call")
-        for name, value in (("functions", request.functions), ("function_call", function_call)):
+        for name, value in (("functions", request.functions), ("function_call", function_call and request.tools)):
             if value:
                 ignored.add(name)
         tools = from_tools(request.tools or [], call.settings, ignored)
@@ -301,7 +316,18 @@ C = TypeVar("C", bound="str | ToolChoice | NamedFunction | None")
 
 def _given_choice(choice: C) -> C | None:
     """Return a choice; None for an empty one, which is as if it were not given."""
-    return None if choice in ("", ToolChoice(), NamedFunction()) else choice
+    return None if choice in _EMPTY_CHOICES else choice
+
+
+_EMPTY_CHOICES = (
+    "",
+    ToolChoice(),
+    ToolChoice(""),
+    ToolChoice("", NamedFunction()),
+    ToolChoice("", NamedFunction("")),
+    NamedFunction(),
+    NamedFunction(""),
+)
 
 
 def _allowed(
@@ -334,8 +360,9 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
     """
     native_format = from_format(request.format)
     response_format = request.response_format
-    if response_format is None or response_format == ResponseFormat():
+    if response_format in (None, ResponseFormat(), ResponseFormat("")):
         return native_format, None
+    assert response_format is not None
     kind = (response_format.type or "").strip().lower()
     _note_unused(response_format, kind, ignored)
     if kind == "text":
@@ -351,13 +378,16 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
             raise missing("response_format.type")
         supported = "Supported values are: 'text', 'json_object', and 'json_schema'."
         raise invalid(f"Invalid value: '{kind[:64]}'. {supported}", "response_format.type")
-    json_schema = response_format.json_schema
+    json_schema = JSONSchema() if response_format.json_schema == [] else response_format.json_schema
+    if isinstance(json_schema, list):
+        name = "response_format.json_schema"
+        raise invalid(f"Invalid type for '{name}': expected an object, but got an array instead.", name, "invalid_type")
     if json_schema is None:
         if not json.is_blank(response_format.schema):
             return _schema(response_format.schema, "response_format.schema"), None
         raise missing("response_format.json_schema")
     text = json.text_of(json_schema.schema)
-    if not text or text == b'""':
+    if not text or text in (b'""', b"[]"):
         return "json", b"{}" if json_schema.strict else None
     schema = _schema(json_schema.schema, "response_format.json_schema.schema")
     return schema, text if json_schema.strict else None
@@ -375,7 +405,7 @@ def _schema(schema: Raw | UnsetType, name: str) -> Raw | UnsetType:
 
 def _note_unused(response_format: ResponseFormat, kind: str, ignored: Ignored) -> None:
     """List the parts of ``response_format`` that its type does not use."""
-    if response_format.json_schema is not None and kind in ("text", "json_object"):
+    if response_format.json_schema not in (None, [], JSONSchema()) and kind in ("text", "json_object"):
         ignored.add("response_format.json_schema")
     has_schema = not json.is_blank(response_format.schema)
     if has_schema and (kind == "text" or (kind == "json_schema" and response_format.json_schema is not None)):

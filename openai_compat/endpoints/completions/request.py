@@ -89,7 +89,7 @@ def from_completion_request(request: CompletionRequest, call: Call, ignored: Ign
     Source: ``FromCompleteRequest``.
     """
     model = models.given(request.model)
-    if not request.prompt:
+    if request.prompt in (None, "", [], [""]):
         urls = {"messages": "/chat/completions", "input": "/responses"}
         ignored.refuse_wrong_url("prompt", call.settings.prefix, urls)
     prompts = _prompts(request.prompt)
