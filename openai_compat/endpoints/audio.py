@@ -117,6 +117,8 @@ def transcribe(call: Call, backend: Backend) -> Reply:
         error.param = "file" if error.param == "messages" else error.param
         raise
     if request.stream:
+        if request.response_format not in (None, "json"):
+            ignored.add("response_format", "a stream has events of one format")
         return EventStream(to_events(run), run.streams, ignored.headers(), ends_with_done=False)
     [choice] = run.finish()
     text = choice.text.strip()
@@ -175,6 +177,7 @@ def decode_form(body: bytes, content_type: str) -> tuple[TranscriptionRequest, l
         raise invalid("failed to parse multipart form.", None, None) from error
     values: dict[str, Any] = {}
     for name, text in fields:
+        text = text if name == "prompt" else text.strip()
         if _is_given(name, text) and name not in values:
             if "\x00" in text:
                 raise invalid(f"Invalid '{name}': it cannot contain a NUL character.", name)
@@ -279,7 +282,7 @@ def _boolean(text: str) -> bool:
 
 
 #: parsers of fields that are not texts
-_PARSERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "stream": _boolean, "language": str.strip}
+_PARSERS: dict[str, Callable[[str], object]] = {"temperature": _temperature, "stream": _boolean}
 
 
 # -- OpenAI → native --------------------------------------------------------------------------

@@ -52,10 +52,13 @@ def list_all(call: Call, backend: Backend) -> Reply:
 
     Models are in the backend's order; an alias is listed only if its model is, and no model has its name.
     """
-    listed = {model.request_name: model for model in backend.tags().models or []}
+    listed = {model.request_name: model for model in backend.tags().models or [] if model.request_name}
     contexts = backend.context_lengths() if listed else {}
-    for described, capabilities in backend.capabilities(list(listed.values())).items():
-        listed[described].capabilities = capabilities
+    for digest, facts in backend.facts(list(listed.values())).items():
+        for described in listed.values():
+            if described.digest == digest:
+                described.capabilities = facts.capabilities or described.capabilities
+                contexts.setdefault(described.request_name, facts.num_ctx or 0)
     data = [_to_model(id, model, contexts.get(id) or _num_ctx(call, id), now=call.now) for id, model in listed.items()]
     for alias, target in models.aliases(call.settings):
         name = next((name for name in (target, f"{target}:latest") if name in listed), None)

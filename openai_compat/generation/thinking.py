@@ -76,8 +76,8 @@ _NO_LEVELS = "The model or the server does not support this level of thinking."
 
 #: texts of servers that know no levels, or not this one; some are errors of a template, with the status 500
 _LEVEL_REFUSED = re.compile(
-    r"think value .*is not supported|invalid think value|unsupported .*reasoning effort|"
-    r"reasoning effort .*not supported",
+    r"think value .*is not supported|invalid think value|unsupported .*reasoning[ _]effort|"
+    r"reasoning[ _]effort .*not supported",
     re.I | re.S,
 )
 
@@ -103,7 +103,7 @@ def _learn(
     if error.status == 400 and "does not support thinking" in error.message:
         limits.cannot_think.add(request.model)
         return UNSET, _NO_THINKING
-    if isinstance(request.think, str) and error.status in (400, 502) and _LEVEL_REFUSED.search(error.message):
+    if isinstance(request.think, str) and error.status in (400, 422, 502) and _LEVEL_REFUSED.search(error.message):
         limits.refused_levels.add(f"{request.model} {request.think}")
         return True, _NO_LEVELS
     return None

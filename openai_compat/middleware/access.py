@@ -29,6 +29,8 @@ Headers = list[tuple[str, str]]
 #: schemes of applications on the same machine; any page of theirs is an origin that Ollama allows
 _LOCAL_SCHEMES = ("app", "file", "tauri", "vscode-webview", "vscode-file")
 _LOCAL_DOMAINS = (".local", ".internal", ".localhost")
+#: as Go's ``netip.Addr.IsPrivate`` knows them
+_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 _PORTS = {"http": 80, "https": 443}
 
 #: response headers that a page may read, beside those that every page may
@@ -85,7 +87,7 @@ class Access:
             ("Access-Control-Expose-Headers", _EXPOSED),
             ("Vary", "Origin"),
         ]
-        if named and self._authenticate is not None:
+        if self._authenticate is not None and any(map(_names_a_site, named)):
             headers.append(("Access-Control-Allow-Credentials", "true"))
         return headers
 
@@ -154,7 +156,7 @@ def _is_local_host(host: str) -> bool:
     """
     address = _address(host)
     if address is not None:
-        return address.is_loopback or address.is_private or address.is_unspecified
+        return address.is_loopback or address.is_unspecified or any(address in network for network in _PRIVATE)
     return host in ("", "localhost", socket.gethostname().lower()) or host.endswith(_LOCAL_DOMAINS)
 
 
@@ -184,6 +186,14 @@ def _admits(pattern: str, origin: str) -> bool:
         return _is_local_origin(origin)
     # A "*" in a pattern must not run over the end of a host: https://*.example.com is not https://evil.com/.example.com
     return _matches(pattern, origin) and origin.count("/") == pattern.count("/")
+
+
+def _names_a_site(pattern: str) -> bool:
+    """Return whether a pattern admits the pages of one site only, so that they may send the visitor's cookies."""
+    host = re.sub(r":[^:\]]*$", "", pattern.partition("://")[2])
+    return bool(host.replace("*", "").strip(".")) and (
+        host.count("*") == 0 or bool(re.fullmatch(r"\*\.[^*]+\.[^*]+", host))
+    )
 
 
 def _is_local_origin(origin: str) -> bool:

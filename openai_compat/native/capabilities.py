@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 V = TypeVar("V")
 
@@ -69,6 +69,14 @@ class ExpiringMap(Generic[V]):
         return value if until > self._clock() else None
 
 
+class ModelFacts(NamedTuple):
+    """What ``/api/show`` says of a model."""
+
+    capabilities: list[str] | None
+    #: the context length that its Modelfile sets, in tokens
+    num_ctx: int | None
+
+
 class KnownLimits:
     """What one backend is known not to have. All requests of a middleware share one."""
 
@@ -79,5 +87,5 @@ class KnownLimits:
         self.refused_levels = ExpiringSet()
         #: native paths that the server does not have
         self.absent_paths = ExpiringSet()
-        #: the capabilities of a model by its digest, as ``/api/show`` describes them
-        self.capabilities: ExpiringMap[list[str]] = ExpiringMap()
+        #: models by their digests, as ``/api/show`` describes them
+        self.facts: ExpiringMap[ModelFacts] = ExpiringMap()

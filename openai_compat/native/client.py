@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +21,7 @@ from openai_compat.errors import APIError, bad_gateway
 from openai_compat.log import log
 from openai_compat.native import errors
 from openai_compat.native import types as native
-from openai_compat.native.capabilities import KnownLimits
+from openai_compat.native.capabilities import KnownLimits, ModelFacts
 from openai_compat.native.stream import NativeStream
 from openai_compat.native.usage import NativeUsage
 from openai_compat.settings import Settings
@@ -64,7 +64,9 @@ _NOT_FORWARDED = frozenset(
         "HTTP_ACCEPT_ENCODING",
         "HTTP_CONTENT_ENCODING",
         "HTTP_CONTENT_LENGTH",
+        "HTTP_CONTENT_MD5",
         "HTTP_CONTENT_TYPE",
+        "HTTP_DIGEST",
         "HTTP_EXPECT",
         "HTTP_IF_MATCH",
         "HTTP_IF_MODIFIED_SINCE",
@@ -72,13 +74,28 @@ _NOT_FORWARDED = frozenset(
         "HTTP_IF_UNMODIFIED_SINCE",
         "HTTP_RANGE",
         "HTTP_TRANSFER_ENCODING",
+        "HTTP_X_HTTP_METHOD_OVERRIDE",
         "RAW_URI",
         "REQUEST_URI",
     )
 )
 
 #: beginnings of keys under which frameworks cache the client's request: a native call is another request
-_FRAMEWORKS = ("bottle.", "django.", "falcon.", "flask.", "pyramid.", "route.", "webob.", "werkzeug.")
+_FRAMEWORKS = (
+    *(
+        "bottle.",
+        "django.",
+        "falcon.",
+        "flask.",
+        "morepath.",
+        "paste.parsed",
+        "pyramid.",
+        "route.",
+        "routes.",
+        "webapp2.",
+    ),
+    *("webob.", "werkzeug.", "wsgi.post_form", "wsgiorg.routing_args"),
+)
 
 
 class Backend:
@@ -169,26 +186,28 @@ class Backend:
         """Call ``GET /api/tags``: list the models that are installed."""
         return self._collect(_decode_list, "GET", "/api/tags")
 
-    def capabilities(self, models: Sequence[native.ListedModel]) -> dict[str, list[str]]:
-        """Return the capabilities of models by their names, as ``/api/show`` describes them.
+    def facts(self, models: Sequence[native.ListedModel]) -> dict[str, ModelFacts]:
+        """Return what ``/api/show`` says of models, by their digests.
 
-        ``/api/tags`` has them too, but says ``completion`` of embedding models. Each digest is asked for once, several
-        at a time where the backend allows it, all of them within a few seconds; what is known by then is returned. A
-        model without a digest, which no Ollama has, is not asked for.
+        ``/api/tags`` has capabilities too, but says ``completion`` of embedding models. Each digest is asked for once,
+        several at a time where the backend allows it, all of them within a few seconds; what is known by then is
+        returned. A model without a digest, which no Ollama has, is not asked for.
         """
-        known = self.limits.capabilities
-        found = {model.request_name: known.get(model.digest) for model in models if model.digest}
-        unknown = [model for model in models if model.digest and found[model.request_name] is None]
-        for model, shown in self._show_all(unknown[:_MAX_SHOWN]):
-            if shown.capabilities is not None and model.digest:
-                found[model.request_name] = shown.capabilities
-                known.add(model.digest, shown.capabilities)
-        return {name: capabilities for name, capabilities in found.items() if capabilities is not None}
+        known, found, unknown = self.limits.facts, dict[str, ModelFacts](), dict[str, native.ListedModel]()
+        for model in models:
+            if model.digest:
+                facts = known.get(model.digest)
+                if facts is None:
+                    unknown[model.digest] = model
+                else:
+                    found[model.digest] = facts
+        for digest, shown in self._show_all(dict(list(unknown.items())[:_MAX_SHOWN])):
+            found[digest] = ModelFacts(shown.capabilities, shown.num_ctx)
+            known.add(digest, found[digest])
+        return found
 
-    def _show_all(
-        self, models: Sequence[native.ListedModel]
-    ) -> Iterator[tuple[native.ListedModel, native.ShowResponse]]:
-        """Yield the descriptions of models that arrive in time."""
+    def _show_all(self, models: Mapping[str, native.ListedModel]) -> Iterator[tuple[str, native.ShowResponse]]:
+        """Yield the descriptions of models that arrive in time, with the models' digests."""
         cancel, deadline = self.cancel.child(), time.monotonic() + _SHOW_TIME
 
         def show(model: native.ListedModel) -> native.ShowResponse | None:
@@ -200,17 +219,17 @@ class Backend:
                 log.info("cannot describe a model: %s", error.message)
                 return None
 
-        if not self.is_remote or len(models) < 2:
-            yield from ((model, shown) for model in models if (shown := show(model)) is not None)
+        if not models or not self.is_remote:
+            yield from ((digest, shown) for digest, model in models.items() if (shown := show(model)) is not None)
             return
         executor = ThreadPoolExecutor(min(_SHOW_THREADS, len(models)), "openai-compat-show")
         # Each runs in a copy of this context, so that logging and tracing see the request in its native calls too.
-        futures = {executor.submit(copy_context().run, show, model): model for model in models}
+        futures = {executor.submit(copy_context().run, show, model): digest for digest, model in models.items()}
         try:
             wait(futures, timeout=_SHOW_TIME)
-            for future, model in futures.items():
+            for future, digest in futures.items():
                 if future.done() and (shown := future.result()) is not None:
-                    yield model, shown
+                    yield digest, shown
         finally:
             cancel.set()
             executor.shutdown(wait=False, cancel_futures=True)
@@ -281,7 +300,7 @@ class Backend:
     def _failure(self, call: WSGICall, model: str | None, operation: str) -> APIError:
         status = call.status
         if status in _REDIRECTS:
-            return _redirected(call, operation)
+            return _redirected(call, operation, self._environ.get("SCRIPT_NAME", ""))
         if status in (401, 403):
             return _login_required(call)
         if status < 400:
@@ -316,7 +335,7 @@ class Backend:
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
-def _redirected(call: WSGICall, operation: str) -> APIError:
+def _redirected(call: WSGICall, operation: str, script_name: str) -> APIError:
     """Return the error for a redirect by an application in process.
 
     One to the same path (of another scheme or host, or with another slash) is a matter of its configuration; one to
@@ -329,7 +348,7 @@ def _redirected(call: WSGICall, operation: str) -> APIError:
         target_path = re.sub("/+", "/", urlsplit(urljoin(path, target)).path)
     except ValueError:
         target_path = path
-    if target_path.rstrip("/").endswith(path):
+    if target_path.rstrip("/") in (path, script_name + path):
         return APIError(502, "The backend redirects.", code="upstream_redirect", retry=False)
     return _login_required(call)
 

@@ -83,12 +83,13 @@ def from_status(
         error = _not_json(status)
     else:
         error = _translate(status, failure, model, operation)
-    if error.status in (429, 503) and _SECONDS.fullmatch(retry_after):
-        error.headers = (("Retry-After", retry_after),)
+    if error.status in (429, 503) and _RETRY_AFTER.fullmatch(retry_after.strip()):
+        error.headers = (("Retry-After", retry_after.strip()),)
     return error
 
 
-_SECONDS = re.compile(r"[0-9]{1,6}")
+#: seconds, or a date
+_RETRY_AFTER = re.compile(r"[0-9]{1,6}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT")
 
 
 def from_line(error: Any, *, model: str | None = None, operation: str = "") -> APIError:
@@ -179,14 +180,17 @@ def _translate(status: int, failure: _Failure, model: str | None, operation: str
 
 _UNPARSABLE = re.compile(
     r"(error|failed|unable|cannot|could not) (while )?(to )?pars(e|ing)|parse error|invalid character '.*' |"
-    r"unexpected end of JSON|(unmarshal|decode|malformed|invalid) .*(tool call|arguments|JSON)",
+    r"unexpected end of JSON|(unmarshal|decode|malformed|invalid) .*(tool call|arguments|JSON)|"
+    r"XML syntax error|expected element type|tool call pars",
     re.I | re.S,
 )
+#: what else cannot be parsed is part of the request, and will not be better the next time
+_OF_THE_REQUEST = re.compile(r"grammar|schema|image|template|yaml|request body", re.I)
 
 
 def is_unparsable_output(text: str) -> bool:
     """Return whether a native error says that the model's output, such as a tool call, could not be parsed."""
-    return bool(_UNPARSABLE.search(text))
+    return bool(_UNPARSABLE.search(text)) and not _OF_THE_REQUEST.search(text)
 
 
 def model_not_found(model: str | None, text: str = "") -> APIError:

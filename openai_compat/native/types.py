@@ -243,8 +243,8 @@ class EmbedResponse(Metrics, kw_only=True):
 class ListedModel(Struct):
     """Source: ``ListModelResponse``."""
 
-    name: str = ""
-    model: str = ""
+    name: str | None = None
+    model: str | None = None
     modified_at: str | None = None
     #: newer servers only
     capabilities: list[str] | None = None
@@ -253,12 +253,12 @@ class ListedModel(Struct):
     #: of the model's content: another digest is another model
     digest: str | None = None
 
-    INCIDENTAL: ClassVar = frozenset({"modified_at", "capabilities", "context_length", "digest"})
+    INCIDENTAL: ClassVar = frozenset({"name", "model", "modified_at", "capabilities", "context_length", "digest"})
 
     @property
     def request_name(self) -> str:
         """Return the name of the model in a request: servers fill in ``model``, ``name`` or both."""
-        return self.model or self.name
+        return self.model or self.name or ""
 
     @property
     def can_chat(self) -> bool:

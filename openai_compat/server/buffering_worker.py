@@ -24,12 +24,14 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from http.client import responses
 from typing import Any
 
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from openai_compat.errors import APIError
+from openai_compat.middleware.responder import new_id
 from openai_compat.server.incoming_request import RECEIVE_TIMEOUT, IncomingRequest
 from openai_compat.wire import json
 
@@ -187,11 +189,11 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc, unused-ignore]
             if request.deadline <= now:
                 self._refuse(conn, _TIMED_OUT if self.alive else _STOPS)
 
-    def _refuse(self, conn: TConn, answer: bytes) -> None:
+    def _refuse(self, conn: TConn, answer: _Answer) -> None:
         """Close a connection; the client gets an answer if it has begun a request."""
         if self._incoming[conn].data:
             try:
-                conn.sock.send(answer)
+                conn.sock.send(answer.encoded())
                 conn.sock.shutdown(socket.SHUT_WR)
                 # With unread bytes in the socket, closing would reset the connection, and the answer could be lost.
                 conn.sock.recv(_READ_SIZE)
@@ -243,17 +245,21 @@ class _Unreader(SocketUnreader):  # type: ignore[misc, unused-ignore]
         return data
 
 
-def _response(reason: str, error: APIError) -> bytes:
-    """Return a whole response in OpenAI's format, after which the connection is closed."""
-    body = json.encode(error.body())
-    head = f"HTTP/1.1 {error.status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    fields = "".join(f"{name}: {value}\r\n" for name, value in error.headers)
-    return f"{head}{fields}Connection: close\r\n\r\n".encode() + body
+class _Answer:
+    """An error response in OpenAI's format, after which the connection is closed."""
+
+    def __init__(self, error: APIError) -> None:
+        self._body = json.encode(error.body())
+        head = {"Content-Type": "application/json", "Content-Length": str(len(self._body)), **dict(error.headers)}
+        fields = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+        self._head = f"HTTP/1.1 {error.status} {responses[error.status]}\r\n{fields}Connection: close\r\n"
+
+    def encoded(self) -> bytes:
+        """Return the response, with an id of its own."""
+        return f"{self._head}x-request-id: {new_id('req_')}\r\n\r\n".encode() + self._body
 
 
 _RETRY = (("Retry-After", "2"),)
-_TIMED_OUT = _response("Request Timeout", APIError(408, "The request did not arrive in time.", code="request_timeout"))
-_OVERLOADED = _response(
-    "Service Unavailable", APIError(503, "The server receives too many requests.", code="overloaded", headers=_RETRY)
-)
-_STOPS = _response("Service Unavailable", APIError(503, "The server is stopping.", code="overloaded", headers=_RETRY))
+_TIMED_OUT = _Answer(APIError(408, "The request did not arrive in time.", code="request_timeout"))
+_OVERLOADED = _Answer(APIError(503, "The server receives too many requests.", code="overloaded", headers=_RETRY))
+_STOPS = _Answer(APIError(503, "The server is stopping.", code="overloaded", headers=_RETRY))

@@ -122,8 +122,13 @@ class _Warnings(logging.Handler):
 
 
 def _version(backend: Backend) -> str:
-    """Return the version, and the features that it lacks."""
-    version = backend.version().version
+    """Return the version, and the features that it lacks; a server with the routes that chats need may not tell it."""
+    try:
+        version = backend.version().version
+    except APIError as error:
+        if error.status != 404 and error.code != "backend_not_ollama":
+            raise
+        version = ""
     numbers = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     lacks = []
     # Builds from source, and other servers with this API, have the version 0.0.0.

@@ -312,6 +312,10 @@ def _worker_class(flags: argparse.Namespace, environ: Mapping[str, str]) -> str 
 # -- flags and the environment ----------------------------------------------------------------
 
 
+#: help of ``--bind``
+_BIND = "address to listen at: HOST:PORT, PORT or unix:PATH"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="openai-compat", description="Serve OpenAI's HTTP API for an Ollama.")
     parser.add_argument("--version", action="version", version=f"openai-compat {__version__}")
@@ -320,7 +324,8 @@ def _parser() -> argparse.ArgumentParser:
     text = "URL of the Ollama; by default OLLAMA_HOST, or port 11434 of this machine"
     serve.add_argument("--upstream", metavar="URL", help=_help("upstream", text))
     serve.add_argument("--demo", action="store_true", default=None, help=_help("demo", "use the built-in demo backend"))
-    serve.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "address to listen at", DEFAULTS["bind"]))
+    text = f"{_BIND}; else the port in the variable PORT, at all addresses"
+    serve.add_argument("--bind", metavar="ADDRESS", help=_help("bind", text, DEFAULTS["bind"]))
     text = "requests at once in each worker"
     serve.add_argument("--threads", type=int, metavar="N", help=_help("threads", text, DEFAULTS["threads"]))
     text = "worker processes"
@@ -329,7 +334,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--worker-class", choices=WORKER_CLASSES, help=text)
     text = "directory of small temporary files; with a read-only file system /dev/shm"
     serve.add_argument("--worker-tmp-dir", metavar="DIR", help=_help("worker_tmp_dir", text))
-    text = "in which the head of a request and 1 MiB of its body must arrive (not with gevent)"
+    text = "seconds in which the head of a request and 1 MiB of its body must arrive (not with gevent)"
     text = _help("receive_timeout", text, RECEIVE_TIMEOUT)
     serve.add_argument("--receive-timeout", type=float, metavar="SECONDS", help=text)
     text = "TOML file of settings; flags and variables override it"
@@ -352,7 +357,7 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("file", metavar="FILE", help="the recording, in JSON lines; one that exists is continued")
     text = "URL of the Ollama; by default OLLAMA_HOST, or port 11434 of this machine"
     record.add_argument("--upstream", metavar="URL", help=_help("upstream", text))
-    record.add_argument("--bind", metavar="HOST:PORT", help=_help("bind", "address to listen at", DEFAULTS["bind"]))
+    record.add_argument("--bind", metavar="ADDRESS", help=_help("bind", _BIND, DEFAULTS["bind"]))
     _add_upstream_flags(record)
     record.set_defaults(run=_record)
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from openai_compat.server.serve import ServerConfig, serve
 from openai_compat.settings import Settings
@@ -21,6 +21,7 @@ class RecordingConfig(ServerConfig):
 
     #: path of the recording
     file: str = ""
+    has_demo: ClassVar[bool] = False
 
     def backend(self, *, timeout: float | None = None) -> WSGIApplication:
         """Return a new native application; make it after the fork. The announcement's own requests are not recorded.

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from openai_compat.errors import APIError
@@ -70,6 +70,8 @@ class ServerConfig:
     proxies: Mapping[str, str] = field(default_factory=dict)
     #: seconds in which a request must arrive, under workers with threads
     receive_timeout: float = RECEIVE_TIMEOUT
+    #: whether the command has the flag ``--demo``
+    has_demo: ClassVar[bool] = True
 
     def backend(self, *, timeout: float | None = None) -> WSGIApplication:
         """Return a new native application; make it after the fork.
@@ -197,7 +199,8 @@ def announcement(config: ServerConfig, addresses: list[str]) -> str:
         names = ", ".join(model.request_name for model in models) or "none yet; `ollama pull` one"
         model = next(chat_models(probe, models, seconds=PROBE_TIMEOUT), "MODEL")
     except APIError as error:
-        names, model = f"unknown: {error.message} The server runs anyway; `--demo` needs no Ollama.", "MODEL"
+        advice = "; `--demo` needs no Ollama." if config.has_demo else "."
+        names, model = f"unknown: {error.message} The server runs anyway{advice}", "MODEL"
     return (
         f"openai-compat listens at {', '.join(urls)}\n"
         + ("  access:  reachable from other machines, no keys\n" if is_public else "")

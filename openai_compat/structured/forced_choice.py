@@ -16,7 +16,7 @@ from openai_compat.structured.json_text import Brackets, JSONUnwrapper, Pieces
 from openai_compat.structured.tool_choice import ForcedChoice
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.tools import CallIds, FunctionCallDelta, ToolCallDelta, to_tool_calls
-from openai_compat.wire import json
+from openai_compat.wire import json, surrogates
 
 #: characters that are held until a call is recognised: a call whose keys are in another order is held until its end
 _MAX_HELD = 1024 * 1024
@@ -130,6 +130,7 @@ class ForcedChoiceBuilder:
         #: text that is not recognised yet
         self._held = Pieces()
         self._arguments = bytearray()
+        self._mender = surrogates.Mender()
         self._brackets: Brackets | None = None
         #: what follows the arguments, without blanks: the call's last bracket, or anything wrong
         self._tail = ""
@@ -200,13 +201,16 @@ class ForcedChoiceBuilder:
             self._tail += text[end:].strip(_BLANKS)[:2]
         if not end:
             return []
-        self._arguments += text[:end].encode("utf-8", "replace")
-        return [ToolCallDelta(0, FunctionCallDelta(arguments=text[:end]))]
+        arguments = self._mender.feed(text[:end].encode("utf-8", "replace"))
+        self._arguments += arguments
+        return [ToolCallDelta(0, FunctionCallDelta(arguments=arguments.decode()))] if arguments else []
 
     def _finish(self, delta: ChoiceDelta, reason: str | None) -> None:
         """Set the finish reason; a call that was cut by ``length`` is passed on as far as it came."""
         if reason == "length":
             delta.finish_reason = "length"
+            rest = self._mender.end().decode()
+            delta.calls += [ToolCallDelta(0, FunctionCallDelta(arguments=rest))] if rest else []
             return
         if not self._calls:
             delta.calls = self._reordered_call()
@@ -220,7 +224,7 @@ class ForcedChoiceBuilder:
             call = _decode(self._held.take().encode("utf-8", "replace"))
         except json.Malformed as error:
             raise _not_the_call() from error
-        text = json.text_of(call.parameters) or json.text_of(call.arguments)
+        text = surrogates.mended(json.text_of(call.parameters) or json.text_of(call.arguments))
         if not json.is_object(text):
             raise _not_the_call()
         return [*self._begin(call.name), ToolCallDelta(0, FunctionCallDelta(arguments=text.decode()))]

@@ -2,7 +2,8 @@
 
 Requests and responses pass through unchanged and at once. A line of the file, as ``recording.py`` describes it, has
 neither headers nor query parameters, so that no key in them is recorded; values of the request's fields that are named
-like keys are left out too. **Prompts and answers are recorded as they are.**
+like secrets are left out too, at any depth, and so is a body that is not JSON. **Prompts and answers are recorded as
+they are.**
 """
 
 from __future__ import annotations
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
 MAX_BODY = 64 * 1024 * 1024
 #: paths that are recorded, the native ones by their side's name; blobs are files
 _PATHS = (("native", re.compile(r"/(api/(?!blobs/).*)?")), ("openai", re.compile(r"/v1/.*")))
-#: fields of a request whose value is left out, and fields with content, in which names mean nothing
-_SECRET = re.compile(r".*(api[-_]?key|authorization|cookie|password|secret|token)", re.IGNORECASE)
-_CONTENT = ("messages", "prompt", "input", "tools", "format", "options")
-#: stands for a value that was left out
-LEFT_OUT = "***"
 
 
 class Recorder:
@@ -102,7 +98,7 @@ class _Exchange:
         self.body: Iterable[bytes] = ()
         self._recorder = recorder
         self._side = side
-        self._line: dict[str, Any] = {"method": method, "path": path, "request": without_secrets(decoded(request))}
+        self._line: dict[str, Any] = {"method": method, "path": path, "request": decoded(request)}
         self._start = start_response
         self._items: Iterator[bytes] | None = None
         self._status: int | None = None
@@ -175,22 +171,6 @@ class _Exchange:
             line["chunks"] = [len(part) for part in self._parts]
         self._recorder.append(self._side, line | {"complete": is_complete})
         self._parts.clear()
-
-
-def without_secrets(request: Any) -> Any:
-    """Return a request without the values of fields that are named like keys; its content is left as it is."""
-    if isinstance(request, list):
-        return [without_secrets(value) for value in request]
-    if not isinstance(request, dict):
-        return request
-    found = {}
-    for name, value in request.items():
-        if name in _CONTENT:
-            found[name] = value
-        else:
-            is_secret = isinstance(value, str) and _SECRET.fullmatch(name)
-            found[name] = LEFT_OUT if is_secret else without_secrets(value)
-    return found
 
 
 def _with_body(environ: WSGIEnvironment) -> tuple[WSGIEnvironment, bytes | None]:

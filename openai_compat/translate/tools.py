@@ -257,9 +257,9 @@ def add_deltas(calls: list[ToolCallOut], deltas: Sequence[ToolCallDelta]) -> Non
 
 def _to_function(function: native.ToolCallFunction) -> FunctionCallOut:
     """Map a native call; absent and empty arguments are an empty object."""
-    if not function.name:
+    if not function.name.strip():
         raise invalid_output("The backend made a tool call without a name.", "upstream_error")
-    text = _inner_text(json.text_of(function.arguments))  # some servers send a string, as OpenAI does
+    text = surrogates.mended(_inner_text(json.text_of(function.arguments)))  # some send a string, as OpenAI does
     if text in (b"", b"[]", b'""'):
         return FunctionCallOut(function.name, "{}")
     if not json.is_native_object(text):

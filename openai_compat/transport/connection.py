@@ -70,6 +70,8 @@ class _Reader(socket.SocketIO):
         sock._io_refs += 1  # type: ignore[attr-defined]  # as makefile() does: closing the reader releases the socket
         #: of ``time.monotonic()``; None: the socket's own time-out applies
         self.deadline: float | None = None
+        #: the server closed the connection
+        self.is_at_end = False
 
     def readinto(self, buffer: Any) -> int | None:
         """Read what has arrived, or wait for it.
@@ -81,7 +83,9 @@ class _Reader(socket.SocketIO):
             if seconds <= 0:
                 raise TimeoutError("timed out")
             self._sock.settimeout(seconds)  # type: ignore[attr-defined]
-        return super().readinto(buffer)
+        size = super().readinto(buffer)
+        self.is_at_end = size == 0
+        return size
 
 
 class _NoResponse(RemoteDisconnected):
@@ -121,6 +125,8 @@ class _Response(HTTPResponse):
         if not received:
             raise _NoResponse("Remote end closed connection without response")
         super().begin()
+        if self.reader is not None and self.reader.is_at_end:  # http.client takes it for the end of the head
+            raise RemoteDisconnected("Remote end closed connection in the head of the response")
 
 
 class _ConnectionMixin:

@@ -46,9 +46,13 @@ def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 #: headers that concern the connection of the gateway to the upstream: its session, its login, its browsers
 _UPSTREAMS_OWN = re.compile(
-    r"set-cookie2?|www-authenticate|authentication-info|access-control-.*|alt-svc|clear-site-data"
+    r"set-cookie2?|www-authenticate|authentication-info|access-control-.*|timing-allow-origin|cross-origin-.*|"
+    r"alt-svc|clear-site-data|link|sourcemap|refresh|x-accel-.*|x-sendfile|x-lighttpd-.*|status"
 )
-_LOCATIONS = frozenset(("location", "content-location", "refresh"))
+_LOCATIONS = frozenset(("location", "content-location"))
+#: a reference to a path of the same server
+_RELATIVE = re.compile(r"/(?![/\\])[^\\]*|[^:/\\?#]+(?:/[^\\:]*)?|[?#][^\\]*")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 def passed_on(headers: Sequence[tuple[str, str]], decoders: Iterable[str]) -> list[tuple[str, str]]:
@@ -70,7 +74,9 @@ def passed_on(headers: Sequence[tuple[str, str]], decoders: Iterable[str]) -> li
 
 
 def _is_upstreams_own(name: str, value: str) -> bool:
-    return bool(_UPSTREAMS_OWN.fullmatch(name)) or (name in _LOCATIONS and "//" in value)
+    if name == "content-length":  # a server may refuse the whole response for one that is no number
+        return not _LENGTH.fullmatch(value)
+    return bool(_UPSTREAMS_OWN.fullmatch(name)) or (name in _LOCATIONS and not _RELATIVE.fullmatch(value))
 
 
 def _listed(headers: Sequence[tuple[str, str]], name: str) -> set[str]:

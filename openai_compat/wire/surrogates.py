@@ -47,3 +47,42 @@ def _blocks(text: bytes) -> Iterator[bytes]:
             end -= 6
         yield text[start:end]
         start = end
+
+
+#: what may be the beginning of an escape, or the first half of a character and the beginning of its second, at the end
+_UNFINISHED = re.compile(rb"(?:" + _HIGH + rb")?(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z")
+#: bytes of the longest of these
+_LONGEST = 11
+
+
+class Mender:
+    """Mends a JSON text that arrives in parts."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def feed(self, text: bytes) -> bytes:
+        """Return the text so far that is complete, mended; a few bytes at its end may be held."""
+        text = self._held + text
+        end = _unfinished(text)
+        self._held = text[end:]
+        return mended(text[:end])
+
+    def end(self) -> bytes:
+        """Return what is held, mended."""
+        held, self._held = self._held, b""
+        return mended(held)
+
+
+def _unfinished(text: bytes) -> int:
+    """Return where the unfinished escape at the end of a text begins; its length if there is none."""
+    position = max(len(text) - _LONGEST, 0)
+    while match := _UNFINISHED.search(text, position):
+        begin = match.start()
+        if begin == len(text):
+            break
+        before = text[:begin]
+        if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
+            return begin
+        position = begin + 1  # this backslash is escaped itself
+    return len(text)

@@ -214,6 +214,24 @@ def test_empty_means_not_set_any_field_of_a_form(field: str, text: str) -> None:
     assert "openai-compat-ignored" not in response.headers
 
 
+BLANKS = ["{} ", " {}", "\t{}\r\n", "\n{}"]
+
+
+@pytest.mark.parametrize("blanks", BLANKS)
+def test_blanks_around_a_value_mean_nothing(blanks: str) -> None:
+    fields = {"model": "demo", "language": "de", "temperature": "0.2", "stream": "True", "response_format": "json"}
+    assert sent(**{name: blanks.format(value) for name, value in fields.items()}) == sent(**fields)
+    assert answered(*HEARD, stream=blanks.format("True")).content_type.startswith("text/event-stream")
+    assert answered(*HEARD, response_format=blanks.format("text")).content_type == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize("blanks", BLANKS)
+def test_blanks_of_a_prompt_and_a_file_stay(blanks: str) -> None:
+    found = sent(prompt=blanks.format("Ocean."), file=blanks.format("audio").encode())["messages"]
+    assert found[0]["content"].endswith(": " + blanks.format("Ocean."))
+    assert base64.b64decode(found[1]["images"][0]) == blanks.format("audio").encode()
+
+
 def test_a_field_that_is_null_and_given_is_given() -> None:
     fake = FakeOllama()
     fields = part('; name="language"', b"null") + part('; name="language"', b" de ")
@@ -356,6 +374,12 @@ def test_of_a_field_that_stands_twice_the_first_counts() -> None:
         ({"known_speaker_names[]": "Ann"}, {"known_speaker_names"}),
         ({"known_speaker_references[]": "data:audio/wav;base64,"}, {"known_speaker_references"}),
         ({"languages[]": "de", "keywords[]": "x"}, {"languages", "keywords"}),
+        ({"stream": "true", "response_format": "text"}, {"response_format"}),
+        ({"stream": "true", "response_format": "verbose_json"}, {"response_format"}),
+        ({"stream": "true", "response_format": "json"}, set()),
+        ({"stream": "true", "response_format": "null"}, set()),
+        ({"stream": "true"}, set()),
+        ({"stream": "false", "response_format": "text"}, set()),
     ],
 )
 def test_rule_1_what_has_no_effect_is_listed(fields: dict[str, Any], expected: set[str]) -> None:
@@ -471,7 +495,7 @@ def test_a_stream_has_its_text_as_deltas_and_then_whole(stream: str, cut: int | 
     fake.script("/api/chat", say(" "), *HEARD[:1], say(), *HEARD[1:], cut=cut)
     response = post(fake, stream=stream, response_format=format, foo="x")
     assert response.content_type == "text/event-stream; charset=utf-8"
-    assert response.headers["openai-compat-ignored"] == "foo"
+    assert response.headers["openai-compat-ignored"] == "foo, response_format"
     assert list(frames(response.data)) == [
         {"type": "transcript.text.delta", "delta": "Hello"},
         {"type": "transcript.text.delta", "delta": " world.\n"},

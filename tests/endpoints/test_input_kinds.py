@@ -695,3 +695,44 @@ def test_a_schema_under_items_that_is_none_is_named_in_a_forced_call() -> None:
 def test_empty_means_not_set_in_the_settings_of_a_model(path: str, stop: list[str], expected: Any) -> None:
     request = native(path, {}, models={"demo": {"options": {"stop": stop}}})
     assert request["options"].get("stop") == expected
+
+
+def test_the_role_chunk_has_null_after_an_empty_message_where_thinking_is_asked_for() -> None:
+    steps = [say(""), say(thinking="hm"), say("Hi"), done()]
+    assert role_chunk(*steps, think=True)["content"] is None
+    assert role_chunk(say(""), say("Hi"), done())["content"] == ""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_lone_surrogates_in_arguments_that_are_text_are_mended(stream: bool) -> None:
+    call = {"function": {"name": "f", "arguments": '{"s":"\\ud83d"}'}}
+    forced = [say(part) for part in ('{"name":"f","parameters":{"s":"\\', "ud8", '3d"}', "}")]
+    for steps, fields in (([say(tool_calls=[call])], {}), (forced, {"tool_choice": "required"})):
+        found: Any = (streamed if stream else answered)(*steps, done(), tools=TOOLS, **fields)
+        text = json.dumps(found)
+        assert "ud83d" not in text
+        assert "ufffd" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["XML syntax error on line 7: element <function> closed by </parameter>", "tool call parsing failed"]
+)
+def test_output_in_xml_that_ollama_could_not_parse_may_be_tried_again(text: str) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", {"error": text}, status="500 X")
+    assert "x-should-retry" not in post(CHATS, {}, fake).headers
+
+
+@pytest.mark.parametrize("text", ["failed to parse grammar", "json schema: failed to parse", "failed to parse image"])
+def test_a_request_that_ollama_could_not_parse_is_not_to_be_tried_again(text: str) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", {"error": text}, status="500 X")
+    assert post(CHATS, {}, fake).headers["x-should-retry"] == "false"
+
+
+def test_a_model_without_a_name_does_not_fail_the_list() -> None:
+    fake = FakeOllama()
+    models = [{"name": None, "model": "x"}, {"name": 5, "model": "z"}, {"name": "y", "model": None}, {}, {"name": ""}]
+    fake.script("/api/tags", {"models": models})
+    found = Client(OpenAICompat(fake)).get("/v1/models").get_json()["data"]
+    assert [model["id"] for model in found] == ["x", "z", "y"]

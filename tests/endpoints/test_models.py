@@ -303,3 +303,23 @@ def test_several_models_are_described_at_once_and_a_silent_server_does_not_hold_
     assert time.monotonic() - began < 8
     assert sorted(map(str, found.values())) == ["None", "['tools']", "['tools']", "['tools']"]
     assert server.gone.get(timeout=WAIT)  # the call that is still silent was ended
+
+
+def test_a_digest_with_several_names_is_described_once() -> None:
+    fake = FakeOllama()
+    names = [{"name": name, "digest": "d1", "capabilities": ["completion"]} for name in ("a", "b", "c")]
+    fake.script("/api/tags", json.dumps({"models": names}).encode())
+    fake.script("/api/show", json.dumps({"capabilities": ["embedding"], "parameters": "num_ctx 4096"}).encode())
+    found = Client(OpenAICompat(fake)).get("/v1/models").get_json()["data"]
+    assert [(model["capabilities"], model["context_length"]) for model in found] == [(["embedding"], 4096)] * 3
+    assert [request.path for request in fake.requests].count("/api/show") == 1
+
+
+@pytest.mark.server
+def test_one_silent_description_does_not_hold_up_the_list(server: Chaos) -> None:
+    server.script(*answer(json.dumps({"models": [CHATTER]}).encode(), content_type="application/json"))
+    server.script(*answer(b'{"models":[]}', content_type="application/json"))
+    server.script(b"")  # silence
+    began = time.monotonic()
+    assert listed(OpenAICompat(server.url)) == {"c:latest": ["completion"]}
+    assert time.monotonic() - began < 8

@@ -361,3 +361,28 @@ def test_authenticate_is_a_function() -> None:
 )
 def test_a_local_address(bind: str, expected: bool) -> None:
     assert is_local_address(bind) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "origin", "is_named"),
+    [
+        ("https://chat.example", "https://chat.example", True),
+        ("https://*.chat.example", "https://a.chat.example", True),
+        ("http://chat.example:*", "http://chat.example:81", True),
+        ("http://*", "http://evil.example", False),
+        ("*://*", "http://evil.example", False),
+        ("https://*.example", "https://evil.example", False),
+        ("https://*chat.example", "https://evilchat.example", False),
+        ("null", "null", False),
+        ("local", "http://localhost:3000", False),
+    ],
+)
+def test_credentials_go_only_to_a_site_that_is_named(pattern: str, origin: str, is_named: bool) -> None:
+    response = get(Origin=origin, allowed_origins=[pattern], authenticate=lambda environ: "me")
+    assert response.status_code == 200
+    assert (response.headers.get("Access-Control-Allow-Credentials") == "true") is is_named
+
+
+@pytest.mark.parametrize("host", ["240.0.0.1", "198.18.0.1", "192.0.2.1", "169.254.1.1", "[2001:db8::1]"])
+def test_special_addresses_are_not_private(host: str) -> None:
+    assert get(Host=host, allowed_hosts="local").status_code == 403

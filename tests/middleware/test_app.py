@@ -404,7 +404,8 @@ def test_an_app_in_process_that_wants_a_login(status: str, headers: Any, expecte
         ("/api//chat", (502, "upstream_redirect")),
         ("?next=1", (502, "upstream_redirect")),
         ("", (502, "upstream_redirect")),
-        ("/mounted/api/chat/", (502, "upstream_redirect")),
+        ("/mounted/api/chat/", (401, "invalid_api_key")),
+        ("/en/api/chat", (401, "invalid_api_key")),
         ("/login?next=/api/chat&token=secret", (401, "invalid_api_key")),
         ("https://login.example/oauth?redirect_uri=/api/chat", (401, "invalid_api_key")),
         ("http://[broken", (502, "upstream_redirect")),
@@ -420,6 +421,13 @@ def test_a_redirect_in_process_to_the_same_path_is_no_login_page(
     assert "Location" not in response.headers
     assert location.partition("?")[0] in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_redirect_to_the_same_path_of_a_mounted_application_is_no_login_page() -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", b"", status="307 X", headers=[("Location", "/mounted/api/chat/")])
+    response = Client(OpenAICompat(fake)).post(PATH, json=CHAT, environ_overrides={"SCRIPT_NAME": "/mounted"})
+    assert response.get_json()["error"]["code"] == "upstream_redirect"
 
 
 def test_an_app_in_process_sees_the_client_s_credentials() -> None:

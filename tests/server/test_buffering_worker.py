@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import shutil
 import socket
@@ -343,6 +344,17 @@ def test_what_does_not_arrive_in_time_is_a_408(hasty: Listening, half: bytes) ->
     }
 
 
+def request_id(answer: bytes) -> bytes:
+    found = re.findall(rb"\r\nx-request-id: (req_[0-9a-f]{32})\r\n", answer.partition(b"\r\n\r\n")[0] + b"\r\n")
+    assert len(found) == 1, answer
+    return found[0]  # type: ignore[no-any-return]
+
+
+def test_each_408_has_an_id(hasty: Listening) -> None:
+    with holding(hasty, POST, POST) as sockets:
+        assert len({request_id(rest(sock)) for sock in sockets}) == 2
+
+
 def test_a_drip_does_not_put_the_deadline_off(hasty: Listening) -> None:
     """The client goes on sending until it is answered."""
     with holding(hasty, POST) as [sock]:
@@ -399,6 +411,8 @@ def test_the_oldest_half_gives_way_when_there_are_too_many() -> None:
             answer = rest(sockets[0])
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b'"code":"overloaded"' in answer
+            assert b"\r\nRetry-After: 2\r\n" in answer
+            assert request_id(answer) != request_id(rest(sockets[1]))
             more[-1].sendall(b"Content-Length: 0\r\n\r\n")
             assert answered(more[-1])[0] == 400
 

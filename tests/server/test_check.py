@@ -123,11 +123,44 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in "".join(lines)
 
 
+NOT_FOUND: dict[str, Any] = {"status": "404 Not Found", "content_type": "text/plain"}
+
+
 def test_what_is_no_ollama(fake: FakeOllama, url: str) -> None:
-    fake.script("/api/version", b"404 page not found", status="404 Not Found", content_type="text/plain")
+    for path in ("/api/version", "/api/tags", "/api/ps"):
+        fake.script(path, b"404 page not found", **NOT_FOUND)
     status, lines = checked(url)
     assert status == 1
-    assert lines[1:] == ["  FAILED version  The backend is not an Ollama. (backend_not_ollama)"]
+    assert lines[1:] == [
+        "  ok     version  unknown",
+        "  FAILED models   The backend is not an Ollama. (backend_not_ollama)",
+        "  FAILED chat     There is no model that can chat. (model_not_found)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "content_type"),
+    [
+        (b"404 page not found", "404 Not Found", "text/plain"),
+        (b'{"error": "no such route"}', "404 Not Found", JSON),
+        (b'{"detail": "Not Found"}', "404 Not Found", JSON),
+        (b"", "405 Method Not Allowed", "text/plain"),
+    ],
+)
+def test_a_server_without_a_version_may_be_all_right(
+    fake: FakeOllama, url: str, body: bytes, status: str, content_type: str
+) -> None:
+    fake.script("/api/version", body, status=status, content_type=content_type)
+    found, lines = checked(url)
+    assert (found, lines[1]) == (0, "  ok     version  unknown")
+    assert lines[3].startswith("  ok     chat     demo:latest streamed ")
+
+
+def test_a_version_that_fails_is_a_failure(fake: FakeOllama, url: str) -> None:
+    fake.script("/api/version", b"no", status="500 Internal Server Error", content_type="text/plain")
+    status, lines = checked(url)
+    assert status == 1
+    assert [line[:16] for line in lines[1:]] == ["  FAILED version"]
 
 
 def test_a_list_of_models_that_fails_is_a_failure_even_if_the_chat_works(fake: FakeOllama, url: str) -> None:

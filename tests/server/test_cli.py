@@ -116,6 +116,27 @@ def test_help_names_every_setting_s_flag_and_variable(
     assert environment_name(row.name) in shown
 
 
+def helped(capsys: pytest.CaptureFixture[str], command: str) -> str:
+    """The help of a command, in one line."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"], {})
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_says_what_an_address_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    text = "--bind ADDRESS address to listen at: HOST:PORT, PORT or unix:PATH"
+    assert f"{text}; else the port in the variable PORT, at all addresses [OPENAI_COMPAT_BIND" in helped(
+        capsys, "serve"
+    )
+    assert f"{text} [OPENAI_COMPAT_BIND" in helped(capsys, "record")
+
+
+def test_help_says_what_a_time_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "--receive-timeout SECONDS seconds in which the head of a request" in helped(capsys, "serve")
+
+
 # -- settings ---------------------------------------------------------------------------------
 
 

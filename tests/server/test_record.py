@@ -16,7 +16,7 @@ from werkzeug.test import Client
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, Gate, done, say
 from openai_compat.testing.demo import Demo
-from tests.servers import TIMEOUT, command, live, serving
+from tests.servers import TIMEOUT, command, live, refusing, serving
 
 pytestmark = pytest.mark.server
 
@@ -85,6 +85,13 @@ def test_a_stream_passes_a_recording_server_as_it_arrives(tmp_path: Path) -> Non
         server.stop()
     [line] = file.read_text().splitlines()
     assert len(json.loads(line)["native"]["chunks"]) == 3
+
+
+def test_a_demo_is_not_advised_where_there_is_none(tmp_path: Path) -> None:
+    with refusing() as url, serving(str(tmp_path / "file"), "--upstream", url, subcommand="record") as server:
+        server.stop()
+    assert "The server runs anyway.\n" in server.announced
+    assert "--demo" not in server.announced
 
 
 def test_a_page_of_another_site_does_not_reach_the_ollama(tmp_path: Path) -> None:

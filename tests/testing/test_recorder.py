@@ -17,8 +17,8 @@ from werkzeug.test import Client, EnvironBuilder
 from openai_compat import OpenAICompat, Upstream
 from openai_compat.testing import FakeOllama, Gate, done, recorder, say
 from openai_compat.testing.demo import Demo
-from openai_compat.testing.recorder import Recorder, without_secrets
-from openai_compat.testing.recording import read_recording
+from openai_compat.testing.recorder import Recorder
+from openai_compat.testing.recording import read_recording, without_secrets
 from tests.servers import TIMEOUT, live
 
 CHAT = "/api/chat"
@@ -132,7 +132,7 @@ def test_what_is_recorded_are_ollama_s_own_paths(file: Path, path: str, side: st
 
 @pytest.mark.parametrize(
     ("body", "request_"),
-    [(b"{", "{"), (b"", None), (b"\xff", "\ufffd"), (b"[1, 2]", [1, 2])],
+    [(b"{", "(1 bytes)"), (b"", None), (b"\xff", "(1 bytes)"), (b"[1, 2]", [1, 2])],
 )
 def test_a_request_that_is_no_json_object(file: Path, body: bytes, request_: Any) -> None:
     client, found = recording(Demo(), file)
@@ -204,26 +204,168 @@ def test_secrets_of_responses_are_not_recorded(file: Path) -> None:
     assert SECRET not in file.read_text()
 
 
-@pytest.mark.parametrize(
-    "name", ["api_key", "apiKey", "API-KEY", "openai_api_key", "authorization", "Authorization", "password", "token"]
-)
-def test_fields_that_are_named_like_keys_are_left_out(name: str) -> None:
-    request = {"model": "m", name: SECRET, "extra_headers": {name: SECRET}, "list": [{name: SECRET}]}
-    expected = {"model": "m", name: "***", "extra_headers": {name: "***"}, "list": [{name: "***"}]}
-    assert without_secrets(request) == expected
+NAMES = ["api_key", "apiKey", "API-KEY", "openai_api_key", "OpenAIKey", "api_keys", "access_key", "secretAccessKey"]
+NAMES += ["access_key_id", "private_key", "key", "keys", "hf_key", "ssh-key", "authorization", "Authorization", "auth"]
+NAMES += ["authorization_header", "oauth", "bearer", "jwt", "session", "session_id", "token", "tokens", "access_token"]
+NAMES += ["hf.token", "credentials", "creds", "cookie", "cookies", "password", "passwd", "passphrase", "client_secret"]
+VALUES = [SECRET, [SECRET], [f"Bearer {SECRET}", 5], {SECRET: 1}, {"a": {"b": [SECRET]}}, [[SECRET]], [{"a": SECRET}]]
 
 
-def test_content_is_recorded_as_it_is() -> None:
-    schema = {"type": "object", "properties": {"password": {"type": "string"}, "token": "x"}}
+@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_that_are_named_like_secrets_are_left_out(name: str, value: Any) -> None:
+    def request(value: Any) -> dict[str, Any]:
+        field = {name: value, "other": "kept"}
+        return {
+            "model": "m",
+            **field,
+            "options": {**field, "deeper": {"list": [[field]]}},
+            "extra_headers": {name: value},
+            "messages": [{"role": "user", "content": "kept", **field}],
+            "tools": [{"type": "mcp", **field, "function": {"name": "f", **field}}],
+            "format": field,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", **field}},
+            "input": [field],
+        }
+
+    assert without_secrets(request(value)) == request("***")
+    assert SECRET not in str(without_secrets({"parameters": {"properties": {name: {"default": value}}}}))
+
+
+def test_headers_in_a_request_are_left_out() -> None:
     request = {
-        "messages": [{"role": "user", "content": "My password is x", "password": "y"}],
-        "tools": [{"function": {"parameters": schema}}],
-        "format": schema,
-        "max_tokens": 5,
-        "token": 7,
+        "extra_headers": {"X-Team": SECRET},
+        "list": [{"name": "Authorization", "value": SECRET}, {"value": SECRET, "key": "api-key"}],
+        "headers": [["Authorization", SECRET]],
+        "httpHeaders": [f"Authorization: Bearer {SECRET}"],
+    }
+    assert without_secrets(request) == {
+        "extra_headers": {"X-Team": "***"},
+        "list": [{"name": "Authorization", "value": "***"}, {"value": "***", "key": "***"}],
+        "headers": "***",
+        "httpHeaders": "***",
+    }
+
+
+@pytest.mark.parametrize("depth", [0, 1, 400, 5000])
+def test_a_secret_at_any_depth_is_not_recorded(file: Path, depth: int) -> None:
+    fake = FakeOllama()
+    client, found = recording(fake, file)
+    body = b'{"a":[' * depth + json.dumps({"auth": {"user": [SECRET]}, "model": "m"}).encode() + b"]}" * depth
+    with client.post("/api/show", data=body, content_type="application/json"):
+        pass
+    found.close()
+    assert fake.requests[0].body == body
+    assert len(lines(file)) == 1
+    assert SECRET not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (f"api_key={SECRET}", "application/x-www-form-urlencoded"),
+        (f'--B\r\nContent-Disposition: form-data; name="key"\r\n\r\n{SECRET}\r\n--B--\r\n', "multipart/form-data"),
+        (f'{{"api_key": "{SECRET}"', "application/json"),
+        (f'{{"api_key": "{SECRET}", "a": NaN}}', "application/json"),
+        (f'"{SECRET}"', "application/json"),
+        (SECRET, "text/plain"),
+    ],
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/chat/completions"])
+def test_of_a_body_that_is_no_json_only_the_length_is_recorded(
+    file: Path, path: str, body: str, content_type: str
+) -> None:
+    client, found = recording(FakeOllama(), file)
+    with client.post(path, data=body, content_type=content_type):
+        pass
+    found.close()
+    [exchange] = read_recording(file)
+    assert exchange.request == f"({len(body)} bytes)"
+    assert SECRET not in file.read_text()
+
+
+def test_what_is_said_is_recorded_as_it_is() -> None:
+    call = {"function": {"name": "find", "arguments": {"city": "Wien", "keyword": "a", "author": "b"}}}
+    request = {
+        "messages": [
+            {"role": "user", "content": "My password is x"},
+            {"role": "user", "content": [{"type": "text", "text": "token: y"}]},
+            {"role": "assistant", "content": "", "thinking": "the key", "tool_calls": [call]},
+        ],
+        "prompt": ["a key", "a secret"],
+        "input": "Authorization: Bearer x",
+        "system": "the cookie",
+        "prompt_cache_key": "a",
+        "keep_alive": "5m",
+        "stop_tokens": ["</s>"],
     }
     assert without_secrets(request) == request
     assert without_secrets("text") == "text"
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "num_tokens", "prompt_tokens", "tokens", "token", "key", "session"])
+@pytest.mark.parametrize("value", [0, 7, 1.5, True, None, [1, 2], []], ids=repr)
+def test_numbers_are_recorded(name: str, value: Any) -> None:
+    request = {name: value, "options": {name: value}}
+    assert without_secrets(request) == request
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "num_tokens", "max_completion_tokens", "n_tokens", "maxTokens"])
+def test_a_number_of_tokens_may_be_a_text(name: str) -> None:
+    assert without_secrets({name: "100"}) == {name: "100"}
+
+
+def test_a_password_may_be_a_number() -> None:
+    assert without_secrets({"password": 1234, "smtp": {"passwd": 1.5}}) == {
+        "password": "***",
+        "smtp": {"passwd": "***"},
+    }
+
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        **{name: {"type": "string", "description": "A text.", "enum": ["a", "b"]} for name in NAMES},
+        "headers": {"type": "object", "properties": {"authorization": {"type": ["string", "null"]}}},
+        "login": {"anyOf": [{"type": "object", "properties": {"password": {"$ref": "#/$defs/token"}}}, True]},
+        "rows": {"type": "array", "items": {"type": "object", "properties": {"key": {"type": "string"}}}},
+        "max": {"type": "integer", "default": 5, "properties": True},
+    },
+    "$defs": {"token": {"type": "string", "minLength": 1, "pattern": "^sk-"}},
+    "dependentRequired": {"api_key": ["token"]},
+    "required": ["api_key", "token"],
+    "additionalProperties": False,
+}
+
+
+def holding(schema: Any) -> dict[str, Any]:
+    function = {"name": "login", "description": "Needs an api_key.", "parameters": schema}
+    return {
+        "tools": [{"type": "function", "function": function}],
+        "functions": [function],
+        "format": schema,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": schema}},
+        "text": {"format": {"type": "json_schema", "name": "n", "schema": schema}},
+    }
+
+
+def test_the_properties_of_a_schema_are_recorded() -> None:
+    assert without_secrets(holding(SCHEMA)) == holding(SCHEMA)
+
+
+@pytest.mark.parametrize("keyword", ["default", "const", "example", "examples", "x-value", "key"])
+@pytest.mark.parametrize("value", [SECRET, [SECRET], {"a": SECRET}], ids=repr)
+def test_values_of_secrets_in_a_schema_are_left_out(keyword: str, value: Any) -> None:
+    def schema(value: Any) -> dict[str, Any]:
+        part = {"type": "string", keyword: value}
+        return {"properties": {"api_key": part, "auth": {"anyOf": [{"properties": {"user": part}}]}}}
+
+    assert without_secrets(holding(schema(value))) == holding(schema("***"))
+
+
+@pytest.mark.parametrize("value", [SECRET, [SECRET], [[SECRET]], {"a": SECRET}, {"a": [{"b": SECRET}]}], ids=repr)
+def test_what_is_no_schema_of_a_property_is_left_out(value: Any) -> None:
+    assert SECRET not in str(without_secrets(holding({"properties": {"api_key": value}})))
 
 
 # -- what passes ------------------------------------------------------------------------------

@@ -61,6 +61,77 @@ def test_a_line_that_is_no_exchange_is_named(tmp_path: Path, line: str) -> None:
         read_recording(file)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"chunks": [-1, "a"]},
+        {"chunks": [-1]},
+        {"chunks": ["a"]},
+        {"chunks": [1.5]},
+        {"chunks": [True]},
+        {"chunks": [None]},
+        {"chunks": {"1": 1}},
+        {"chunks": "11"},
+        {"chunks": 1},
+        {"status": "OK"},
+        {"status": True},
+        {"status": -1},
+        {"status": None},
+        {"path": 1},
+        {"method": None},
+        {"body": None},
+        {"body": ["x"]},
+        {"content_type": 5},
+        {"complete": "no"},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("key", ["native", "openai", None])
+def test_a_value_that_is_not_valid_is_named_when_it_is_read(
+    tmp_path: Path, key: str | None, wrong: dict[str, Any]
+) -> None:
+    row = side(**{**wrong, "body": wrong.get("body", "x")}) if "body" in wrong else side(**wrong)
+    line = json.dumps({"name": "b", **({key: row} if key else row)})
+    file = written(tmp_path, json.dumps({"name": "a", "native": side()}) + "\n" + line)
+    with pytest.raises(ValueError, match=r"recording\.jsonl, line 2: no recorded exchange"):
+        FakeOllama.replay(file)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_in_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "recording.jsonl"
+    file.write_bytes(json.dumps({"name": "ü", "native": side()}, ensure_ascii=False).encode(encoding))
+    with pytest.raises(ValueError, match=r"recording\.jsonl, line 1: no recorded exchange"):
+        FakeOllama.replay(file)
+
+
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path, json.dumps({"name": "a", "native": side()}) + "\n")
+    file.write_bytes(file.read_bytes() + b'{"name": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"recording\.jsonl, line 2: no recorded exchange"):
+        FakeOllama.replay(file)
+
+
+def test_a_line_of_absurd_depth_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"recording\.jsonl, line 1: no recorded exchange"):
+        FakeOllama.replay(written(tmp_path, "[" * 200_000 + "]" * 200_000))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    rows = [json.dumps({"name": name, "native": side("ü")}) for name in "ab"]
+    found = read_recording(written(tmp_path, "\ufeff" + "\n".join(rows)))
+    assert [(exchange.name, exchange.body.decode()) for exchange in found] == [("a", "ü"), ("b", "ü")]
+
+
+def test_a_request_of_another_recorder_is_compared_by_its_length_and_without_secrets(tmp_path: Path) -> None:
+    rows = [{"name": str(request), "native": side(request=request)} for request in ("{", {"key": "a"}, "[[", None)]
+    recording = Recording(read_recording(written(tmp_path, "\n".join(map(json.dumps, rows)))))
+    for body, name in ((b"[[", "[["), (b"{", "{"), (b"", "None"), (b'{"key": "b"}', "{'key': 'a'}")):
+        chosen = recording.choose("POST", "/api/chat", decoded(body))
+        assert chosen is not None
+        assert chosen.name == name
+
+
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         FakeOllama.replay(tmp_path / "nothing.jsonl")
@@ -77,15 +148,18 @@ def test_the_shared_recordings_can_be_read(file: str) -> None:
     [
         (b"", None),
         (b'{"a": [1, "\xc3\xbc"]}', {"a": [1, "ü"]}),
-        (b"{", "{"),
-        (b"\xff", "\ufffd"),
-        (b"NaN", "NaN"),
-        (b"1e999", "1e999"),
-        (b"[" * 100_000, "[" * 100_000),
+        (b"{", "(1 bytes)"),
+        (b"\xff", "(1 bytes)"),
+        (b"NaN", "(3 bytes)"),
+        (b"1e999", "(5 bytes)"),
+        (b'"text"', "(6 bytes)"),
+        (b"[" * 100_000, "(100000 bytes)"),
+        (b"[" * 100_000 + b"]" * 100_000, "(200000 bytes)"),
+        (b'{"model": "m", "options": {"api_key": "x"}}', {"model": "m", "options": {"api_key": "***"}}),
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_a_request_is_json_or_a_text(body: bytes, expected: Any) -> None:
+def test_a_request_is_json_without_secrets_or_a_length(body: bytes, expected: Any) -> None:
     assert decoded(body) == expected
 
 
@@ -129,6 +203,27 @@ def test_a_request_gets_the_response_of_its_path_and_method() -> None:
     assert recording.choose("HEAD", "/api/tags", None) is exchanges[0]
     assert recording.choose("POST", "/api/tags", None) is None
     assert recording.choose("GET", "/api/show", None) is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked"),
+    [
+        ("/v1/models/team%2Focean:small", "/v1/models/team%2Focean:small"),
+        ("/v1/models/team/ocean:small", "/v1/models/team%2Focean:small"),
+        ("/v1/models/team/ocean%3Asmall", "/v1/models/team%2Focean:small"),
+        ("/v1/models/gr%C3%BCn", "/v1/models/gr%C3%BCn"),
+        ("/v1/models/grün", "/v1/models/gr%C3%BCn"),
+        ("/v1/models/gr%c3%bcn", "/v1/models/grün"),
+        ("/v1/models/a%20b", "/v1/models/a b"),
+    ],
+)
+def test_a_path_may_have_percent_escapes(tmp_path: Path, recorded: str, asked: str) -> None:
+    row = {"name": "a", "openai": side("found", method="GET", path=recorded)}
+    fake = FakeOllama.replay(written(tmp_path, json.dumps(row)))
+    with Client(fake).get("/v1/models/other") as response:
+        assert response.status_code == 500
+    with Client(fake).get(asked) as response:
+        assert response.data == b"found"
 
 
 def test_an_equal_request_is_answered_again_before_another_that_was_not_used() -> None:

@@ -166,6 +166,10 @@ def test_what_concerns_the_upstream_alone_stays_there(server: Chaos, framing: st
         "Keep-Alive": "timeout=5",
         "Proxy-Authenticate": "Basic",
         "Alt-Svc": 'h3=":443"',
+        "Link": "<http://10.0.0.1/z>; rel=next",
+        "Refresh": "0; url=http://10.0.0.1/",
+        "X-Accel-Redirect": "/secret",
+        "Cross-Origin-Resource-Policy": "cross-origin",
     }
     server.script(*answer(b"{}", headers=[*own.items(), ("X-Model", "m")], framing=framing))
     response = Client(gateway(server)).get("/api/tags", buffered=True)
@@ -173,10 +177,37 @@ def test_what_concerns_the_upstream_alone_stays_there(server: Chaos, framing: st
     assert not {name.lower() for name in own} & {name.lower() for name, _ in response.headers}
 
 
-def test_a_relative_location_is_passed_through(server: Chaos) -> None:
-    server.script(*answer(b"", status=307, headers=[("Location", "/api/tags?x=1")]))
+@pytest.mark.parametrize("location", ["/api/tags?x=http://a", "tags", "?x=1", "#a", "../tags/x"])
+def test_a_relative_location_is_passed_through(server: Chaos, location: str) -> None:
+    server.script(*answer(b"", status=307, headers=[("Location", location)]))
     response = Client(gateway(server)).get("/api/tags")
-    assert (response.status_code, response.headers["Location"]) == (307, "/api/tags?x=1")
+    assert (response.status_code, response.headers["Location"]) == (307, location)
+
+
+@pytest.mark.parametrize(
+    "location", ["//x/a", "\\\\x\\a", "http:/x", "http:\\\\x", "/\\x", "HTTP://x", "javascript:x", ""]
+)
+def test_another_location_is_not(server: Chaos, location: str) -> None:
+    server.script(*answer(b"", status=307, headers=[("Location", location)]))
+    assert "Location" not in Client(gateway(server)).get("/api/tags").headers
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "13, 13", "", "0x10"])
+def test_a_length_that_is_none_does_not_leave(server: Chaos, length: str) -> None:
+    server.script(head(200, [("Content-Length", length)]) + b'{"models":[]}', FIN)
+    response = Client(gateway(server)).get("/api/tags", buffered=True)
+    assert response.headers.get("Content-Length") in (None, "13")
+    assert response.status_code in (200, 502)
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Type: appl"])
+@both
+def test_a_head_that_is_cut_is_a_502(server: Chaos, start: bytes, stream: bool) -> None:
+    server.script(start, FIN)
+    server.script(start, FIN)
+    response = Client(gateway(server)).get("/api/tags", buffered=True)
+    assert (response.status_code, list(response.get_json())) == (502, ["error"])
+    failed(ask(gateway(server), stream=stream))
 
 
 @both

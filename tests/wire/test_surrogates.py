@@ -38,6 +38,33 @@ def test_only_the_escape_of_a_lone_surrogate_changes(text: bytes, expected: byte
     assert mended(text) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        rb"\ud83d\ude00",
+        rb"a\ud83d",
+        rb"\ude00b",
+        rb"\\ud83d\ud83dx",
+        rb"\\\ud83d\\\\ud83d",
+        rb"\ud83d\ud83d\ude00\n",
+        b"\\",
+    ],
+)
+def test_text_in_parts_is_mended_as_a_whole(text: bytes) -> None:
+    for size in range(1, len(text) + 1):
+        mender = surrogates.Mender()
+        parts = [mender.feed(text[i : i + size]) for i in range(0, len(text), size)]
+        assert b"".join([*parts, mender.end()]) == mended(text)
+
+
+def test_little_is_held_of_a_text_in_parts() -> None:
+    mender = surrogates.Mender()
+    assert mender.feed(b"x" * 1000 + rb"\ud83d\ud") == b"x" * 1000
+    assert mender.feed(b"e00 y") == rb"\ud83d\ude00 y"
+    assert mender.feed(b"\\" * 1000) == b"\\" * 1000
+    assert mender.feed(b"\\") == b""
+
+
 @PROFILE
 @given(st.lists(st.sampled_from(["\\", "\\\\", "\ud83d", "\ude00", "a", '"', "\U0001f600", "u"])))
 def test_the_result_means_the_text_with_its_lone_surrogates_replaced(parts: list[str]) -> None:

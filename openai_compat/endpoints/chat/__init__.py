@@ -33,6 +33,7 @@ def create(call: Call, backend: Backend) -> Reply:
         reasoning_field=output.reasoning_field,
         uses_functions=output.uses_functions,
         is_forced=plan.forced is not None,
+        thinks=bool(plan.native_request.think),
     )
     chat = ChatRun(plan, backend, ignored, new_id=call.new_id, now=call.now, max_answer=call.settings.max_answer)
     if output.stream:

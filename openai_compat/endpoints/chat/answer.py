@@ -115,6 +115,8 @@ class ResponseEnvelope:
     uses_functions: bool = False
     #: each choice is one tool call
     is_forced: bool = False
+    #: the native request asks for thinking
+    thinks: bool = False
 
 
 # -- one completion ---------------------------------------------------------------------------
@@ -170,11 +172,11 @@ def to_chunks(
     Source: ``ToStreamChunks``, ``FinishChunk``; ``ChatWriter``, whose flags are local variables here.
     """
     n, is_first = len(run.builders), True
-    for index, response, delta in run:
+    for index, _, delta in run:
         choices: list[ChunkChoice] = []
         if is_first:
             is_first = False
-            content = None if envelope.is_forced or _begins_without_text(response) else ""
+            content = None if envelope.is_forced or _begins_without_text(envelope, delta) else ""
             first = Delta(role="assistant", content=content, refusal=None)
             choices = [ChunkChoice(index=i, delta=first) for i in range(n)]
         choices += _choices(envelope, index, delta)
@@ -203,13 +205,12 @@ def _enveloped(
     return chunks
 
 
-def _begins_without_text(response: native.ChatResponse) -> bool:
-    """Return whether a response begins with thinking or a tool call.
+def _begins_without_text(envelope: ResponseEnvelope, delta: ChoiceDelta) -> bool:
+    """Return whether a choice begins with thinking or a tool call; after an empty message thinking is expected.
 
     Clients that find an empty text in the role chunk show an empty block of text before those.
     """
-    message = response.message
-    return message is not None and not message.content and bool(message.thinking or message.tool_calls)
+    return not delta.content and bool(delta.thinking or delta.calls or envelope.thinks)
 
 
 def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta) -> Iterator[ChunkChoice]:
