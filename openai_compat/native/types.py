@@ -240,6 +240,15 @@ class EmbedResponse(Metrics, kw_only=True):
     embeddings: list[Raw] | None
 
 
+class ModelDetails(Struct):
+    """Source: ``ModelDetails``."""
+
+    family: str | None = None
+    families: list[str] | None = None
+
+    INCIDENTAL: ClassVar = frozenset({"family", "families"})
+
+
 class ListedModel(Struct):
     """Source: ``ListModelResponse``."""
 
@@ -252,8 +261,11 @@ class ListedModel(Struct):
     context_length: int | float | None = None
     #: of the model's content: another digest is another model
     digest: str | None = None
+    details: ModelDetails | None = None
 
-    INCIDENTAL: ClassVar = frozenset({"name", "model", "modified_at", "capabilities", "context_length", "digest"})
+    INCIDENTAL: ClassVar = frozenset(
+        {"details", "name", "model", "modified_at", "capabilities", "context_length", "digest"}
+    )
 
     @property
     def request_name(self) -> str:
@@ -262,8 +274,14 @@ class ListedModel(Struct):
 
     @property
     def can_chat(self) -> bool:
-        """Return whether the model can chat; true where the server does not list capabilities."""
-        return self.capabilities is None or "completion" in self.capabilities
+        """Return whether the model can chat; true where the server does not say what it is."""
+        return not self._is_embedder and (self.capabilities is None or "completion" in self.capabilities)
+
+    @property
+    def _is_embedder(self) -> bool:
+        """Return whether the model's family makes embeddings only: lists say ``completion`` of those too."""
+        details = self.details or ModelDetails()
+        return any("bert" in family.lower() for family in (details.family or "", *(details.families or ())))
 
 
 class ListResponse(Struct):

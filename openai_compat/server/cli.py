@@ -11,9 +11,10 @@ import math
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import Field
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from openai_compat import __version__
@@ -149,8 +150,22 @@ def _check_directory(store: str) -> None:
     """
     _, separator, path = store.partition("sqlite:///")
     directory = os.path.dirname(os.path.abspath(path))
-    if separator and path != ":memory:" and not os.access(directory, os.W_OK):
-        raise ValueError(f"--store: {directory!r} is not a writable directory")
+    if not separator or path == ":memory:":
+        return
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError:
+        raise ValueError(f"--store: {directory!r} is not a writable directory") from None
+    try:
+        with open(path, "rb") as file:
+            is_database = file.read(16) in (b"", b"SQLite format 3\x00")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ValueError(f"--store: {path!r}: {error.strerror}") from None
+    if not is_database:
+        raise ValueError(f"--store: {path!r} is not a SQLite database")
 
 
 #: URLs of stores that belong to one process
@@ -244,7 +259,7 @@ def _bind(flags: argparse.Namespace, environ: Mapping[str, str]) -> str | None:
     :raises ValueError: an address is not valid.
     """
     bind: str | None = _value(flags, "bind", environ)
-    return bind and ",".join(_address(part.strip()) for part in bind.split(","))
+    return ",".join(_address(part.strip()) for part in bind.split(",")) if bind else None
 
 
 def _address(text: str) -> str:
@@ -288,6 +303,8 @@ def _is_own_address(upstream: str, bind: str) -> bool:
     """Return whether an upstream URL is an address that the server binds: it would forward requests to itself."""
     if "," in bind:
         return any(_is_own_address(upstream, part) for part in bind.split(","))
+    if "," in bind:
+        return any(_is_own_address(upstream, part) for part in bind.split(","))
     if path := unix_path(upstream):
         return bind.startswith("unix:") and os.path.abspath(bind[5:]) == path
     url, (host, _, port) = urlsplit(upstream), bind.rpartition(":")
@@ -316,8 +333,15 @@ def _worker_class(flags: argparse.Namespace, environ: Mapping[str, str]) -> str 
 _BIND = "address to listen at: HOST:PORT, PORT or unix:PATH"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line: ``--help`` shows the usage, which has dozens of flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"openai-compat: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="openai-compat", description="Serve OpenAI's HTTP API for an Ollama.")
+    parser = _Parser(prog="openai-compat", description="Serve OpenAI's HTTP API for an Ollama.")
     parser.add_argument("--version", action="version", version=f"openai-compat {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     serve = commands.add_parser("serve", help="serve the API under gunicorn", formatter_class=_Help)

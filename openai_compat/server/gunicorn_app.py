@@ -10,6 +10,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -20,6 +21,25 @@ _BUFFERING_WORKER = "openai_compat.server.buffering_worker.BufferingThreadWorker
 
 #: the first descriptor that systemd passes on
 _FIRST_INHERITED = 3
+
+
+def _listed(name: str, value: Any) -> Any:
+    """Return a value for gunicorn, which takes text for one address."""
+    return value.split(",") if name == "bind" and isinstance(value, str) else value
+
+
+def _bound(address: Any) -> Any:
+    """Return the address of a socket as ``getsockname`` returns it: of one that is open already, or will be bound.
+
+    :raises OSError: the descriptor is not a socket's.
+    """
+    if isinstance(address, int):
+        with socket.socket(fileno=os.dup(address)) as inherited:
+            return inherited.getsockname()
+    if isinstance(address, tuple):
+        with suppress(OSError):  # a name that is not found is an error of binding
+            return socket.getaddrinfo(address[0], address[1], type=socket.SOCK_STREAM)[0][4]
+    return address
 
 
 class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
@@ -47,30 +67,29 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
     def load_config(self) -> None:
         """Set gunicorn's settings; gunicorn calls this."""
         for name, value in self._options.items():
-            self.cfg.set(name, value)
+            self.cfg.set(name, _listed(name, value))
         from_environment = self.cfg.parser().parse_args(self.cfg.get_cmd_args_from_env())
         for name, value in vars(from_environment).items():
             if value is not None and name != "args":
                 self.cfg.set(name.lower(), value)
         for name, value in self._fixed.items():
             if name in self.cfg.settings:  # an older gunicorn lacks some
-                self.cfg.set(name, value)
+                self.cfg.set(name, _listed(name, value))
         if self.cfg.worker_class_str == "gthread":
             self.cfg.set("worker_class", _BUFFERING_WORKER)
 
     def addresses(self) -> list[Any]:
         """Return the addresses of the sockets, those that systemd has bound too, as ``getsockname`` returns them."""
         if os.environ.get("LISTEN_PID") != str(os.getpid()):
-            return list(self.cfg.address)
-        found = []
-        for number in range(int(os.environ.get("LISTEN_FDS", "0"))):
-            inherited = socket.socket(fileno=os.dup(_FIRST_INHERITED + number))
-            with inherited:
-                found.append(inherited.getsockname())
-        return found
+            return [_bound(address) for address in self.cfg.address]
+        return [_bound(_FIRST_INHERITED + number) for number in range(int(os.environ.get("LISTEN_FDS", "0")))]
 
     def start_error(self) -> str:
         """Return why the server cannot start, or an empty text."""
+        try:
+            assert self.cfg.worker_class is not None  # it is imported here
+        except (ImportError, RuntimeError) as error:
+            return f"the worker class cannot be used: {' '.join(str(error).split())[-300:]}"
         return self._temporary_error() or self._bind_error()
 
     def _temporary_error(self) -> str:
@@ -94,6 +113,8 @@ class Application(BaseApplication):  # type: ignore[misc, unused-ignore]
             return ""
         for address in self.cfg.address:
             error_text = _unix_error(address) if isinstance(address, str) else ""
+            if isinstance(address, int):
+                error_text = _descriptor_error(address)
             if isinstance(address, tuple) and not self.cfg.reuse_port:
                 error_text = _address_error(address)
             if error_text:
@@ -111,8 +132,16 @@ def _address_error(address: tuple[str, int]) -> str:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
-        except OSError as error:
-            return f"{address[0]}:{address[1]}: {error.strerror or error}"
+        except (OSError, OverflowError) as error:
+            return f"{address[0]}:{address[1]}: {getattr(error, 'strerror', None) or error}"
+    return ""
+
+
+def _descriptor_error(number: int) -> str:
+    try:
+        _bound(number)
+    except OSError as error:
+        return f"fd://{number}: {error.strerror or error}"
     return ""
 
 

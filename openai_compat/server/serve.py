@@ -119,13 +119,26 @@ def serve(config: ServerConfig) -> int:
         flags | _FIXED,
         config.receive_timeout,
     )
-    addresses = server.addresses()
-    error_text = server.start_error()
+    addresses: list[object] = []
+    try:
+        error_text = _inherited_error() or server.start_error()
+        if not error_text:
+            addresses += server.addresses()
+            server.run()
+    except (OSError, OverflowError, RuntimeError) as error:  # of a value in GUNICORN_CMD_ARGS
+        error_text = f"gunicorn cannot start: {error}"
     if error_text:
         sys.stderr.write(f"openai-compat: {error_text}\n")
         return 2
-    server.run()
     return 0
+
+
+def _inherited_error() -> str:
+    """Return which variable of systemd's socket activation is not valid, or an empty text."""
+    for name in ("LISTEN_PID", "LISTEN_FDS"):
+        if not (os.environ.get(name) or "0").isdecimal():
+            return f"{name} must be a number, not {os.environ[name]!r}"
+    return ""
 
 
 def guarded(settings: Settings, addresses: Sequence[object]) -> Settings:
@@ -227,8 +240,10 @@ def chat_models(backend: Backend, models: Iterable[native.ListedModel], *, secon
     """
     until = time.monotonic() + seconds
     for model in models:
+        if not model.can_chat:
+            continue
         capabilities = model.capabilities
-        if model.can_chat and time.monotonic() < until:
+        if time.monotonic() < until:
             with suppress(APIError):  # the list has to do
                 capabilities = backend.show(model.request_name).capabilities or capabilities
         if capabilities is None or "completion" in capabilities:

@@ -29,7 +29,7 @@ def checked_url(url: str) -> str:
     """
     if url.startswith("unix:"):
         return _checked_unix(url)
-    if "://" not in url and not _TYPED_WRONG.match(url):
+    if "://" not in url:
         return from_ollama_host(url)
     try:
         parts = urlsplit(url)
@@ -91,6 +91,8 @@ def from_ollama_host(text: str) -> str:
     text = text.strip().strip("\"'")
     if text.startswith("unix:"):
         return _checked_unix(text)
+    if "://" not in text and _TYPED_WRONG.match(text):
+        raise ValueError(f"{redacted(text)!r} is not a valid http or https URL of a server")
     scheme, separator, rest = text.rpartition("://")
     scheme = scheme.lower()
     default = {"http": 80, "https": 443}.get(scheme, DEFAULT_PORT) if separator else DEFAULT_PORT

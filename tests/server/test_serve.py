@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import selectors
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -844,3 +847,64 @@ def test_a_server_at_local_addresses_has_ollama_s_lists(addresses: list[Any], is
 def test_lists_of_the_settings_stay() -> None:
     found = guarded(Settings(allowed_hosts="a.example"), [("127.0.0.1", 8000)])
     assert (found.allowed_hosts, found.allowed_origins) == (("a.example",), ("local",))
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "openai_compat", "serve", "--demo", *arguments],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "word"),
+    [
+        (["--bind", "fd://99"], {}, "fd://99"),
+        ([], {"GUNICORN_CMD_ARGS": "--bind 127.0.0.1:70000"}, "70000"),
+        ([], {"GUNICORN_CMD_ARGS": "--bind x:y"}, "y"),
+        ([], {"GUNICORN_CMD_ARGS": "--bind 127.0.0.1:0 --worker-class nope"}, "worker class"),
+        ([], {"LISTEN_PID": "x"}, "LISTEN_PID"),
+        ([], {"LISTEN_FDS": "x"}, "LISTEN_FDS"),
+        (["--workers", "x"], {}, "--workers"),
+        (["--threads", "1.5"], {}, "--threads"),
+        (["--max-body", "x"], {}, "--max-body"),
+        (["--receive-timeout", "x"], {}, "--receive-timeout"),
+        (["--worker-class", "sync"], {}, "--worker-class"),
+        (["--nothing"], {}, "--nothing"),
+        (["--store", "sqlite:////tmp"], {}, "/tmp"),
+        (["--store", "sqlite:////etc/passwd"], {}, "/etc/passwd"),
+        (["--store", "sqlite:////proc/x.db"], {}, "/proc"),
+    ],
+)
+def test_what_is_not_valid_is_one_line_that_names_it(arguments: list[str], environ: dict[str, str], word: str) -> None:
+    if "sqlite" in str(arguments):
+        pytest.importorskip("sqlalchemy")
+    found = run(*arguments, **environ)
+    assert found.returncode == 2
+    assert found.stderr.startswith("openai-compat: ")
+    assert found.stderr.count("\n") == 1
+    assert word in found.stderr
+
+
+def test_several_addresses_are_bound() -> None:
+    with serving("--demo", bind="127.0.0.1:0,localhost:0") as server:
+        ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", server.announced)]
+        assert len(set(ports)) == 2
+        for port in ports:
+            with closing(HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)) as connection:
+                connection.request("GET", "/v1/models")
+                assert connection.getresponse().status == 200
+
+
+def test_a_name_of_this_machine_and_an_open_socket_are_guarded_as_what_they_are() -> None:
+    from openai_compat.server.gunicorn_app import _bound
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for address in (("localhost", 8000), listener.fileno()):
+            assert guarded(Settings(), [_bound(address)]).allowed_hosts == ("local",)
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        assert guarded(Settings(), [_bound(listener.fileno())]).allowed_hosts is None
