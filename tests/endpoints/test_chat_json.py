@@ -194,3 +194,17 @@ def test_a_stream_that_matches_ends_well() -> None:
     fake = FakeOllama()
     fake.script("/api/chat", *[say(character) for character in GOOD], done())
     assert check_stream(post(fake, stream=True, **STRICT).data)
+
+
+def test_the_choices_of_a_request_share_the_budget_of_their_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("jsonschema", reason="the extra 'schema' is not installed")
+    monkeypatch.setattr("openai_compat.structured.schema_evaluation.MAX_STEPS", 2000)
+    schema = {"type": "array", "items": {"type": "integer"}}
+    response_format = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": schema}}
+    for n, listed in ((1, None), (8, "response_format.json_schema.strict")):
+        fake = FakeOllama()
+        for _ in range(n):
+            fake.script("/api/chat", say(json.dumps([1] * 500)), done())
+        response = post(fake, n=n, response_format=response_format)
+        assert response.status_code == 200
+        assert response.headers.get("openai-compat-ignored") == listed
