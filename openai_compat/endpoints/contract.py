@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from openai_compat.errors import APIError
 from openai_compat.settings import Settings
 from openai_compat.storage.store import Store
-from openai_compat.translate.messages import Fetch
+from openai_compat.translate.content import Fetch
 
 #: response headers beside those that every response has
 Headers = Sequence[tuple[str, str]]

@@ -26,7 +26,7 @@ from openai_compat.native.capabilities import KnownLimits
 from openai_compat.native.client import Backend
 from openai_compat.settings import Settings
 from openai_compat.storage.store import Store
-from openai_compat.translate.messages import Fetch
+from openai_compat.translate.content import Fetch
 from openai_compat.transport.cancel import Cancel
 from openai_compat.transport.side_channel import speaks_native_only
 from openai_compat.transport.upstream import Upstream

@@ -12,8 +12,9 @@ from openai_compat.endpoints.chat.answer import ChatCompletion
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Call
 from openai_compat.log import log
 from openai_compat.storage.store import Item, StoredObject, StoreFailed
+from openai_compat.translate.content import ContentPart
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.messages import ChatMessage, ContentPart, read_messages
+from openai_compat.translate.messages import ChatMessage, read_messages
 from openai_compat.translate.tools import FunctionCall, ToolCallIn
 from openai_compat.wire import json
 
