@@ -18,7 +18,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 pytestmark = pytest.mark.slow
-PROFILE = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+PROFILE = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 PATH = "/v1/chat/completions"
 QUESTION = {"role": "user", "content": "Hi"}

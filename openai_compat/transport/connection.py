@@ -95,8 +95,6 @@ class _NoResponse(RemoteDisconnected):
 class _Response(HTTPResponse):
     """A response that distinguishes an end before the first byte, after which a retry is allowed, from a later one."""
 
-    head_timeout: float
-
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         self._cancel, self._sock = current(), sock
         super().__init__(sock, *args, **kwargs)
@@ -112,12 +110,13 @@ class _Response(HTTPResponse):
         super()._close_conn()  # type: ignore[misc]
 
     def begin(self) -> None:
-        """Read the head, within the head time-out in all.
+        """Read the head, within the socket's time-out in all: by now it is the one for the head.
 
         :raises _NoResponse: the connection ended before the first byte.
         """
         if self.reader is not None:
-            self.reader.deadline = time.monotonic() + self.head_timeout
+            seconds = self._sock.gettimeout()
+            self.reader.deadline = None if seconds is None else time.monotonic() + seconds
         try:
             received = self.fp.peek(1)
         except (ConnectionResetError, BrokenPipeError) as error:
@@ -132,7 +131,7 @@ class _Response(HTTPResponse):
 class _ConnectionMixin:
     """What is common to our subclasses of urllib3's two connection classes."""
 
-    response_class: type[_Response]
+    response_class = _Response
     idle_timeout: float
     #: path of a Unix socket; None for TCP
     unix_path: str | None
@@ -211,17 +210,13 @@ class _ConnectionMixin:
 class PoolAdapter(HTTPAdapter):
     """A transport adapter of requests with the connection classes of this module, without retries.
 
-    :param head_timeout: seconds until the head of a response is complete.
     :param idle_timeout: seconds of one send, and of one read of a body without a deadline.
     :param pool_size: connections that stay open for reuse; any beyond are closed after one request.
     :param unix_path: path of a Unix socket to connect to, whatever host the URL has.
     """
 
-    def __init__(
-        self, *, head_timeout: float, idle_timeout: float, pool_size: int, unix_path: str | None = None
-    ) -> None:
-        response = type("_HTTPResponse", (_Response,), {"head_timeout": head_timeout})
-        values = {"idle_timeout": idle_timeout, "unix_path": unix_path, "response_class": response}
+    def __init__(self, *, idle_timeout: float, pool_size: int, unix_path: str | None = None) -> None:
+        values = {"idle_timeout": idle_timeout, "unix_path": unix_path}
         http = type("_HTTP", (_ConnectionMixin, HTTPConnection), values)
         https = type("_HTTPS", (_ConnectionMixin, HTTPSConnection), values)
         self._pools = {

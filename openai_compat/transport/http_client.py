@@ -43,7 +43,7 @@ class HTTPClient:
     """The connections of one process to an upstream.
 
     :param name: of the upstream, for the log; without secrets.
-    :param timeout: ``(connect, head, idle)`` in seconds.
+    :param timeout: ``(connect, idle)`` in seconds.
     :param unix_path: path of a Unix socket.
     """
 
@@ -51,53 +51,54 @@ class HTTPClient:
         self,
         name: str,
         *,
-        timeout: tuple[float, float, float],
+        timeout: tuple[float, float],
         verify: bool | str,
         proxies: Mapping[str, str],
         pool_size: int,
         unix_path: str | None,
     ) -> None:
         self._name = name
-        self._connect, self._head, self.idle = timeout
+        self._connect, self.idle = timeout
         self._verify, self._proxies = verify, dict(proxies)
         session = self._session = requests.Session()
         session.trust_env = False
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         session.headers.clear()
-        adapter = PoolAdapter(head_timeout=self._head, idle_timeout=self.idle, pool_size=pool_size, unix_path=unix_path)
+        adapter = PoolAdapter(idle_timeout=self.idle, pool_size=pool_size, unix_path=unix_path)
         session.mount("http://", adapter)
         session.mount("https://", adapter)
         self._adapter = adapter
 
     def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Any, cancel: Cancel | None
+        self, method: str, url: str, headers: Mapping[str, str], body: Any, cancel: Cancel | None, *, head: float
     ) -> urllib3.BaseHTTPResponse:
         """Send a request, and return the response after its head.
 
         :param body: bytes, an iterable, or None.
+        :param head: seconds until the head of the response is complete.
         :raises APIError: the upstream cannot be reached, takes too long or breaks the connection.
         """
         try:
             prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers), data=body))
             with calling(cancel):
-                return self._send(prepared)
+                return self._send(prepared, head)
         except FAILURES as error:
             raise self.translated(error, cancel) from error
 
-    def _send(self, prepared: requests.PreparedRequest) -> urllib3.BaseHTTPResponse:
+    def _send(self, prepared: requests.PreparedRequest, head: float) -> urllib3.BaseHTTPResponse:
         try:
-            return self._send_once(prepared)
+            return self._send_once(prepared, head)
         except requests.ConnectionError as error:
             # One retry, and only if the server closed an idle connection before the request arrived (F11).
             if not StaleConnection.caused(error) or not _rewind(prepared.body):
                 raise
         self._adapter.close()  # the other idle connections have probably been closed too
-        return self._send_once(prepared)
+        return self._send_once(prepared, head)
 
-    def _send_once(self, prepared: requests.PreparedRequest) -> urllib3.BaseHTTPResponse:
+    def _send_once(self, prepared: requests.PreparedRequest, head: float) -> urllib3.BaseHTTPResponse:
         # Not Session.send(): it reads the body of a redirect, and handles cookies.
         response = self._adapter.send(
-            prepared, stream=True, timeout=(self._connect, self._head), verify=self._verify, proxies=self._proxies
+            prepared, stream=True, timeout=(self._connect, head), verify=self._verify, proxies=self._proxies
         )
         raw: urllib3.BaseHTTPResponse = response.raw
         return raw

@@ -158,6 +158,7 @@ class Upstream:
             self._request_headers(environ),
             _body(environ, is_ours=channel is not None),
             channel.cancel if channel is not None else None,
+            head=self.head,
         )
         if raw.status < 200:  # the final response is still to come on this connection (F18)
             log.error("the upstream answered %d", raw.status)
@@ -178,7 +179,7 @@ class Upstream:
                 os.getpid(),
                 HTTPClient(
                     repr(self),
-                    timeout=(self.connect, self.head, self.idle),
+                    timeout=(self.connect, self.idle),
                     verify=self._verify,
                     proxies=self._proxies,
                     pool_size=self._pool_size,

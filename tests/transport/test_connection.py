@@ -417,7 +417,7 @@ def test_f3_f6_a_kept_connection_waits_for_the_next_head_as_long(server: Chaos) 
 
 def test_sockets_know_their_idle_time_out(server: Chaos) -> None:
     server.script(*answer(b"{}"))
-    adapter = PoolAdapter(head_timeout=10.0, idle_timeout=7.5, pool_size=1)
+    adapter = PoolAdapter(idle_timeout=7.5, pool_size=1)
     pool = adapter.poolmanager.connection_from_url(server.url)
     response = pool.urlopen("GET", "/", preload_content=False, timeout=WAIT)
     sock = socket_of(response)
@@ -545,7 +545,7 @@ def test_f72_nothing_is_opened_before_the_first_request(server: Chaos) -> None:
 
 
 def test_an_adapter_never_retries_by_itself() -> None:
-    adapter = PoolAdapter(head_timeout=10.0, idle_timeout=1, pool_size=3)
+    adapter = PoolAdapter(idle_timeout=1, pool_size=3)
     assert isinstance(adapter, HTTPAdapter)
     assert (adapter.max_retries.total, adapter.max_retries.read) == (0, False)
     adapter.close()
@@ -603,7 +603,7 @@ def test_a_body_leaves_in_blocks_of_256_kib() -> None:
 
         def close(self) -> None: ...
 
-    pool = PoolAdapter(head_timeout=10.0, idle_timeout=7, pool_size=1).poolmanager.connection_from_host("127.0.0.1", 1)
+    pool = PoolAdapter(idle_timeout=7, pool_size=1).poolmanager.connection_from_host("127.0.0.1", 1)
     connection: Any = pool.ConnectionCls("127.0.0.1", 1)
     connection.sock = Sock()
     connection.send(b"x" * 1_000_000)

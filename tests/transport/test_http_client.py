@@ -268,7 +268,7 @@ def test_a_flood_gives_other_greenlets_a_turn() -> None:
                 turns += 1
                 gevent.sleep(0)
 
-        times = (1.0, 1.0, 1.0)
+        times = (1.0, 1.0)
         client = HTTPClient("x", timeout=times, verify=True, proxies={}, pool_size=1, unix_path=None)
         response = urllib3.HTTPResponse(io.BytesIO(b"x" * 65536 * 300), preload_content=False)
         gevent.spawn(other)
