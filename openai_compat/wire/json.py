@@ -192,11 +192,13 @@ def is_object(text: bytes) -> bool:
 
 def is_native_object(text: bytes) -> bool:
     """Return whether native text is one JSON object, of any size, within the depth of a request body."""
+    if json_limits.too_deep(text):
+        return False
     try:
         _top_level.decode(text)
     except _DECODE_ERRORS:
         return False
-    return not json_limits.too_deep(text)
+    return True
 
 
 def text_of(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
