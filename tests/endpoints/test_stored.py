@@ -440,6 +440,7 @@ def test_only_done_waits_for_the_store(keeping: Keeping, monkeypatch: pytest.Mon
     assert stored_at == [len(seen) - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_store_that_hangs_ends_an_answer_after_store_timeout(tmp_path: Path, stream: bool) -> None:
     keeping = Keeping(store=f"sqlite:///{tmp_path}/kept.db", store_timeout=0.3)

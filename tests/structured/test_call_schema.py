@@ -415,6 +415,7 @@ SHAPES: dict[str, Callable[[int], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", ['{"properties":{%s}}', '{"type":"object",%s}', '{"anyOf":[{"properties":{%s}}]}'])
 @pytest.mark.parametrize("name", SHAPES)
 def test_memory_stays_below_what_is_estimated_from_the_text(name: str, around: str) -> None:

@@ -124,6 +124,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 7, 100_000])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_text(name: str, cut: int) -> None:

@@ -129,6 +129,7 @@ def test_what_waits_is_bounded(begin: str, size: int) -> None:
     assert (left + pure.end()[1]) == begin + " " * 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["```\n{}%s```", "```\n{}```%s", "```\n{}%s", "```\n{}%s```%s"])
 @pytest.mark.parametrize("cut", [1, 1000, None])
 def test_a_closing_fence_goes_whatever_the_number_of_blanks(text: str, cut: int | None) -> None:
@@ -151,6 +152,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 7, None])
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_text(name: str, cut: int | None) -> None:

@@ -48,6 +48,7 @@ def force(*schemas: str, param: str = "tool_choice") -> native.ChatRequest:
     return sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "count"), [(60_000, 1), (20_000, 10)])
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_memory_of_a_required_call_is_bounded_by_its_tools(name: str, n: int, count: int) -> None:
@@ -65,11 +66,13 @@ def test_the_memory_of_a_required_call_is_bounded_by_its_tools(name: str, n: int
     assert peak < 12 * len(schema) * count + 8 * MEBIBYTE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["empty properties", "true properties", "properties"])
 def test_a_required_call_may_have_ninety_thousand_properties(name: str) -> None:
     assert force(SHAPES[name](90_000)).format is not UNSET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("param", "field"), [("tool_choice", "tools"), ("function_call", "functions")])
 def test_tools_that_take_too_much_memory_are_refused_by_the_field_s_name(param: str, field: str) -> None:
     with pytest.raises(APIError) as raised:

@@ -523,6 +523,7 @@ def test_a_full_disk_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     assert "an exchange was not recorded: No space left on device" in caplog.text
 
 
+@pytest.mark.slow
 def test_many_threads_write_whole_lines(file: Path) -> None:
     """Two recorders stand for two processes."""
     clients = [Client(Recorder(Demo(), file)) for _ in range(2)]

@@ -350,6 +350,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("rewrite", [tool_parameters, format_schema])
 def test_time_grows_with_the_schema_and_memory_stays_small(rewrite: Rewrite, name: str) -> None:

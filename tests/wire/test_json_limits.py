@@ -77,6 +77,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @PROFILE
 @given(VALUES)
 def test_valid_text_within_the_limits_passes_at_any_size_of_a_block(value: object) -> None:
@@ -105,6 +106,7 @@ def test_members_are_counted_at_the_first_level_only() -> None:
     assert not has_many_members(b"{" + many.rpartition(b',"')[0] + b"}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "unit",
     [b"1" * 299 + b"a", b'"', b"\\", b'\\"', b"[]", b"[", b"e000 ", b"1e00", b"\\\\", b'"["', b"1", b",", b"\xc3\xa9"],
