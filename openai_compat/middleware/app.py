@@ -220,8 +220,7 @@ def _query(environ: WSGIEnvironment) -> list[tuple[str, str]]:
 
 def _not_found(environ: WSGIEnvironment, path: str, prefix: str) -> APIError:
     """Return the error for a path without a route; a route that only OpenAI has gets a code of its own."""
-    where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
-    where = where.encode("utf-8", "replace").decode()
+    where = _where(environ)
     name = routes.not_offered(path)
     if name is None:
         twice = prefix and path.startswith(prefix + "/") and routes.exists(path[len(prefix) :])
@@ -233,6 +232,10 @@ def _not_found(environ: WSGIEnvironment, path: str, prefix: str) -> APIError:
 
 def _without_prefix(environ: WSGIEnvironment, prefix: str) -> APIError:
     """Return the error for one of OpenAI's paths without the prefix, which no Ollama has."""
+    return APIError(404, f"Invalid URL ({_where(environ)}): the client's base_url should end in {prefix}.")
+
+
+def _where(environ: WSGIEnvironment) -> str:
+    """Return the method and the path of a request for an error's text."""
     where = f"{environ['REQUEST_METHOD'][:20]} {environ['PATH_INFO'][:200]}"
-    where = where.encode("utf-8", "replace").decode()
-    return APIError(404, f"Invalid URL ({where}): the client's base_url should end in {prefix}.")
+    return where.encode("utf-8", "replace").decode()

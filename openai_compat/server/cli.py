@@ -12,9 +12,9 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 from openai_compat import __version__
@@ -24,6 +24,8 @@ from openai_compat.server.serve import DEFAULTS
 from openai_compat.settings import LOCAL, Settings, environment_name, scalars
 from openai_compat.transport.headers import checked_headers
 from openai_compat.transport.urls import from_ollama_host, redacted, unix_path
+
+N = TypeVar("N", int, float)
 
 #: gunicorn's worker classes that serve several requests at once, as streams require
 WORKER_CLASSES = ("gthread", "gevent")
@@ -471,25 +473,30 @@ def _value(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> 
 
 
 def _integer_value(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> int | None:
-    value = _value(flags, name, environ)
-    try:
-        number = value if value is None else int(value)
-    except ValueError:
-        raise ValueError(f"{environment_name(name)} must be a number, not {value!r}") from None
+    number = _number(int, flags, name, environ)
     if number is not None and number < 1:
         raise ValueError(f"--{name} must be at least 1")
     return number
 
 
 def _seconds(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> float | None:
-    value = _value(flags, name, environ)
-    try:
-        number = value if value is None else float(value)
-    except ValueError:
-        raise ValueError(f"{environment_name(name)} must be a number, not {value!r}") from None
+    number = _number(float, flags, name, environ)
     if number is not None and not 0 < number < math.inf:
+        value = _value(flags, name, environ)
         raise ValueError(f"--{name.replace('_', '-')} must be above 0 and finite, not {value!r}")
     return number
+
+
+def _number(kind: Callable[[Any], N], flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> N | None:
+    """Return the number of a flag or a variable; None without both.
+
+    :raises ValueError: it is not a number.
+    """
+    value = _value(flags, name, environ)
+    try:
+        return None if value is None else kind(value)
+    except ValueError:
+        raise ValueError(f"{environment_name(name)} must be a number, not {value!r}") from None
 
 
 def _boolean_value(flags: argparse.Namespace, name: str, environ: Mapping[str, str]) -> bool:

@@ -49,14 +49,13 @@ class ContentPart(RequestObject, omit_defaults=True):
 #: downloads an image: (URL, path of the field for errors) -> bytes
 Fetch = Callable[[str, str], bytes]
 
-
-#: types of parts with text, by the field that holds it; some servers call the answer's text ``output_text``
-_TEXT_PARTS = {"text": "text", "refusal": "refusal"}
+#: types of parts with text, in a field of the same name
+_TEXT_PARTS = ("text", "refusal")
 #: types of parts of an assistant message that are thinking
 _THINKING_PARTS = ("thinking", "reasoning")
 
-
 _ALL_FIELDS = frozenset(ContentPart.__struct_fields__) - {"type"}
+#: type of a part → the fields that count; of other types all are read
 _USED = {
     "text": frozenset(("text",)),
     "refusal": frozenset(("refusal",)),
@@ -93,9 +92,8 @@ class Content:
         """Return the text of a content part; of another part nothing, after it was collected."""
         self._note_unused(part)
         if part.type in _TEXT_PARTS:
-            field = _TEXT_PARTS[part.type]
-            text: str | None = getattr(part, field)
-            return _required("" if text is None and self._role == "assistant" else text, f"{path}.{field}")
+            text: str | None = getattr(part, part.type)
+            return _required("" if text is None and self._role == "assistant" else text, f"{path}.{part.type}")
         if part.type == "image_url":
             self.files.append(self._image(part, path))
         elif part.type == "input_audio":

@@ -50,13 +50,10 @@ ROLES = {
     "function": "tool",
 }
 
-
-_decode_message = json.part_decoder(ChatMessage)
-
 #: names of roles that only some models have, such as ``control``, ``context`` and ``ipython``
 _ROLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-
+_decode_message = json.part_decoder(ChatMessage)
 _decode_messages = json.list_decoder(ChatMessage)
 
 #: bytes of messages that are decoded at once: it is faster, and decoded they take some hundred kB
@@ -73,7 +70,8 @@ def read_messages(raw: Raw | UnsetType, ignored: Ignored, limit: int) -> Iterabl
         code = "empty_array" if json.text_of(raw) else "missing_required_parameter"
         raise invalid("[] is too short - 'messages'", "messages", code)
     assert raw is not UNSET
-    few = _decode_messages(bytes(raw)) if len(bytes(raw)) <= _FEW else None
+    text = json.text_of(raw)
+    few = _decode_messages(text) if len(text) <= _FEW else None
     if few is not None and len(few) <= limit:
         return few
     items = json.items_of(raw, "messages")

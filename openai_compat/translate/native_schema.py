@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Raw, UnsetType
 
 from openai_compat.errors import APIError, invalid
 from openai_compat.wire import json
@@ -41,6 +44,16 @@ def format_schema(schema: bytes, param: str) -> bytes:
     :raises APIError: 400 with the path of what is no schema.
     """
     return _rewritten(schema, param, _ANSWER)
+
+
+def readable(schema: Raw | UnsetType, rewrite: Callable[[bytes, str], bytes], param: str) -> Raw | UnsetType:
+    """Return a schema as *rewrite*, one of the functions above, makes it; itself if it stays as it is.
+
+    :raises APIError: 400 for a schema that *rewrite* refuses.
+    """
+    text = json.text_of(schema)
+    new = rewrite(text, param)
+    return schema if new is text else Raw(new)
 
 
 #: bytes of a schema whose result is remembered: agents send the same tools with each request

@@ -29,7 +29,7 @@ from openai_compat.translate.fields import (
     number_of_text,
     policy,
 )
-from openai_compat.translate.native_schema import format_schema
+from openai_compat.translate.native_schema import format_schema, readable
 from openai_compat.wire import json
 
 #: the range of the numbers that Ollama stores as 32-bit floats
@@ -228,10 +228,7 @@ def from_format(raw: Raw | UnsetType) -> Raw | UnsetType:
         return UNSET
     if text != b'"json"' and not text.startswith(b"{"):
         raise invalid("Invalid value for 'format': expected 'json' or a JSON Schema.", "format")
-    if not text.startswith(b"{"):
-        return raw
-    readable = format_schema(text, "format")
-    return raw if readable is text else Raw(readable)
+    return readable(raw, format_schema, "format") if text.startswith(b"{") else raw
 
 
 #: where NVIDIA's API cuts a prompt that is too long → whether Ollama cuts it

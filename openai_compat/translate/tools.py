@@ -15,7 +15,7 @@ from openai_compat.errors import invalid, invalid_output, missing, too_long
 from openai_compat.native import types as native
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored, RequestObject
-from openai_compat.translate.native_schema import tool_parameters
+from openai_compat.translate.native_schema import readable, tool_parameters
 from openai_compat.wire import json, surrogates
 
 # -- OpenAI's structs -------------------------------------------------------------------------
@@ -136,10 +136,8 @@ def _from_function(function: FunctionDefinition, path: str, name: str, ignored: 
     sent = native.ToolFunction(function.name)
     if function.description is not None:
         sent.description = function.description
-    schema = json.text_of(function.parameters)
-    if schema:
-        readable = tool_parameters(schema, f"{path}.parameters")
-        sent.parameters = function.parameters if readable is schema else Raw(readable)
+    if json.text_of(function.parameters):
+        sent.parameters = readable(function.parameters, tool_parameters, f"{path}.parameters")
     return native.Tool(sent)
 
 

@@ -36,7 +36,7 @@ _GRACE_BYTES = 4096
 _TURN = 0.01
 
 #: what can go wrong in a request
-FAILURES = (requests.RequestException, HTTPError, OSError, UnicodeError)
+_FAILURES = (requests.RequestException, HTTPError, OSError, UnicodeError)
 
 
 class HTTPClient:
@@ -82,7 +82,7 @@ class HTTPClient:
             prepared = self._session.prepare_request(requests.Request(method, url, headers=dict(headers), data=body))
             with calling(cancel):
                 return self._send(prepared, head)
-        except FAILURES as error:
+        except _FAILURES as error:
             raise self.translated(error, cancel) from error
 
     def _send(self, prepared: requests.PreparedRequest, head: float) -> urllib3.BaseHTTPResponse:

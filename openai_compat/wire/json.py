@@ -58,23 +58,10 @@ def request_decoder(type: type[S]) -> Callable[[bytes], tuple[S, list[str]]]:
     (``""``, ``[]``, ``{}``) where another kind is expected, which PHP and form builders send. It raises
     :exc:`APIError`, a 400 with the path of the invalid field in ``param``.
     """
-    decode = msgspec.json.Decoder(type).decode
-    shape = json_repair.shape(type, _new_decoder)
+    decode_part = part_decoder(type)
 
     def decoder(body: bytes) -> tuple[S, list[str]]:
-        body = checked_body(body)
-        try:
-            return decode(body), []
-        except _DECODE_ERRORS as error:
-            if not isinstance(error, msgspec.ValidationError):
-                raise invalid(_NOT_JSON, code=None) from error
-        try:
-            repair = json_repair.Repair(_RequestCodec)
-            return decode(repair.of(body, shape) or body), repair.unknown
-        except msgspec.ValidationError as error:
-            raise _wrong_type(str(error)) from error
-        except _DECODE_ERRORS as error:
-            raise invalid(_NOT_JSON, code=None) from error
+        return decode_part(checked_body(body), "")
 
     return decoder
 
@@ -91,11 +78,14 @@ def part_decoder(type: type[S]) -> Callable[[bytes, str], tuple[S, list[str]]]:
     def decoder(text: bytes, path: str) -> tuple[S, list[str]]:
         try:
             return decode(text), []
-        except _DECODE_ERRORS:
+        except msgspec.ValidationError:
             pass
+        except _DECODE_ERRORS as error:
+            raise invalid(_NOT_JSON, code=None) from error
         try:
             repair = json_repair.Repair(_RequestCodec)
-            return decode(repair.of(text, shape, _INDEX.sub("[]", path) + ".") or text), repair.unknown
+            prefix = _INDEX.sub("[]", path) + "." if path else ""
+            return decode(repair.of(text, shape, prefix) or text), repair.unknown
         except msgspec.ValidationError as error:
             raise _wrong_type(str(error), path) from error
         except _DECODE_ERRORS as error:

@@ -36,7 +36,7 @@ from openai_compat.translate.fields import (
 )
 from openai_compat.translate.messages import from_messages, read_messages
 from openai_compat.translate.metadata import from_metadata
-from openai_compat.translate.native_schema import format_schema
+from openai_compat.translate.native_schema import format_schema, readable
 from openai_compat.translate.sampling import from_format, from_keep_alive, from_sampling
 from openai_compat.translate.tools import FunctionDefinition, ToolDefinition, from_functions, from_tools
 from openai_compat.translate.usage import StreamOptions, includes_usage
@@ -372,7 +372,7 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
     if kind == "json_object":
         if json.is_blank(response_format.schema):
             return "json", None
-        return _schema(response_format.schema, "response_format.schema"), None
+        return readable(response_format.schema, format_schema, "response_format.schema"), None
     if kind != "json_schema":
         if not kind:
             raise missing("response_format.type")
@@ -384,23 +384,13 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
         raise invalid(f"Invalid type for '{name}': expected an object, but got an array instead.", name, "invalid_type")
     if json_schema is None:
         if not json.is_blank(response_format.schema):
-            return _schema(response_format.schema, "response_format.schema"), None
+            return readable(response_format.schema, format_schema, "response_format.schema"), None
         raise missing("response_format.json_schema")
     text = json.text_of(json_schema.schema)
     if not text or text in (b'""', b"[]"):
         return "json", b"{}" if json_schema.strict else None
-    schema = _schema(json_schema.schema, "response_format.json_schema.schema")
+    schema = readable(json_schema.schema, format_schema, "response_format.json_schema.schema")
     return schema, text if json_schema.strict else None
-
-
-def _schema(schema: Raw | UnsetType, name: str) -> Raw | UnsetType:
-    """Return a schema as Ollama can use it.
-
-    :raises APIError: 400 for another value than an object.
-    """
-    text = json.text_of(schema)
-    readable = format_schema(text, name)
-    return schema if readable is text else Raw(readable)
 
 
 def _note_unused(response_format: ResponseFormat, kind: str, ignored: Ignored) -> None:
