@@ -320,6 +320,7 @@ def calls_for(size: int) -> int:
 
 def test_2048_vectors_of_1024_floats_are_not_packed_float_by_float() -> None:
     # Less than two calls more a vector, though each has 1,023 floats more; most are those that scan the longer body.
+    calls_for(1)  # the process's first request imports modules, and those calls belong to no vector
     assert calls_for(1024) < calls_for(1) + 2 * 2048
 
 
