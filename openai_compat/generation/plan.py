@@ -37,3 +37,6 @@ class ChatPlan:
     is_json: bool = False
     #: checks the content of each choice that finished with ``stop``
     checker: Checker | None = None
+    #: the request field that has the schema, and the one that wants the check
+    format_field: str = "response_format"
+    strict_field: str = "response_format.json_schema.strict"

@@ -207,7 +207,7 @@ class ChatRun:
             run.final_messages += second.final_messages
             mismatch = self._mismatch(choice)
         if mismatch is not None:
-            raise _not_matching(mismatch)
+            raise self._not_matching(mismatch)
 
     def _corrected(self, choice: CollectedChoice, mismatch: str, index: int) -> native.ChatRequest:
         """Return the native request of a second attempt: its messages end with the first one and what is wrong."""
@@ -219,7 +219,11 @@ class ChatRun:
     def _require_match(self, choice: CollectedChoice) -> None:
         mismatch = self._mismatch(choice)
         if mismatch is not None:
-            raise _not_matching(mismatch)
+            raise self._not_matching(mismatch)
+
+    def _not_matching(self, mismatch: str) -> APIError:
+        message = f"The model's answer does not match the schema of {self.plan.format_field}: {mismatch}"
+        return invalid_output(message, "response_format_failed")
 
     def _mismatch(self, choice: CollectedChoice) -> str | None:
         """Return why a choice does not match the strict schema; None if it does, was cut, or cannot be checked."""
@@ -228,10 +232,5 @@ class ChatRun:
         try:
             return self.plan.checker.mismatch(choice.text)
         except Uncheckable as error:
-            self.ignored.add("response_format.json_schema.strict", str(error))
+            self.ignored.add(self.plan.strict_field, str(error))
             return None
-
-
-def _not_matching(mismatch: str) -> APIError:
-    message = f"The model's answer does not match the schema of response_format: {mismatch}"
-    return invalid_output(message, "response_format_failed")

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from msgspec import Raw, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.errors import APIError, invalid
 from openai_compat.wire import json
@@ -46,14 +46,14 @@ def format_schema(schema: bytes, param: str) -> bytes:
     return _rewritten(schema, param, _ANSWER)
 
 
-def readable(schema: Raw | UnsetType, rewrite: Callable[[bytes, str], bytes], param: str) -> Raw | UnsetType:
+def readable(schema: Raw | UnsetType, rewrite: Callable[[bytes, str], bytes], param: str) -> Raw:
     """Return a schema as *rewrite*, one of the functions above, makes it; itself if it stays as it is.
 
     :raises APIError: 400 for a schema that *rewrite* refuses.
     """
     text = json.text_of(schema)
     new = rewrite(text, param)
-    return schema if new is text else Raw(new)
+    return schema if new is text and schema is not UNSET else Raw(new)
 
 
 #: bytes of a schema whose result is remembered: agents send the same tools with each request

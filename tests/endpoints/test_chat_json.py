@@ -123,7 +123,7 @@ def test_without_the_extra_nothing_is_checked_and_that_is_listed(monkeypatch: py
     def missing(schema: bytes) -> Any:
         raise schemas.Uncheckable("the extra 'schema' is not installed")
 
-    monkeypatch.setattr("openai_compat.endpoints.chat.request.checker", missing)
+    monkeypatch.setattr("openai_compat.structured.output_format.checker", missing)
     assert ignored(**STRICT) == {"response_format.json_schema.strict"}
 
 

@@ -17,7 +17,7 @@ from openai_compat.errors import invalid, missing, not_supported
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.native import types as native
 from openai_compat.settings import ReasoningField
-from openai_compat.structured.schema_checker import Checker, Uncheckable, checker
+from openai_compat.structured.output_format import JSONSchema, from_json_schema, strict_checker
 from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, ToolChoice, choose, force_call
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
@@ -41,15 +41,6 @@ from openai_compat.translate.sampling import from_format, from_keep_alive, from_
 from openai_compat.translate.tools import FunctionDefinition, ToolDefinition, from_functions, from_tools
 from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
-
-
-class JSONSchema(RequestObject):
-    """Source: OpenAI's ``ResponseFormatJsonSchema.json_schema``."""
-
-    name: str | None = None
-    description: str | None = None
-    schema: Raw | UnsetType = UNSET
-    strict: bool | None = None
 
 
 class ResponseFormat(RequestObject):
@@ -164,7 +155,7 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
         closes_after_call=single_tool_call and output.stream and not output.include_usage and output.metadata is None,
         max_tokens_is_zero=is_zero,
         is_json=force is None and target.format is not UNSET,
-        checker=_checker(strict_schema, ignored) if strict_schema is not None else None,
+        checker=strict_checker(strict_schema, _JSON_SCHEMA, ignored) if strict_schema is not None else None,
     )
     return plan, output
 
@@ -352,6 +343,9 @@ def _function_choice(choice: str | NamedFunction | None) -> str | ToolChoice | N
 
 # -- the format of the answer -----------------------------------------------------------------
 
+#: path of the schema in the request
+_JSON_SCHEMA = "response_format.json_schema"
+
 
 def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw | UnsetType, bytes | None]:
     """Return the native ``format``, and the strict schema to check the answer against.
@@ -386,11 +380,7 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
         if not json.is_blank(response_format.schema):
             return readable(response_format.schema, format_schema, "response_format.schema"), None
         raise missing("response_format.json_schema")
-    text = json.text_of(json_schema.schema)
-    if not text or text in (b'""', b"[]"):
-        return "json", b"{}" if json_schema.strict else None
-    schema = readable(json_schema.schema, format_schema, "response_format.json_schema.schema")
-    return schema, text if json_schema.strict else None
+    return from_json_schema(json_schema, _JSON_SCHEMA)
 
 
 def _note_unused(response_format: ResponseFormat, kind: str, ignored: Ignored) -> None:
@@ -400,18 +390,6 @@ def _note_unused(response_format: ResponseFormat, kind: str, ignored: Ignored) -
     has_schema = not json.is_blank(response_format.schema)
     if has_schema and (kind == "text" or (kind == "json_schema" and response_format.json_schema is not None)):
         ignored.add("response_format.schema")
-
-
-def _checker(schema: bytes, ignored: Ignored) -> Checker | None:
-    """Return a checker of a schema; if there cannot be one, list ``strict`` as ignored and return None."""
-    try:
-        result = checker(schema)
-    except Uncheckable as error:
-        ignored.add("response_format.json_schema.strict", str(error))
-        return None
-    for keyword in result.unevaluated:
-        ignored.add(f"response_format.json_schema.schema.{keyword}")
-    return result.shared()  # all choices have one budget
 
 
 def _set_logprobs(request: ChatCompletionRequest, target: native.ChatRequest) -> None:
