@@ -12,6 +12,7 @@ from openai_compat.endpoints.audio import TranscriptionRequest
 from openai_compat.endpoints.chat.request import ChatCompletionRequest
 from openai_compat.endpoints.completions.request import CompletionRequest
 from openai_compat.endpoints.embeddings import EmbeddingRequest
+from openai_compat.endpoints.responses.request import ResponseRequest
 from openai_compat.endpoints.stored import UpdateRequest
 from openai_compat.middleware.routes import NOT_OFFERED, ROUTES, shown, summary
 from openai_compat.settings import environment_name, scalars
@@ -58,6 +59,7 @@ def settings() -> str:
 #: name of a table → the request struct that it describes
 REQUESTS: dict[str, type[Struct]] = {
     "chat parameters": ChatCompletionRequest,
+    "responses parameters": ResponseRequest,
     "completions parameters": CompletionRequest,
     "embeddings parameters": EmbeddingRequest,
     "audio parameters": TranscriptionRequest,

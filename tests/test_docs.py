@@ -46,6 +46,7 @@ def test_every_field_of_a_request_has_its_row(name: str) -> None:
     ("name", "schema"),
     [
         ("chat parameters", "CreateChatCompletionRequest"),
+        ("responses parameters", "CreateResponse"),
         ("completions parameters", "CreateCompletionRequest"),
         ("embeddings parameters", "CreateEmbeddingRequest"),
         ("audio parameters", "CreateTranscriptionRequest"),

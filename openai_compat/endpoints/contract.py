@@ -61,6 +61,15 @@ class Source(Protocol):
         """Close everything that was opened for the stream."""
 
 
+class NoSource:
+    """The source of a stream whose events are all known."""
+
+    pending = False
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """A JSON response; *value* is any value that the JSON encoder accepts."""

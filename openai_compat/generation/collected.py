@@ -14,16 +14,15 @@ class CollectedChoice:
     """The sum of one choice's deltas; text is joined when it is read, not at every delta."""
 
     def __init__(self) -> None:
-        self.content: list[str] = []
-        self.thinking: list[str] = []
+        #: in order, for responses that keep the order of thinking, text and calls
+        self.deltas: list[ChoiceDelta] = []
         self.calls: list[ToolCallOut] = []
         self.logprobs: list[native.Logprob] = []
         self.finish_reason = "stop"
 
     def add(self, delta: ChoiceDelta) -> None:
         """Append the next delta."""
-        self.content.append(delta.content)
-        self.thinking.append(delta.thinking)
+        self.deltas.append(delta)
         self.logprobs += delta.logprobs
         if delta.calls:
             add_deltas(self.calls, delta.calls)
@@ -33,4 +32,9 @@ class CollectedChoice:
     @property
     def text(self) -> str:
         """Return the content so far."""
-        return "".join(self.content)
+        return "".join([delta.content for delta in self.deltas])
+
+    @property
+    def thinking(self) -> str:
+        """Return the thinking so far."""
+        return "".join([delta.thinking for delta in self.deltas])

@@ -14,10 +14,11 @@ from msgspec import Struct
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from openai_compat.endpoints import audio, chat, completions, embeddings, models, stored
+from openai_compat.endpoints import audio, chat, completions, embeddings, models, responses, stored
 from openai_compat.endpoints.chat.request import ChatCompletionRequest
 from openai_compat.endpoints.completions.request import CompletionRequest
 from openai_compat.endpoints.contract import Answer, Call, Reply
+from openai_compat.endpoints.responses.request import ResponseRequest
 from openai_compat.native.client import Backend
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Field, rows
@@ -52,6 +53,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/chat/completions/<id>", stored.update, stored.UpdateRequest),
     Route("DELETE", "/chat/completions/<id>", stored.delete, None),
     Route("GET", "/chat/completions/<id>/messages", stored.messages, PageQuery),
+    Route("POST", "/responses", responses.create, ResponseRequest),
     Route("POST", "/completions", completions.create, CompletionRequest),
     Route("POST", "/embeddings", embeddings.create, embeddings.EmbeddingRequest),
     Route("GET", "/models", models.list_all, None),
@@ -114,7 +116,6 @@ NOT_OFFERED: tuple[str, ...] = (
     "/organization",
     "/projects",
     "/realtime",
-    "/responses",
     "/skills",
     "/threads",
     "/uploads",

@@ -78,10 +78,10 @@ def choose(
         if choice != "required":
             supported = "'none', 'auto', and 'required'"
             raise invalid(f"Invalid value: '{choice[:64]}'. Supported values are: {supported}.", param)
-        return tools, _forced(tools, param)
+        return tools, required(tools, param)
     if choice.type == "function":
         name = _name(choice.function, f"{param}.function.name", tools, param)
-        return _only({name}, tools), ForcedChoice(frozenset([name]), is_named=True)
+        return only({name}, tools), ForcedChoice(frozenset([name]), is_named=True)
     if choice.type == "allowed_tools":
         return _allowed(choice.allowed_tools, tools, param)
     if choice.type is None:
@@ -110,8 +110,8 @@ def _allowed(
                 f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.tools[{i}].type"
             )
         names.add(_name(tool.function, f"{path}.tools[{i}].function.name", tools, param))
-    remaining = _only(names, tools)
-    return remaining, _forced(remaining, param) if allowed.mode == "required" else None
+    remaining = only(names, tools)
+    return remaining, required(remaining, param) if allowed.mode == "required" else None
 
 
 def _name(function: NamedFunction | None, path: str, tools: list[native.Tool], param: str) -> str:
@@ -124,12 +124,16 @@ def _name(function: NamedFunction | None, path: str, tools: list[native.Tool], p
     return name
 
 
-def _only(names: set[str], tools: list[native.Tool]) -> list[native.Tool]:
+def only(names: set[str], tools: list[native.Tool]) -> list[native.Tool]:
+    """Return the tools with these names."""
     return [tool for tool in tools if tool.function.name in names]
 
 
-def _forced(tools: list[native.Tool], param: str) -> ForcedChoice:
-    """Return the requirement to call any one of *tools*."""
+def required(tools: list[native.Tool], param: str) -> ForcedChoice:
+    """Return the requirement to call any one of *tools*.
+
+    :raises APIError: 400 without tools.
+    """
     if not tools:
         raise invalid(f"Invalid value for '{param}': a tool call is required, but there are no tools.", param)
     return ForcedChoice(frozenset(tool.function.name for tool in tools), is_named=False)

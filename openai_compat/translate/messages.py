@@ -103,7 +103,7 @@ def from_messages(
 def _from_message(
     message: ChatMessage, path: str, functions: dict[str, str], ignored: Ignored, fetch: Fetch | None
 ) -> native.Message:
-    role, thinking = _role(message.role, path), ""
+    role, thinking = native_role(message.role, path), ""
     if isinstance(message.content, str) and message.content:
         sent = native.Message(role, message.content)
     else:
@@ -130,7 +130,7 @@ def _from_message(
     return sent
 
 
-def _role(role: str | None, path: str) -> str:
+def native_role(role: str | None, path: str) -> str:
     """Return the native role; one that OpenAI does not have goes to the model's template as it is.
 
     :raises APIError: 400 for an absent role, and for text that is no name.

@@ -60,7 +60,7 @@ class ThinkFields(SamplingFields):
 
 
 def think(
-    request: ThinkFields, ignored: Ignored, default: bool | str | None = None
+    request: ThinkFields, ignored: Ignored, default: bool | str | None = None, *, has_summary: bool = False
 ) -> tuple[bool | str | None, str | None]:
     """Return the native ``think``, None if nothing sets it, and the name of the request field that set it.
 
@@ -68,9 +68,10 @@ def think(
     wanted something else are listed as ignored.
 
     :param default: the model's own setting.
+    :param has_summary: the response has a summary of the reasoning.
     :raises APIError: 400 for an unknown effort or level.
     """
-    _note_effectless(request, ignored)
+    _note_effectless(request, ignored, has_summary=has_summary)
     chosen: tuple[bool | str, str] | None = None
     for value, field in sorted(_candidates(request, ignored), key=_rank):
         if chosen is None:
@@ -125,8 +126,8 @@ def _template_flag(request: ThinkFields, ignored: Ignored) -> bool | None:
     return found
 
 
-def _note_effectless(request: ThinkFields, ignored: Ignored) -> None:
-    for name in ("summary", "generate_summary"):
+def _note_effectless(request: ThinkFields, ignored: Ignored, *, has_summary: bool) -> None:
+    for name in () if has_summary else ("summary", "generate_summary"):
         if request.reasoning is not None and not json.is_blank(getattr(request.reasoning, name)):
             ignored.add(f"reasoning.{name}")
     if request.thinking is not None and request.thinking.type and request.thinking.type not in _KINDS:

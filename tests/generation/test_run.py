@@ -236,7 +236,7 @@ def test_the_choices_are_the_sums_of_their_deltas(threads: int) -> None:
     run = run_of(*fakes, threads=threads, collect=True)
     assert run.finish() is run.choices
     first, second, third = run.choices
-    assert (first.text, first.thinking, first.finish_reason) == ("ab", ["h", "m", "", "", ""], "stop")
+    assert (first.text, first.thinking, first.finish_reason) == ("ab", "hm", "stop")
     assert [entry.token for entry in first.logprobs] == ["a"]
     assert ([call.function.name for call in second.calls], second.finish_reason) == (["f", "f"], "tool_calls")
     assert (third.text, third.finish_reason) == ("c", "length")

@@ -140,7 +140,7 @@ def _to_choice(envelope: ResponseEnvelope, index: int, collected: CollectedChoic
             message.function_call = collected.calls[0].function
         else:
             message.tool_calls = collected.calls
-    message.reasoning, message.reasoning_content = _reasoning(envelope, "".join(collected.thinking))
+    message.reasoning, message.reasoning_content = _reasoning(envelope, collected.thinking)
     logprobs = to_logprobs(collected.logprobs) if collected.logprobs else None
     return Choice(index=index, message=message, logprobs=logprobs, finish_reason=_reason(envelope, reason))
 

@@ -1,0 +1,379 @@
+"""Items of the Responses API, its input and its history, to Ollama's messages.
+
+An item is a message, a call, the result of a call, or reasoning; Ollama's message of an assistant has all three of
+text, calls and thinking, so neighbours are put together. An item of the history may be of another server: what has no
+native counterpart is listed, and never fails.
+
+Source: ollama ``openai/responses.go`` ``FromResponsesRequest`` (at fb3076099). Differs: ``developer`` is ``system``;
+items of unknown types are listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from msgspec import UNSET, Raw, UnsetType
+
+from openai_compat.errors import APIError, invalid, missing
+from openai_compat.native import types as native
+from openai_compat.translate.content import Fetch, ImageURL, image
+from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.messages import native_role
+from openai_compat.translate.response_tools import ToolNames, joined
+from openai_compat.translate.sealed_text import unseal
+from openai_compat.translate.tools import from_arguments
+from openai_compat.wire import json
+
+
+class ItemPart(RequestObject):
+    """A content part of any type; ``type`` says which of the fields counts. Source: OpenAI's ``InputContent``."""
+
+    type: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | ImageURL | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    #: of an answer's text; clients send them back
+    annotations: Raw | UnsetType = UNSET
+    logprobs: Raw | UnsetType = UNSET
+
+
+class MessageItem(RequestObject):
+    """Source: OpenAI's ``EasyInputMessage``, ``InputMessage``, ``OutputMessage``."""
+
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
+    status: str | None = None
+    content: str | list[ItemPart] | None = None
+    #: of an assistant: commentary or final answer, which templates do not know
+    phase: str | None = None
+
+
+class CallItem(RequestObject):
+    """Source: OpenAI's ``FunctionToolCall``, ``CustomToolCall``."""
+
+    type: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+    status: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    #: of a function: a string, or from some clients an object
+    arguments: Raw | UnsetType = UNSET
+    #: of a custom tool
+    input: str | None = None
+
+
+class OutputItem(RequestObject):
+    """Source: OpenAI's ``FunctionCallOutputItemParam``, ``CustomToolCallOutput``."""
+
+    type: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+    status: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    #: a string or parts; other values are their JSON
+    output: Raw | UnsetType = UNSET
+
+
+class ReasoningItem(RequestObject):
+    """Source: OpenAI's ``ReasoningItem``."""
+
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    encrypted_content: str | None = None
+    summary: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+
+
+class CompactionItem(RequestObject):
+    """Source: OpenAI's ``CompactionSummaryItemParam``."""
+
+    type: str | None = None
+    id: str | None = None
+    encrypted_content: str | None = None
+    created_by: str | None = None
+
+
+class OutputParts(RequestObject):
+    """The parts of a call's result, in a struct of their own since they are decoded later than the item."""
+
+    output: list[ItemPart]
+
+
+_I = TypeVar("_I")
+
+_decode_message = json.part_decoder(MessageItem)
+_decode_call = json.part_decoder(CallItem)
+_decode_output = json.part_decoder(OutputItem)
+_decode_reasoning = json.part_decoder(ReasoningItem)
+_decode_compaction = json.part_decoder(CompactionItem)
+_decode_parts = json.part_decoder(OutputParts)
+
+
+def item_type(members: dict[str, Raw], path: str) -> str:
+    """Return the type of an item, by its members; messages and references may have none.
+
+    :raises APIError: 400 for an item that has neither a type, nor what tells it.
+    """
+    kind = json.string(json.text_of(members.get("type", UNSET)))
+    if kind:
+        return kind
+    if json.text_of(members.get("role", UNSET)):
+        return "message"
+    if set(members) <= {"id", "type"} and json.text_of(members.get("id", UNSET)):
+        return "item_reference"
+    raise missing_type(path)
+
+
+def missing_type(path: str) -> APIError:
+    """Return the 400 for an item whose type is not known."""
+    text = f"{path}: input item missing required 'type' field"
+    return invalid(text, f"{path}.type", "missing_required_parameter")
+
+
+def from_items(
+    items: Iterable[Raw],
+    names: ToolNames,
+    ignored: Ignored,
+    fetch: Fetch | None = None,
+    instructions: str | None = None,
+) -> list[native.Message]:
+    """Map items, in order, to messages.
+
+    :param names: the request's tools, for the calls of the history.
+    :param fetch: downloads images by URL; without it they are refused.
+    :param instructions: the first system message.
+    :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``input[0].content[1]``.
+    """
+    history = _History(names, ignored, fetch)
+    if instructions:
+        history.messages.append(native.Message("system", instructions))
+    for i, raw in enumerate(items):
+        history.add(raw, f"input[{i}]")
+    history.end_thinking()
+    if not history.messages and history.unknown is not None:
+        raise history.unknown
+    return history.messages
+
+
+class _History:
+    """The messages so far, and thinking that waits for the message that it belongs to."""
+
+    def __init__(self, names: ToolNames, ignored: Ignored, fetch: Fetch | None) -> None:
+        self.messages: list[native.Message] = []
+        #: the error for the first item of an unknown type, if no item says anything
+        self.unknown: APIError | None = None
+        self._names = names
+        self._ignored = ignored
+        self._fetch = fetch
+        self._thinking: list[str] = []
+
+    def add(self, raw: Raw, path: str) -> None:
+        """Add an item."""
+        text = bytes(raw)
+        kind = item_type(json.members_of(text, path), path)
+        reader = _READERS.get(kind)
+        if reader is None:
+            self._ignored.add(f"input[].{kind[:64]}")
+            text_of_error = f'{path}: unknown input item type: "{kind[:64]}"'
+            self.unknown = self.unknown or invalid(text_of_error, f"{path}.type")
+        else:
+            reader(self, text, path)
+
+    def _noted(self, decoded: tuple[_I, list[str]]) -> _I:
+        """Return a decoded item; list the keys that it does not have."""
+        item, unknown = decoded
+        for name in unknown:
+            self._ignored.add(name)
+        return item
+
+    def _message(self, text: bytes, path: str) -> None:
+        item = self._noted(_decode_message(text, path))
+        role = native_role(item.role, path)
+        if item.phase:
+            self._ignored.add("input[].phase")
+        sent = native.Message(role, "")
+        self._set_content(sent, item.content, f"{path}.content")
+        if role == "assistant":
+            self._take_thinking(sent)
+        else:
+            self.end_thinking()
+        self.messages.append(sent)
+
+    def _set_content(self, sent: native.Message, content: str | list[ItemPart] | None, path: str) -> None:
+        if not isinstance(content, list):
+            sent.content = content or ""
+            return
+        texts: list[str] = []
+        images: list[str] = []
+        for i, part in enumerate(content):
+            self._part(part, f"{path}[{i}]", sent.role, texts, images)
+        sent.content = "".join(texts)
+        if images:
+            sent.images = images
+
+    def _part(self, part: ItemPart, path: str, role: str, texts: list[str], images: list[str]) -> None:
+        """Add a part to the texts or the images of a message."""
+        if part.type in _TEXT_PARTS or (part.type is None and part.text is not None):
+            if part.text is None and role != "assistant":
+                raise missing(f"{path}.text")
+            texts.append(part.text or "")
+        elif part.type == "refusal":
+            texts.append(part.refusal or "")
+        elif part.type in ("input_image", "image_url"):
+            images.append(self._image(part, path))
+        elif part.type == "input_file":
+            raise invalid("file inputs are not currently supported", path)
+        elif part.type is None:
+            raise missing(f"{path}.type")
+        elif role in ("assistant", "tool"):  # the history may be of another server
+            self._ignored.add(f"input[].content[].{part.type[:64]}")
+        else:
+            text = f"unknown content type: {part.type[:64]}. "
+            supported = "Supported values are: 'input_text', 'input_image' and 'input_file'."
+            raise invalid(text + supported, path)
+
+    def _image(self, part: ItemPart, path: str) -> str:
+        given = part.image_url
+        url, detail = (given.url, given.detail) if isinstance(given, ImageURL) else (given, part.detail)
+        if not url:
+            if part.file_id:
+                text = "There is no store of files; send the image as a data URI in 'image_url'."
+                raise invalid(f"Invalid '{path}.file_id': {text}", f"{path}.file_id", "unsupported_parameter")
+            raise missing(f"{path}.image_url")
+        if part.file_id:
+            self._ignored.add("input[].content[].file_id")
+        if detail not in (None, "", "auto"):
+            self._ignored.add("input[].content[].detail")
+        return image(url, f"{path}.image_url", self._fetch)
+
+    # -- calls and results --------------------------------------------------------------------
+
+    def _function_call(self, text: bytes, path: str) -> None:
+        call = self._noted(_decode_call(text, path))
+        self._add_call(call, from_arguments(call.arguments), path)
+
+    def _custom_call(self, text: bytes, path: str) -> None:
+        call = self._noted(_decode_call(text, path))
+        self._add_call(call, Raw(json.encode({"input": call.input or ""})), path)
+
+    def _add_call(self, call: CallItem, arguments: Raw, path: str) -> None:
+        """Add a call to the last message if it is an assistant's, else to a new one."""
+        if not call.name:
+            raise missing(f"{path}.name")
+        name = self._names.native_name(call.namespace, call.name) or joined(call.namespace, call.name)
+        sent = native.ToolCall(native.ToolCallFunction(name, arguments), call.call_id or call.id or UNSET)
+        if not self.messages or self.messages[-1].role != "assistant":
+            self.messages.append(native.Message("assistant"))
+        last = self.messages[-1]
+        self._take_thinking(last)
+        last.tool_calls = [*(last.tool_calls or ()), sent]
+
+    def _call_output(self, text: bytes, path: str) -> None:
+        item = self._noted(_decode_output(text, path))
+        self.end_thinking()
+        if item.call_id:
+            self._join_text_after_call(item.call_id)
+        sent = native.Message("tool")
+        self._set_output(sent, item.output, path)
+        if item.call_id:
+            sent.tool_call_id = item.call_id
+        self.messages.append(sent)
+
+    def _set_output(self, sent: native.Message, output: Raw | UnsetType, path: str) -> None:
+        text = json.text_of(output)
+        if text[:1] == b"[" and _is_list_of_parts(output, path):
+            parts = self._noted(_decode_parts(b'{"output":' + text + b"}", path))
+            self._set_content(sent, parts.output, f"{path}.output")
+        else:
+            value = json.string(text)
+            sent.content = text.decode() if value is None else value
+
+    def _join_text_after_call(self, call_id: str) -> None:
+        """Put text that stands between a call and its result before the call: templates want the result to follow."""
+        if len(self.messages) < 2:
+            return
+        before, last = self.messages[-2:]
+        is_text = last.role == "assistant" and not last.tool_calls
+        if not is_text or before.role != "assistant" or call_id not in {call.id for call in before.tool_calls or ()}:
+            return
+        del self.messages[-1]
+        before.content = "\n".join(filter(None, (before.content, last.content)))
+        thinking = "\n".join(filter(None, (before.thinking or "", last.thinking or "")))
+        if thinking:
+            before.thinking = thinking
+
+    # -- reasoning ----------------------------------------------------------------------------
+
+    def _reasoning(self, text: bytes, path: str) -> None:
+        item = self._noted(_decode_reasoning(text, path))
+        if item.encrypted_content:
+            thinking = unseal(item.encrypted_content, "reasoning")
+            if thinking is None:
+                self._ignored.add("input[].encrypted_content", "Another server encoded it.")
+        else:
+            thinking = _texts_of(item.content)
+            if not thinking and not json.is_blank(item.summary):
+                self._ignored.add("input[].summary")
+        if thinking:
+            self._thinking.append(thinking)
+
+    def _take_thinking(self, sent: native.Message) -> None:
+        """Give the thinking that waits to a message of the assistant."""
+        if self._thinking:
+            sent.thinking = "\n".join([*filter(None, [sent.thinking or ""]), *self._thinking])
+            self._thinking = []
+
+    def end_thinking(self) -> None:
+        """Make a message of the thinking that waits for one of the assistant, where none follows."""
+        if self._thinking:
+            sent = native.Message("assistant")
+            self._take_thinking(sent)
+            self.messages.append(sent)
+
+    def _compaction(self, text: bytes, path: str) -> None:
+        item = self._noted(_decode_compaction(text, path))
+        summary = unseal(item.encrypted_content or "", "compaction")
+        if summary is None:
+            self._ignored.add("input[].compaction", "Another server encoded it.")
+            return
+        self.end_thinking()
+        self.messages.append(native.Message("user", f"Summary of the conversation so far:\n\n{summary}"))
+
+
+_TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+
+_READERS: dict[str, Callable[[_History, bytes, str], None]] = {
+    "message": _History._message,
+    "function_call": _History._function_call,
+    "custom_tool_call": _History._custom_call,
+    "function_call_output": _History._call_output,
+    "custom_tool_call_output": _History._call_output,
+    "reasoning": _History._reasoning,
+    "compaction": _History._compaction,
+}
+
+
+def _is_list_of_parts(output: Raw | UnsetType, path: str) -> bool:
+    """Return whether a list is one of content parts; results of tools may be any list."""
+    assert output is not UNSET
+    return all(
+        bytes(item)[:1] == b"{" and json.string(json.text_of(json.members_of(bytes(item), path).get("type", UNSET)))
+        for item in json.items_of(output, f"{path}.output")
+    )
+
+
+def _texts_of(parts: Raw | UnsetType) -> str:
+    """Return the texts of the parts of a reasoning item's content."""
+    value = None if parts is UNSET else json.decode_raw(parts)
+    found = [part.get("text") for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    return "\n".join(text for text in found if isinstance(text, str))

@@ -1,0 +1,224 @@
+"""Tools of the Responses API: functions, custom tools, and namespaces of both, as functions of Ollama.
+
+A custom tool is a function with one argument, a text. The tools of a namespace are functions whose name begins with the
+namespace's; :class:`ToolNames` remembers which, for the calls of the answer and of the history. Built-in tools, which
+OpenAI runs itself, are not supported.
+
+Source: ollama ``openai/responses.go`` ``FromResponsesRequest`` (at fb3076099). Differs: tools of other types are
+not sent as functions without a name; custom tools exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from msgspec import UNSET, Raw, UnsetType
+
+from openai_compat.errors import invalid, missing, too_long
+from openai_compat.native import types as native
+from openai_compat.settings import Settings
+from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.native_schema import readable, tool_parameters
+from openai_compat.translate.tools import FunctionDefinition
+from openai_compat.wire import json
+
+
+class FunctionTool(RequestObject):
+    """Source: OpenAI's ``FunctionTool``; ``function`` is chat's form of it."""
+
+    type: str | None = None
+    name: str | None = None
+    description: str | None = None
+    #: a JSON Schema, passed on verbatim, but for what Ollama cannot decode
+    parameters: Raw | UnsetType = UNSET
+    strict: bool | None = None
+    function: FunctionDefinition | None = None
+
+
+class CustomFormat(RequestObject):
+    """Source: OpenAI's ``CustomGrammarFormatParam``, ``CustomTextFormatParam``."""
+
+    type: str | None = None
+    syntax: str | None = None
+    definition: str | None = None
+
+
+class CustomTool(RequestObject):
+    """Source: OpenAI's ``CustomToolParam``."""
+
+    type: str | None = None
+    name: str | None = None
+    description: str | None = None
+    format: CustomFormat | None = None
+
+
+class NamespaceTool(RequestObject):
+    """Source: OpenAI's ``NamespaceToolParam``."""
+
+    type: str | None = None
+    name: str | None = None
+    description: str | None = None
+    tools: list[Raw] | None = None
+
+
+ToolKind = Literal["function", "custom"]
+
+
+class KnownTool(NamedTuple):
+    """A tool as the client knows it."""
+
+    kind: ToolKind
+    name: str
+    namespace: str | None
+    #: path of its schema in the request, for errors
+    path: str
+
+
+class ToolNames:
+    """The tools of a request by the names that the model sees."""
+
+    def __init__(self) -> None:
+        self._tools: dict[str, KnownTool] = {}
+
+    def add(self, tool: KnownTool) -> str:
+        """Add a tool, and return the name that the model sees."""
+        name = joined(tool.namespace, tool.name)
+        self._tools[name] = tool
+        return name
+
+    def of(self, native_name: str) -> KnownTool:
+        """Return the tool of a call that the model made; a function of this name if there is none.
+
+        A model may leave the namespace out: the tool is found where no other has the name.
+        """
+        known = self._tools.get(native_name)
+        if known is None:
+            found = [tool for tool in self._tools.values() if tool.name == native_name]
+            known = found[0] if len(found) == 1 else KnownTool("function", native_name, None, native_name)
+        return known
+
+    def native_name(self, namespace: str | None, name: str) -> str | None:
+        """Return the name that the model sees for a name of the client; None if there is no such tool."""
+        if namespace:
+            full = joined(namespace, name)
+            return full if full in self._tools else None
+        if name in self._tools:
+            return name
+        found = [native_name for native_name, tool in self._tools.items() if tool.name == name]
+        return found[0] if len(found) == 1 else None
+
+    def paths(self) -> dict[str, str]:
+        """Return the paths of the schemas in the request by the names that the model sees."""
+        return {name: tool.path for name, tool in self._tools.items()}
+
+
+def joined(namespace: str | None, name: str) -> str:
+    """Return the name that the model sees for a tool of a namespace.
+
+    Source: ollama ``openai/responses.go``.
+    """
+    if not namespace or name.startswith(f"{namespace}."):
+        return name
+    return f"{namespace}.{name}"
+
+
+#: levels of namespaces in namespaces; OpenAI has one
+_MAX_NESTED = 4
+
+_decode_function = json.part_decoder(FunctionTool)
+_decode_custom = json.part_decoder(CustomTool)
+_decode_namespace = json.part_decoder(NamespaceTool)
+
+
+def from_response_tools(tools: list[Raw], settings: Settings, ignored: Ignored) -> tuple[list[native.Tool], ToolNames]:
+    """Map the tools of a request, and return them with their names.
+
+    :raises APIError: 400, naming the field, for a tool that is not valid, and for too many.
+    """
+    names = ToolNames()
+    sent: list[native.Tool] = []
+    for tool in _from_tools(tools, "tools", None, names, ignored, _MAX_NESTED):
+        sent.append(tool)
+        if len(sent) > settings.max_tools:
+            raise too_long("tools", settings.max_tools, len(sent))
+    return sent, names
+
+
+def _from_tools(
+    tools: list[Raw], path: str, namespace: str | None, names: ToolNames, ignored: Ignored, depth: int
+) -> Iterator[native.Tool]:
+    for i, raw in enumerate(tools):
+        where = f"{path}[{i}]"
+        text = json.text_of(raw)
+        kind = json.string(json.text_of(json.members_of(text, where).get("type", UNSET))) or "function"
+        if kind == "function":
+            tool, unknown = _decode_function(text, where)
+            yield _from_function(tool, where, namespace, names, ignored)
+        elif kind == "custom":
+            custom, unknown = _decode_custom(text, where)
+            yield _from_custom(custom, where, namespace, names, ignored)
+        elif kind == "namespace":
+            nested, unknown = _decode_namespace(text, where)
+            name = nested.name or ""
+            if not name:
+                raise missing(f"{where}.name")
+            if not depth:
+                raise invalid(f"Invalid '{where}': namespaces are nested too deep.", where)
+            inner = joined(namespace, name)
+            yield from _from_tools(nested.tools or [], f"{where}.tools", inner, names, ignored, depth - 1)
+        else:
+            ignored.unsupported(f"tools[].{kind[:64]}", "It is a tool that OpenAI runs itself.")
+            continue
+        for field in unknown:
+            ignored.add(field)
+
+
+def _from_function(
+    tool: FunctionTool, path: str, namespace: str | None, names: ToolNames, ignored: Ignored
+) -> native.Tool:
+    given: FunctionTool | FunctionDefinition = tool
+    if tool.function is not None and not tool.name:
+        given, path = tool.function, f"{path}.function"
+    if not given.name:
+        raise missing(f"{path}.name")
+    if given.strict:
+        ignored.add("tools[].strict")
+    known = KnownTool("function", given.name, namespace, f"{path}.parameters")
+    sent = native.ToolFunction(names.add(known))
+    if given.description is not None:
+        sent.description = given.description
+    if json.text_of(given.parameters):
+        sent.parameters = readable(given.parameters, tool_parameters, known.path)
+    return native.Tool(sent)
+
+
+#: the schema of a custom tool: the argument ``input`` is the text of the call
+_CUSTOM = Raw(b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}')
+
+
+def _from_custom(tool: CustomTool, path: str, namespace: str | None, names: ToolNames, ignored: Ignored) -> native.Tool:
+    if not tool.name:
+        raise missing(f"{path}.name")
+    description = tool.description or ""
+    grammar = tool.format
+    if grammar is not None and grammar.definition:
+        # It cannot be enforced, since Ollama has no grammars; the model is told of it.
+        ignored.add("tools[].format")
+        syntax = f"{grammar.syntax} " if grammar.syntax else ""
+        description += f"\n\nThe input must match this {syntax}grammar:\n{grammar.definition}"
+    sent = native.ToolFunction(names.add(KnownTool("custom", tool.name, namespace, path)), parameters=_CUSTOM)
+    if description:
+        sent.description = description.strip()
+    return native.Tool(sent)
+
+
+def custom_input(arguments: str) -> str:
+    """Return the text of a custom tool's call from its arguments; all of them if they are something else."""
+    text = json.string(json.text_of(_members(arguments).get("input", UNSET)))
+    return arguments if text is None else text
+
+
+def _members(arguments: str) -> dict[str, Raw]:
+    data = arguments.encode("utf-8", "replace")
+    return json.members(data) if json.is_native_object(data) else {}
