@@ -199,7 +199,7 @@ def make_store(settings: Settings) -> Store | None:
 def _fetcher(settings: Settings) -> Fetch:
     from openai_compat.transport.images import Fetcher
 
-    return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout, max_images=settings.max_images)
+    return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout, max_number=settings.max_images)
 
 
 #: query parameters of a URL: listing has the most, about 20, of which 16 are metadata

@@ -1,4 +1,4 @@
-"""Fetching of images that a request refers to by URL.
+"""Fetching of images, and of files, that a request refers to by URL.
 
 Clients choose the URL, so a request must never reach a server that is not public. One parser reads the URL, and only
 its result is used. Every address of the host is checked; the connection is made to a checked address, not to the host
@@ -9,6 +9,7 @@ text, so that a client cannot explore a private network by it; the log has the r
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import re
 import socket
@@ -43,14 +44,45 @@ _MAX_ADDRESSES = 4
 #: bytes of one read; the first shows whether it is an image
 _BLOCK = 65536
 
-_FAILED = "The image could not be fetched. Expected a public URL of a png, jpeg, gif or webp image of moderate size."
-_SIGNATURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.S)
-_HEADERS = {
-    "User-Agent": "openai-compat",
-    "Accept": "image/png, image/jpeg, image/gif, image/webp",
-    "Accept-Encoding": "identity",
-    "Connection": "close",
-}
+
+class Kind(NamedTuple):
+    """What is fetched: an image, or a file."""
+
+    noun: str
+    #: types that a server may choose from
+    accept: str
+    #: the client's error, and its code
+    failed: str
+    code: str
+    #: what it begins with; None: anything
+    signature: re.Pattern[bytes] | None
+
+    def headers(self, host: str) -> dict[str, str]:
+        """Return the headers of its request, all of them."""
+        return {
+            "Host": host,
+            "User-Agent": "openai-compat",
+            "Accept": self.accept,
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        }
+
+
+IMAGE = Kind(
+    "image",
+    "image/png, image/jpeg, image/gif, image/webp",
+    "The image could not be fetched. Expected a public URL of a png, jpeg, gif or webp image of moderate size.",
+    "invalid_image_url",
+    re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.S),
+)
+FILE = Kind(
+    "file",
+    "application/pdf, text/*, */*",
+    "The file could not be fetched. Expected a public URL of a file of moderate size.",
+    "invalid_value",
+    None,
+)
+
 
 _IPV6_GLOBAL_UNICAST = ip_network("2000::/3")
 #: IPv4: IETF protocols, 6to4 relays; IPv6: IETF protocols with Teredo, documentation, 6to4, documentation
@@ -73,7 +105,7 @@ _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 class _Refused(Exception):
-    """The image is not fetched; the message is for the log."""
+    """It is not fetched; the message is for the log."""
 
 
 class _NotPublic(_Refused):
@@ -224,46 +256,48 @@ def _http_connection(sock: socket.socket, address: str, url: _ParsedURL) -> Any:
 
 
 class Fetcher:
-    """A function that fetches the images of one request, one after another.
+    """A function that fetches the images of one request, or its files, one after another.
 
     An image costs a client one line of text. Therefore the images of a request have a limit of bytes and of time in
     total, :data:`TOTAL` times those of one image.
 
     :param max_bytes: bytes of one image; compressed responses are refused.
     :param timeout: seconds for one image, from resolving its host to its last byte.
-    :param max_images: images of the request, including those that fail.
+    :param max_number: images of the request, including those that fail.
     :param resolve: resolves a host name; the system's resolver by default.
     :param allowed: returns whether an IP address may be connected to.
     """
 
     def __init__(
         self,
+        kind: Kind = IMAGE,
         *,
         max_bytes: int = Settings.max_image,
         timeout: float = Settings.image_timeout,
-        max_images: int = Settings.max_images,
+        max_number: int = Settings.max_images,
         resolve: Resolve = _getaddrinfo,
         allowed: Callable[[str], bool] = is_public,
     ) -> None:
-        self._max_bytes, self._timeout = max_bytes, timeout
-        self._remaining_images, self._remaining_bytes = max_images, TOTAL * max_bytes
+        self._kind, self._max_bytes, self._timeout = kind, max_bytes, timeout
+        self._remaining_number, self._remaining_bytes = max_number, TOTAL * max_bytes
         self._end: float | None = None
         self._resolve, self._allowed = resolve, allowed
 
-    def __call__(self, url: str, path: str) -> bytes:
-        """Return the bytes of a png, jpeg, gif or webp image.
+    def __call__(self, url: str, path: str, seconds: float = math.inf) -> bytes:
+        """Return the bytes of a png, jpeg, gif or webp image, or of any file.
 
         :param path: path of the request field with the URL, for the error.
+        :param seconds: that are left for it.
         :raises APIError: 400, with the same text for every failure.
         """
         now = time.monotonic()
         self._end = self._end or now + TOTAL * self._timeout
-        deadline = min(now + self._timeout, self._end)
+        deadline = min(now + self._timeout, self._end, now + seconds)
         parsed = None
         try:
-            self._remaining_images -= 1
-            if self._remaining_images < 0:
-                raise _Refused("the request has too many images")
+            self._remaining_number -= 1
+            if self._remaining_number < 0:
+                raise _Refused(f"the request has too many {self._kind.noun}s")
             parsed = _parse(_quoted(url))
             for _ in range(1 + MAX_REDIRECTS):
                 result = self._request(parsed, deadline)
@@ -272,7 +306,7 @@ class Fetcher:
                 parsed = result
             raise _Refused("it redirects too often")
         except (_Refused, OSError, ValueError, HTTPException) as error:
-            raise _failure(error, parsed, path) from None
+            raise _failure(error, parsed, path, self._kind) from None
 
     def _request(self, url: _ParsedURL, deadline: float) -> bytes | _ParsedURL:
         """Return the image, or the URL that the server redirects to."""
@@ -288,7 +322,7 @@ class Fetcher:
             sock.settimeout(_remaining(deadline))
             with closing(_http_connection(sock, address, url)) as connection:
                 host = url.origin.partition("://")[2]
-                connection.request("GET", url.target, headers={"Host": host, **_HEADERS})
+                connection.request("GET", url.target, headers=self._kind.headers(host))
                 # Not urllib3's method: it logs the URL, which may contain secrets, if the head is not valid.
                 with HTTPConnection.getresponse(connection) as response:
                     return self._read(url, response)
@@ -306,7 +340,8 @@ class Fetcher:
             raise _Refused("it is compressed, although the request does not allow that")
         size, body = response.length, bytearray()
         limit = max(0, min(self._max_bytes, self._remaining_bytes))
-        too_large = "it is too large" if limit == self._max_bytes else "the images of the request are too large"
+        all_of_them = f"the {self._kind.noun}s of the request are too large"
+        too_large = "it is too large" if limit == self._max_bytes else all_of_them
         if size is not None and size > limit:
             raise _Refused(too_large)
         while block := response.read(min(_BLOCK, limit + 1 - len(body))):
@@ -314,16 +349,16 @@ class Fetcher:
             self._remaining_bytes -= len(block)
             if len(body) > limit:
                 raise _Refused(too_large)
-            if not _SIGNATURE.match(body):
+            if self._kind.signature is not None and not self._kind.signature.match(body):
                 raise _Refused("it is not a png, jpeg, gif or webp image")
         if not body or (size is not None and len(body) < size):
             raise _Refused("it is incomplete")
         return bytes(body)
 
 
-def _failure(error: Exception, url: _ParsedURL | None, path: str) -> APIError:
-    """Log why an image was not fetched, without the URL's path and the server's text, and return the client's error."""
+def _failure(error: Exception, url: _ParsedURL | None, path: str, kind: Kind) -> APIError:
+    """Log why it was not fetched, without the URL's path and the server's text, and return the client's error."""
     reason = str(error) if isinstance(error, _Refused | OSError) else type(error).__name__
     level = logging.WARNING if isinstance(error, _NotPublic) else logging.INFO
-    log.log(level, "%s: no image from %s: %s", path, url.origin if url else "its URL", reason)
-    return invalid(_FAILED, path, "invalid_image_url")
+    log.log(level, "%s: no %s from %s: %s", path, kind.noun, url.origin if url else "its URL", reason)
+    return invalid(kind.failed, path, kind.code)

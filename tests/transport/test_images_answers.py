@@ -16,7 +16,7 @@ import pytest
 
 from openai_compat.errors import APIError
 from openai_compat.transport import images
-from openai_compat.transport.images import Fetcher, is_public
+from openai_compat.transport.images import FILE, Fetcher, is_public
 from tests.chaos import CLOSE, FIN, RST, SIZED, WAIT, Chaos, Step, answer, head
 from tests.servers import command
 from tests.transport.images import (
@@ -307,7 +307,7 @@ def test_what_was_sent_of_an_image_that_failed_counts(server: Chaos, refused: Re
 
 def test_a_request_has_so_many_images(server: Chaos, refused: Refused) -> None:
     names = Names()
-    fetch = fetcher(names, max_images=2)
+    fetch = fetcher(names, max_number=2)
     for _ in range(2):
         server.script(*image())
         assert fetch(at(server), PATH) == PNG
@@ -317,7 +317,7 @@ def test_a_request_has_so_many_images(server: Chaos, refused: Refused) -> None:
 
 
 def test_an_image_that_failed_counts(server: Chaos, refused: Refused) -> None:
-    fetch = fetcher(max_images=1)
+    fetch = fetcher(max_number=1)
     refused(fetch, "ftp://images.example/")
     assert "too many" in refused(fetch, at(server))
 
@@ -327,7 +327,7 @@ def test_the_limits_that_hold_unless_others_are_given() -> None:
     assert Fetcher.__init__.__kwdefaults__ == {
         "max_bytes": 10 * 1024 * 1024,
         "timeout": 10.0,
-        "max_images": 16,
+        "max_number": 16,
         "resolve": images._getaddrinfo,
         "allowed": is_public,
     }
@@ -460,3 +460,29 @@ def test_f70_the_limits_hold_under_gevent(server: Chaos) -> None:
         urls = [at(server), f"http://images.example:{plain}/", f"https://images.example:{tls}/"]
         ended = command(*urls, python=("-W", "error", "-c", code))
     assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, [str(len(PNG)), "400", "400", "400"], "")
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def test_a_file_may_begin_with_anything(server: Chaos) -> None:
+    server.script(*answer(b"text", content_type="text/plain"))
+    assert fetcher(kind=FILE)(at(server), PATH) == b"text"
+    assert dict(server.requests[0].headers)["Accept"].startswith("application/pdf")
+
+
+def test_a_file_that_is_not_fetched_has_an_error_of_its_own(server: Chaos, caplog: pytest.LogCaptureFixture) -> None:
+    server.script(*answer(b"text", status=404))
+    caplog.set_level(logging.INFO)
+    with pytest.raises(APIError) as raised:
+        fetcher(kind=FILE)(at(server), PATH)
+    assert (raised.value.param, raised.value.code) == (PATH, "invalid_value")
+    assert raised.value.message.startswith("The file could not be fetched.")
+    [record] = caplog.records
+    assert ": no file from http://images.example" in record.getMessage()
+
+
+@pytest.mark.usefixtures("caplog")
+def test_the_seconds_that_are_left_are_a_limit() -> None:
+    with dripping(b"", b"H") as port, within(WAIT), pytest.raises(APIError):
+        fetcher(timeout=SILENCE)(f"http://images.example:{port}/", PATH, SHORT)
