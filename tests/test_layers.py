@@ -151,6 +151,7 @@ def _external(path: Path) -> Iterator[str]:
         ("sqlalchemy", {"storage.store", "storage.database"}),
         ("jsonschema", {"structured.schema_evaluation"}),
         ("referencing", {"structured.schema_evaluation"}),
+        ("pypdf", {"translate.pdf"}),
         ("gunicorn", {"server.buffering_worker", "server.gunicorn_app"}),
         ("gevent", {"server.cli"}),
         ("flask", set()),
