@@ -285,6 +285,15 @@ class Settings:
     max_images: int = _env("images of a request that are fetched", 16)
     max_image: int = _env("bytes of a fetched image; all of a request together have twice as many", 10 * MEBIBYTE)
     image_timeout: float = _env("seconds for fetching an image; all of a request together have twice as long", 10.0)
+    fetch_files: bool = _env("fetch files by their http or https URL, from public addresses only", False)
+    max_files: int = _env("files of a request", 16)
+    max_file: int = _env(
+        "bytes of a file; all that are fetched for a request together have twice as many", 16 * MEBIBYTE
+    )
+    max_pages: int = _env("pages of all PDFs of a request", 200)
+    # Half a million tokens: more than the context of most models.
+    max_file_text: int = _env("characters of text of all files of a request", 2_000_000)
+    file_timeout: float = _env("seconds for fetching and reading all files of a request", 10.0)
     authenticate: Authenticate | None = _keyword(
         "function of the environ that returns the caller's name, or None for a 401; guards OpenAI's routes, and "
         "``/api`` of a URL backend",
@@ -432,6 +441,12 @@ class Options(TypedDict, total=False):
     max_images: int
     max_image: int
     image_timeout: float
+    fetch_files: bool
+    max_files: int
+    max_file: int
+    max_pages: int
+    max_file_text: int
+    file_timeout: float
     authenticate: Authenticate | None
     allowed_hosts: str | Sequence[str] | None
     allowed_origins: str | Sequence[str] | None

@@ -14,6 +14,7 @@ from openai_compat.errors import APIError
 from openai_compat.settings import Settings
 from openai_compat.storage.store import Store
 from openai_compat.translate.content import Fetch
+from openai_compat.translate.files import Files
 
 #: response headers beside those that every response has
 Headers = Sequence[tuple[str, str]]
@@ -48,6 +49,8 @@ class Call:
     owner: str | None = None
     #: fetches an image by its URL; None if the settings do not allow it
     fetch: Fetch | None = None
+    #: reads the files of the request, within its limits
+    files: Files = field(default_factory=Files)
 
 
 class Source(Protocol):

@@ -27,6 +27,7 @@ from openai_compat.native.client import Backend
 from openai_compat.settings import Settings
 from openai_compat.storage.store import Store
 from openai_compat.translate.content import Fetch
+from openai_compat.translate.files import Files
 from openai_compat.transport.cancel import Cancel
 from openai_compat.transport.side_channel import speaks_native_only
 from openai_compat.transport.upstream import Upstream
@@ -168,6 +169,7 @@ class OpenAICompat:
             store=self.store,
             owner=owner,
             fetch=_fetcher(self.settings) if self.settings.fetch_images else None,
+            files=_files(self.settings),
         )
 
 
@@ -200,6 +202,23 @@ def _fetcher(settings: Settings) -> Fetch:
     from openai_compat.transport.images import Fetcher
 
     return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout, max_number=settings.max_images)
+
+
+def _files(settings: Settings) -> Files:
+    fetch = None
+    if settings.fetch_files:
+        from openai_compat.transport.images import FILE, Fetcher
+
+        number, size, timeout = settings.max_files, settings.max_file, settings.file_timeout
+        fetch = Fetcher(FILE, max_bytes=size, timeout=timeout, max_number=number)
+    return Files(
+        max_files=settings.max_files,
+        max_bytes=settings.max_file,
+        max_pages=settings.max_pages,
+        max_text=settings.max_file_text,
+        timeout=settings.file_timeout,
+        fetch=fetch,
+    )
 
 
 #: query parameters of a URL: listing has the most, about 20, of which 16 are metadata

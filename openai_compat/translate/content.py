@@ -1,6 +1,7 @@
 """The content of one message: its text, and the images, audio and thinking among its parts.
 
-The content parts of a message stay one native message: text joined in order, images and audio beside it.
+The content parts of a message stay one native message: text joined in order, that of files too, images and audio beside
+it.
 
 Source: ollama ``openai/openai.go`` ``FromChatRequest``, ``decodeImageURL``. Differs: parts are not split into messages.
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 from openai_compat.errors import invalid, missing
 from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.files import FileInput, Files
 
 
 class ImageURL(RequestObject, omit_defaults=True):
@@ -40,6 +42,7 @@ class ContentPart(RequestObject, omit_defaults=True):
     refusal: str | None = None
     image_url: str | ImageURL | None = None
     input_audio: InputAudio | None = None
+    file: FileInput | None = None
     #: of an assistant message: text, or parts with a text, as other servers return them
     thinking: Any = None
     reasoning: Any = None
@@ -61,6 +64,7 @@ _USED = {
     "refusal": frozenset(("refusal",)),
     "image_url": frozenset(("image_url",)),
     "input_audio": frozenset(("input_audio",)),
+    "file": frozenset(("file",)),
     "output_text": frozenset(("text",)),
 }
 
@@ -68,17 +72,18 @@ _USED = {
 class Content:
     """The content of one message: its text, and the images, audio and thinking among its parts."""
 
-    def __init__(self, role: str, path: str, ignored: Ignored, fetch: Fetch | None) -> None:
+    def __init__(self, role: str, path: str, ignored: Ignored, fetch: Fetch | None, files: Files | None = None) -> None:
         self._role = role
         self._path = path
         self._ignored = ignored
         self._fetch = fetch
-        #: base64
-        self.files: list[str] = []
+        self._files = files or Files()
+        #: images and audio, in base64
+        self.images: list[str] = []
         self.thinking: list[str] = []
 
     def text_of(self, content: str | list[ContentPart] | None, refusal: str | None) -> str:
-        """Return the text of a content, and collect its files and its thinking; a refusal without content is the text.
+        """Return the text of a content, and collect its images and its thinking; a refusal without content is the text.
 
         :raises APIError: 400 for a part that is not valid.
         """
@@ -95,11 +100,13 @@ class Content:
             text: str | None = getattr(part, part.type)
             return _required("" if text is None and self._role == "assistant" else text, f"{path}.{part.type}")
         if part.type == "image_url":
-            self.files.append(self._image(part, path))
+            self.images.append(self._image(part, path))
         elif part.type == "input_audio":
-            self.files.append(self._audio(part, path))
+            self.images.append(self._audio(part, path))
         elif part.type is None:
             raise missing(f"{path}.type")
+        elif self._role != "assistant" and part.type == "file":
+            return self._file(part, path)
         elif self._role == "assistant" and part.type in _THINKING_PARTS:
             self._add_thinking(part)
         elif self._role == "assistant" and part.type == "output_text":
@@ -107,7 +114,7 @@ class Content:
         elif self._role in ("assistant", "tool"):  # the history may be of another server
             self._ignored.add(f"messages[].content[].{part.type}")
         else:
-            text = "Supported values are: 'text', 'image_url' and 'input_audio'."
+            text = "Supported values are: 'text', 'image_url', 'input_audio' and 'file'."
             raise invalid(f"Invalid value: '{part.type[:64]}'. {text}", path)
         return ""
 
@@ -139,6 +146,15 @@ class Content:
         if part.input_audio and part.input_audio.format:
             self._ignored.add("messages[].content[].input_audio.format")
         return _audio(_required(data, f"{path}.input_audio.data"), f"{path}.input_audio.data")
+
+    def _file(self, part: ContentPart, path: str) -> str:
+        """Return the text of a file; a file that is an image is collected."""
+        if part.file is None:
+            raise missing(f"{path}.file")
+        text, picture = self._files.read(part.file, f"{path}.file", self._ignored)
+        if picture:
+            self.images.append(picture)
+        return text
 
 
 def _texts(value: Any) -> str:

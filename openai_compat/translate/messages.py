@@ -18,6 +18,7 @@ from openai_compat.log import log
 from openai_compat.native import types as native
 from openai_compat.translate.content import Content, ContentPart, Fetch
 from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.files import Files
 from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_function_call, from_tool_calls
 from openai_compat.wire import json
 
@@ -89,28 +90,32 @@ def _one_by_one(items: Iterable[Raw], ignored: Ignored) -> Iterator[ChatMessage]
 
 
 def from_messages(
-    messages: Iterable[ChatMessage], ignored: Ignored, fetch: Fetch | None = None
+    messages: Iterable[ChatMessage], ignored: Ignored, fetch: Fetch | None = None, *, files: Files | None = None
 ) -> list[native.Message]:
     """Map all messages, in order.
 
     :param fetch: downloads images by URL; without it they are refused.
+    :param files: reads the files of the request; by default with the default limits, and none by URL.
     :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``messages[0].content[1]``.
     """
     functions: dict[str, str] = {}  # the function of each tool call so far, by the id of the call
-    return [_from_message(message, f"messages[{i}]", functions, ignored, fetch) for i, message in enumerate(messages)]
+    files = files or Files()
+    return [
+        _from_message(message, f"messages[{i}]", functions, ignored, fetch, files) for i, message in enumerate(messages)
+    ]
 
 
 def _from_message(
-    message: ChatMessage, path: str, functions: dict[str, str], ignored: Ignored, fetch: Fetch | None
+    message: ChatMessage, path: str, functions: dict[str, str], ignored: Ignored, fetch: Fetch | None, files: Files
 ) -> native.Message:
     role, thinking = native_role(message.role, path), ""
     if isinstance(message.content, str) and message.content:
         sent = native.Message(role, message.content)
     else:
-        content = Content(role, path, ignored, fetch)
+        content = Content(role, path, ignored, fetch, files)
         sent = native.Message(role, content.text_of(message.content, message.refusal))
-        if content.files:
-            sent.images = content.files
+        if content.images:
+            sent.images = content.images
         thinking = "".join(content.thinking)
     if role == "assistant":
         _set_assistant(sent, message, path, functions, thinking, ignored)

@@ -219,6 +219,42 @@ def test_an_image_to_fetch_is_refused_in_ollama_s_words() -> None:
     assert "image URLs are not currently supported" in error.message
 
 
+# -- files ------------------------------------------------------------------------------------
+
+NOTE = {"type": "file", "file": {"filename": "note.txt", "file_data": "data:text/plain,Hi%20there"}}
+SHOWN = '\n<file name="note.txt">\nHi there\n</file>\n'
+
+
+@pytest.mark.parametrize(("role", "native"), [("user", "user"), ("system", "system"), ("developer", "system")])
+def test_a_file_stands_where_it_was_among_the_parts(role: str, native: str) -> None:
+    [message] = mapped({"role": role, "content": [text("a"), NOTE, text("b")]})
+    assert message == {"role": native, "content": f"a{SHOWN}b"}
+
+
+def test_a_file_in_a_result_of_a_tool() -> None:
+    [_, message] = mapped(assistant(("c", "f")), result("c", content=[text("a"), NOTE]))
+    assert message["content"] == f"a{SHOWN}"
+
+
+def test_a_file_that_is_an_image_goes_beside_the_text() -> None:
+    part = {"type": "file", "file": {"file_data": f"data:image/png;base64,{PNG}"}}
+    [message] = mapped({"role": "user", "content": [text("a"), part, image(PNG)]})
+    assert message == {"role": "user", "content": "a", "images": [PNG, PNG]}
+
+
+def test_a_file_in_the_history_of_an_assistant_is_listed() -> None:
+    ignored = Ignored(Settings(), [])
+    [message] = mapped({"role": "assistant", "content": [text("a"), NOTE]}, ignored=ignored)
+    assert message["content"] == "a"
+    assert dict(ignored.headers()) == {"openai-compat-ignored": "messages[].content[].file"}
+
+
+def test_a_file_beside_another_type_of_part_is_listed() -> None:
+    ignored = Ignored(Settings(), [])
+    mapped({"role": "user", "content": [{**NOTE, "type": "text", "text": "a"}]}, ignored=ignored)
+    assert dict(ignored.headers()) == {"openai-compat-ignored": "messages[].content[].file"}
+
+
 # -- refusals ---------------------------------------------------------------------------------
 
 
@@ -240,7 +276,8 @@ def refusal(*messages: dict[str, Any]) -> APIError:
         ({"role": "user", "content": [{}]}, "messages[1].content[0].type"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
         ({"role": "user", "content": [{"type": "text", "text": 1}]}, "messages[1].content[0].text"),
-        ({"role": "user", "content": [{"type": "file", "file": {}}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "file"}]}, "messages[1].content[0].file"),
+        ({"role": "user", "content": [{"type": "file", "file": {}}]}, "messages[1].content[0].file.file_data"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0].image_url"),
         ({"role": "user", "content": [image({})]}, "messages[1].content[0].image_url.url"),
         ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[1].content[0].input_audio.data"),
@@ -286,7 +323,7 @@ def test_reasoning_in_the_content_of_an_assistant_is_thinking(
     assert (f"messages[].content[]{listed}" in names) if listed else not names
 
 
-@pytest.mark.parametrize("kind", ["thinking", "reasoning", "video_url", "file", "output_text"])
+@pytest.mark.parametrize("kind", ["thinking", "reasoning", "video_url", "output_text"])
 @pytest.mark.parametrize("role", ["user", "system", "developer"])
 def test_such_parts_of_another_message_are_a_400(role: str, kind: str) -> None:
     assert refusal({"role": role, "content": [{"type": kind, "text": "x"}]}).param == "messages[0].content[0]"

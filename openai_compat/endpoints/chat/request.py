@@ -173,7 +173,7 @@ def _native_request(
     sampled = from_sampling(request, max_tokens, settings, ignored, defaults, field)
     target = native.ChatRequest(
         model=models.native_name(model, settings),
-        messages=from_messages(messages, ignored, call.fetch),
+        messages=from_messages(messages, ignored, call.fetch, files=call.files),
         options=sampled.options,
     )
     from_keep_alive(request, target, settings, ignored, defaults.keep_alive)
