@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: bytes of one decoded stream, and of the content of one page: of pages of text the largest have some hundred kB
 _MAX_STREAM = 4 * 1024 * 1024
+#: bytes of all decoded streams of a PDF but images, which are not decoded: pypdf keeps each until the file is closed
+_MAX_DECODED = 64 * 1024 * 1024
 #: what the limits of pypdf's own are lowered to, so that a step does not take long; the rest are as pypdf has them
 _LIMITS: dict[str, Any] = {
     "array_based_stream_maximum_output_length": _MAX_STREAM,
@@ -142,6 +144,31 @@ class _File(BytesIO):
         return super().read(size)
 
 
+class _Streams:
+    """Decodes the streams of one PDF before pypdf does, one by one: pypdf keeps what was decoded."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance = allowance
+        self._sizes: dict[int, int] = {}
+        self._total = 0
+
+    def data(self, value: Any) -> bytes:
+        """Return the decoded data of a stream; of anything else nothing.
+
+        :raises Unreadable: it is too large, or all of them are, or the time is over.
+        """
+        self._allowance.check_time()
+        stream = _resolved(value)
+        data = stream.get_data() if hasattr(stream, "get_data") else b""
+        if not isinstance(data, bytes):
+            return b""
+        self._total += len(data) - self._sizes.get(id(stream), 0)
+        self._sizes[id(stream)] = len(data)
+        if len(data) > _MAX_STREAM or self._total > _MAX_DECODED:
+            raise Unreadable(_TOO_COMPLEX)
+        return data
+
+
 def _pages(reader: PdfReader, allowance: Allowance) -> Iterator[str]:
     """Yield the text of each page."""
     if reader.is_encrypted and not reader.decrypt(""):
@@ -149,9 +176,11 @@ def _pages(reader: PdfReader, allowance: Allowance) -> Iterator[str]:
     allowance.pages -= len(reader.pages)
     if allowance.pages < 0:
         raise Unreadable(_TOO_MANY_PAGES)
-    characters = allowance.characters
+    characters, streams = allowance.characters, _Streams(allowance)
     for page in reader.pages:
         allowance.check_time()
+        _check_content(page, streams)
+        _check_fonts(page, streams)
         text = _page_text(page, Allowance(allowance.pages, characters, allowance.end))
         characters -= len(text)
         if characters < 0:
@@ -165,8 +194,6 @@ def _page_text(page: PageObject, allowance: Allowance) -> str:
     pypdf performs forms in the page too, where it takes any exception for damage and goes on; so the limits are checked
     with every operator, and raise again.
     """
-    _check_content(page, allowance)
-    _check_fonts(page, allowance)
     shown = completed = 0
 
     def before(operator: Any, operands: Any, *_: Any) -> None:
@@ -197,18 +224,17 @@ def _codes(operands: Any) -> int:
     return sum(len(item) for item in strings if isinstance(item, str | bytes))
 
 
-def _check_content(page: PageObject, allowance: Allowance) -> None:
-    """Decode the content of a page, part by part: pypdf keeps each, and would decode all of them at once."""
+def _check_content(page: PageObject, streams: _Streams) -> None:
+    """Check the size of a page's content, which may have many parts."""
     content = _resolved(page.get("/Contents"))
     size = 0
     for part in content if isinstance(content, list) else [content]:
-        allowance.check_time()
-        size += len(_data(part))
+        size += len(streams.data(part))
         if size > _MAX_STREAM:
             raise Unreadable(_TOO_COMPLEX)
 
 
-def _check_fonts(page: PageObject, allowance: Allowance) -> None:
+def _check_fonts(page: PageObject, streams: _Streams) -> None:
     """Check the fonts of a page and of the forms in it, since pypdf reads all of them whenever one is used."""
     waiting, seen = [_resolved(page.get("/Resources"))], set()
     codes = size = 0
@@ -221,19 +247,18 @@ def _check_fonts(page: PageObject, allowance: Allowance) -> None:
         if len(seen) > _MAX_RESOURCES or len(fonts) > _MAX_FONTS:
             raise Unreadable(_TOO_COMPLEX)
         for font in fonts:
-            allowance.check_time()
-            table = _font_table(font)
+            table = _font_table(font, streams)
             size += len(table)
             codes += _mapped(table)
             if codes > _MAX_CODES or size > _MAX_MAPS:
                 raise Unreadable(_TOO_COMPLEX)
         for form in _values(resources.get("/XObject")):
-            allowance.check_time()
             if isinstance(form, dict) and form.get("/Subtype") == "/Form":
+                streams.data(form)
                 waiting.append(_resolved(form.get("/Resources")))
 
 
-def _font_table(font: Any) -> bytes:
+def _font_table(font: Any, streams: _Streams) -> bytes:
     """Return the table with which a font maps codes to text.
 
     :raises Unreadable: it maps a code to a long text.
@@ -243,7 +268,7 @@ def _font_table(font: Any) -> bytes:
     encoding = _resolved(font.get("/Encoding"))
     differences = _resolved(encoding.get("/Differences")) if isinstance(encoding, dict) else None
     names = differences if isinstance(differences, list) else []
-    table = _data(_resolved(font.get("/ToUnicode")))
+    table = streams.data(font.get("/ToUnicode"))
     if _LONG_TEXT.search(table) or any(len(name) > _MAX_GLYPH for name in names if isinstance(name, str)):
         raise Unreadable(_TOO_COMPLEX)
     return table
@@ -267,10 +292,3 @@ def _resolved(value: Any) -> Any:
 def _values(value: Any) -> list[Any]:
     value = _resolved(value)
     return [_resolved(item) for item in value.values()] if isinstance(value, dict) else []
-
-
-def _data(value: Any) -> bytes:
-    """Return the decoded data of a stream; of anything else nothing."""
-    stream = _resolved(value)
-    data = stream.get_data() if hasattr(stream, "get_data") else b""
-    return data if isinstance(data, bytes) else b""

@@ -190,6 +190,14 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     ),
     "many operators": (pdf_of(stream(b"q " * 600_000, compressed=True)), pdf._TOO_COMPLEX),
     "an endless array": (pdf_of(stream(b"[" * 2_000_000, compressed=True)), pdf._DAMAGED),
+    "many pages of comments": (
+        pdf_of(*[stream(b"%" + b"x" * 4_000_000, compressed=True)] * 30),
+        pdf._TOO_COMPLEX,
+    ),
+    "a large form": (
+        pdf_of(b"/X Do", resources=FORMS, more={1000: stream(b" " * 5_000_000, more=FORM)}),
+        pdf._TOO_COMPLEX,
+    ),
     "a long string": (pdf_of(stream(shown("x" * 70_000), compressed=True)), pdf._TOO_COMPLEX),
     "a long name of a glyph": (
         pdf_of(shown("a" * 50_000), font=b"/Encoding << /Differences [97 /%s] >>" % (b"x" * 50_000)),
@@ -214,7 +222,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+#: refused after they were read for some time
+LONG = ("many pages of comments", "many operators")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in HOSTILE])
 def test_what_a_page_could_multiply_is_refused(name: str) -> None:
     data, why = HOSTILE[name]
     began = time.monotonic()
