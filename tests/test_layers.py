@@ -148,7 +148,13 @@ def _external(path: Path) -> Iterator[str]:
     [
         ("requests", {"transport.http_client", "transport.connection"}),
         ("urllib3", {"transport.upstream", "transport.http_client", "transport.connection"}),
-        ("sqlalchemy", {"storage.store", "storage.database"}),
+        (
+            "sqlalchemy",
+            {
+                f"storage.{name}"
+                for name in ("database", "items", "lists", "owned", "pages", "runs", "schema", "store", "usage")
+            },
+        ),
         ("jsonschema", {"structured.schema_evaluation"}),
         ("referencing", {"structured.schema_evaluation"}),
         ("pypdf", {"translate.pdf"}),

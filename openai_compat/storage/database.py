@@ -1,14 +1,13 @@
-"""The database of the store: its tables, and transactions in SQLite or PostgreSQL.
+"""The database of the store: transactions in SQLite or PostgreSQL.
 
-Only this module distinguishes the two databases; owners and expiry belong to ``store.py``. Every exception of a driver
-or the file system is raised as :exc:`StoreFailed`. Every wait of an operation ends at its deadline, and after one that
-did not answer the store is not asked for a while. SQLAlchemy is an optional dependency: it is imported inside
-functions, and nothing is connected before the first transaction.
+Only this module and the schema distinguish the two databases; owners and expiry belong to the store. Every exception
+of a driver or the file system is raised as :exc:`StoreFailed`. Every wait of an operation ends at its deadline, and
+after one that did not answer the store is not asked for a while. SQLAlchemy is an optional dependency: it is imported
+inside functions, and nothing is connected before the first transaction.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
@@ -17,17 +16,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from openai_compat.storage.circuit import Circuit, StoreFailed
 from openai_compat.storage.deadline import Deadline, DeadlinePassed
+from openai_compat.storage.schema import create_schema
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine, Table
-    from sqlalchemy.types import TypeEngine
 
-#: version of the schema, stored in the database, so that a later version can migrate from it
-VERSION = 1
 #: seconds for which a store that did not answer is not asked: long against the time-out of an operation, so that few
 #: requests wait for it, and short for the operator who mended it
 PAUSE = 5.0
@@ -46,8 +43,6 @@ _LIMITS = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_tim
 _POLL = 0.1
 #: steps of SQLite's machine between two looks at the deadline: less than a millisecond
 _STEPS = 10_000
-#: the key of PostgreSQL's advisory lock: "oaicompa" in ASCII, so that no other program has the same
-_SCHEMA_LOCK = 0x6F61_6963_6F6D_7061
 _URL_FORMS = "sqlite:///file, sqlite:// (memory) or postgresql+psycopg://user@host/database"
 _INSTALL = "in a clone: pip install '.[store]'"
 
@@ -57,113 +52,6 @@ _deadline: ContextVar[Deadline] = ContextVar("openai_compat_store_deadline")
 
 class AlreadyStored(ValueError):
     """The owner has an object with the same id already, or the object an item."""
-
-
-# -- tables -----------------------------------------------------------------------------------
-
-
-class Tables(NamedTuple):
-    """The tables of the store."""
-
-    #: one row: the version of the schema
-    version: Table
-    #: number and bytes of each owner's objects
-    owners: Table
-    objects: Table
-    #: the metadata of objects, for searching; the JSON in ``objects`` is what is returned
-    labels: Table
-    #: the items of objects, by position
-    items: Table
-
-
-def encode(text: str) -> bytes:
-    """Encode text as it is stored. Lone surrogates are allowed."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _column_types() -> tuple[type[TypeEngine[bytes]], type[TypeEngine[str]]]:
-    """Return the types of bytes and of text."""
-    import sqlalchemy as sa
-
-    class Blob(sa.LargeBinary):
-        """Bytes. A damaged value of another type is returned as it is, so that the other rows of a result can be read.
-
-        SQLite stores what it is given, such as text by an operator's statement.
-        """
-
-        def result_processor(self, dialect: Any, coltype: Any) -> Any:
-            return lambda value: encode(value) if isinstance(value, str) else value
-
-    class Text(sa.TypeDecorator[str]):
-        """Text stored as bytes: comparison does not depend on a collation, and NUL and lone surrogates are allowed.
-
-        A damaged value is returned as it is.
-        """
-
-        impl = Blob
-        cache_ok = True
-
-        def process_bind_param(self, value: str | None, dialect: Any) -> bytes | None:
-            return None if value is None else encode(value)
-
-        def process_result_value(self, value: Any, dialect: Any) -> Any:
-            try:
-                return value.decode("utf-8", "surrogatepass")
-            except (AttributeError, UnicodeDecodeError):
-                return value
-
-    return Blob, Text
-
-
-@functools.cache
-def tables() -> Tables:
-    """Return the definitions of the tables, which are the same in both databases."""
-    import sqlalchemy as sa
-
-    def table(name: str, *parts: Any, **options: Any) -> Table:
-        return sa.Table(f"openai_compat_{name}", schema, *parts, **options)
-
-    def table_of_parts(name: str, *parts: Any) -> Table:
-        object = key("object", serial, sa.ForeignKey("openai_compat_objects.seq", ondelete="CASCADE"))
-        return table(name, object, key("position", sa.Integer), *parts)
-
-    schema, big, (blob, text) = sa.MetaData(), sa.BigInteger, _column_types()
-    serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-    column = functools.partial(sa.Column, nullable=False)
-    key = functools.partial(column, primary_key=True)
-    numbers = [column("created", big), column("expires", sa.Double), column("bytes", big)]
-    texts = [column(name, text) for name in ("owner", "kind", "id", "model", "metadata")]
-    by_age = sa.Index("openai_compat_by_age", "owner", "seq", "kind")
-    indexes = [sa.UniqueConstraint("owner", "kind", "id"), by_age, sa.Index("openai_compat_by_expiry", "expires")]
-    return Tables(
-        version=table("version", column("version", sa.Integer)),
-        owners=table("owners", key("owner", text), column("objects", big), column("bytes", big)),
-        # autoincrement: otherwise SQLite would reuse the number of the newest object once that is deleted
-        objects=table(
-            "objects", key("seq", serial), *numbers, *texts, column("body", blob), *indexes, sqlite_autoincrement=True
-        ),
-        labels=table_of_parts("labels", column("key", text), column("value", text)),
-        items=table_of_parts("items", column("id", text), column("body", blob), sa.UniqueConstraint("object", "id")),
-    )
-
-
-def _create_schema(tx: Connection) -> None:
-    """Create the tables unless they exist.
-
-    :raises StoreFailed: the database has another version of the schema.
-    """
-    import sqlalchemy as sa
-
-    if tx.dialect.name == "postgresql":  # where even IF NOT EXISTS fails if two processes create a table at once
-        tx.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-    table = tables().version
-    table.create(tx, checkfirst=True)
-    version = tx.scalar(table.select())
-    if version is None:
-        table.metadata.create_all(tx)
-        tx.execute(table.insert().values(version=VERSION))
-    elif version != VERSION:
-        raise StoreFailed(f"The store has schema {version}; this version of openai_compat knows {VERSION}.")
 
 
 def insert_if_new(tx: Connection, table: Table, row: Mapping[str, Any]) -> None:
@@ -382,7 +270,7 @@ class Database:
             with suppress(FileExistsError):
                 os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with self._transaction(True, circuit, deadline) as tx:
-            _create_schema(tx)
+            create_schema(tx)
         self._ready = True
 
     @contextmanager

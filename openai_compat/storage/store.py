@@ -1,282 +1,64 @@
 """Stored objects, each with a kind, an owner and a list of items.
 
-Every statement has the owner among its conditions, so that another owner's id is not found, and is built with
-SQLAlchemy Core, never by joining strings. Every write is one transaction that first locks its owner's row: the writes
-of an owner run one after another, so that none is lost, the counts are exact, and objects are numbered in the order in
-which they become visible. Nothing is connected before the first use, and no connection is shared across a fork.
+Every statement for a client has the owner among its conditions, so that another owner's id is not found, and is built
+with SQLAlchemy Core, never by joining strings. Every write is one transaction that first locks its owner's row: the
+writes of an owner run one after another, so that none is lost, the counts are exact, and objects are numbered in the
+order in which they become visible. Nothing is connected before the first use, and no connection is shared across a
+fork.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from openai_compat.log import log
-from openai_compat.settings import Settings
 from openai_compat.storage.circuit import StoreFailed
-from openai_compat.storage.database import AlreadyStored, Database, encode, insert_if_new, read_url, tables
+from openai_compat.storage.database import AlreadyStored
+from openai_compat.storage.items import Items
+from openai_compat.storage.lists import ItemList, check_size
+from openai_compat.storage.pages import paged, stored_object
+from openai_compat.storage.runs import Runs, drop_run, held_run
+from openai_compat.storage.schema import LINK, tables
+from openai_compat.storage.types import (
+    MAX_ID,
+    Damaged,
+    IsValid,
+    Item,
+    Order,
+    Page,
+    Run,
+    StoredObject,
+    TooLarge,
+    UnknownCursor,
+    UnknownParent,
+    any_body,
+    size,
+)
+from openai_compat.storage.usage import OwnerUsage, lock_or_add_owner, sweep
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
-    from sqlalchemy import ColumnElement, Connection, Select, Table
+    from sqlalchemy import Connection
 
 __all__ = [
-    "BATCH",
     "MAX_ID",
     "AlreadyStored",
     "Damaged",
     "Item",
     "Order",
     "Page",
+    "Run",
     "Store",
     "StoreFailed",
     "StoredObject",
     "TooLarge",
     "UnknownCursor",
+    "UnknownParent",
 ]
 
-Order = Literal["asc", "desc"]
-#: returns whether a body is what the caller stored; the store does not decode it
-IsValid = Callable[[bytes], bool]
-T = TypeVar("T")
 
-#: objects that one statement deletes: enough that expired objects do not accumulate, and below the 999 parameters of a
-#: statement in SQLite before 3.32
-BATCH = 500
-#: bytes of an id: owner, kind and id share an index, whose rows have at most about 2,700 bytes in PostgreSQL
-MAX_ID = 512
-
-
-class TooLarge(ValueError):
-    """An object alone is larger than an owner's limit."""
-
-
-class UnknownCursor(LookupError):
-    """*after* is not the id of a stored object or item."""
-
-
-class Damaged(StoreFailed):
-    """A row is not what was stored, such as after a fault of the disk or an operator's statement."""
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object as it is stored."""
-
-    id: str
-    #: Unix time in seconds
-    created: int
-    model: str
-    metadata: dict[str, str]
-    #: JSON; the store does not decode it
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Item:
-    """A part of an object, such as a message."""
-
-    id: str
-    #: JSON; the store does not decode it
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Page(Generic[T]):
-    """Consecutive rows of a list, and whether more follow."""
-
-    rows: list[T]
-    has_more: bool
-
-
-# -- owners, and pages of rows ----------------------------------------------------------------
-
-
-@dataclass
-class OwnerUsage:
-    """The number and bytes of an owner's objects, during a write; *tx* holds the lock on the owner's row."""
-
-    tx: Connection
-    owner: str
-    objects: int
-    bytes: int
-
-    def charge(self, objects: int, bytes: int) -> None:
-        """Add to the owner's counts; both may be negative. The row of an owner without objects is deleted."""
-        self.objects += objects
-        self.bytes += bytes
-        owners = tables().owners
-        is_owner = owners.c.owner == self.owner
-        if self.objects:
-            self.tx.execute(owners.update().where(is_owner).values(objects=self.objects, bytes=self.bytes))
-        else:
-            self.tx.execute(owners.delete().where(is_owner))
-
-    def drop(self, rows: Sequence[Any]) -> None:
-        """Delete objects with their labels and items.
-
-        :param rows: the ``seq`` and ``bytes`` of each.
-        """
-        objects = tables().objects
-        self.tx.execute(objects.delete().where(objects.c.seq.in_([row.seq for row in rows])))
-        self.charge(-len(rows), -sum(_size_of(row) for row in rows))
-
-    def make_room(self, max_objects: int, max_bytes: int, spare: int) -> None:
-        """Delete the owner's oldest objects until the counts are within the limits.
-
-        :param spare: ``seq`` of an object that is not deleted.
-        """
-        o = tables().objects
-        others = o.select().with_only_columns(o.c.seq, o.c.bytes).where(o.c.owner == self.owner, o.c.seq != spare)
-        while self.objects > max_objects or self.bytes > max_bytes:
-            excess_objects, excess_bytes = self.objects - max_objects, self.bytes - max_bytes
-            oldest: list[Any] = []
-            for row in self.tx.execute(others.order_by(o.c.seq).limit(BATCH)):
-                if len(oldest) >= excess_objects and excess_bytes <= 0:
-                    break
-                oldest.append(row)
-                excess_bytes -= _size_of(row)
-            if not oldest:
-                break
-            self.drop(oldest)
-
-
-def _size_of(row: Any) -> int:
-    """Return the bytes of a stored object; 0 for a damaged number, so that the object can be deleted."""
-    return row.bytes if isinstance(row.bytes, int) else 0
-
-
-def _usage(tx: Connection, row: Any) -> OwnerUsage:
-    """Return the counts of a row of ``owners``, which is locked.
-
-    :raises Damaged: they are no numbers.
-    """
-    if not isinstance(row.objects, int) or not isinstance(row.bytes, int):
-        raise Damaged("The stored counts of an owner are damaged.")
-    return OwnerUsage(tx, row.owner, row.objects, row.bytes)
-
-
-def _lock_owner(tx: Connection, owner: str) -> OwnerUsage | None:
-    """Lock the owner's row; None for an owner without objects."""
-    owners = tables().owners
-    row = tx.execute(owners.select().where(owners.c.owner == owner).with_for_update()).first()
-    return None if row is None else _usage(tx, row)
-
-
-def _lock_or_add_owner(tx: Connection, owner: str) -> OwnerUsage:
-    while (usage := _lock_owner(tx, owner)) is None:  # another transaction may insert or delete it in between
-        insert_if_new(tx, tables().owners, {"owner": owner, "objects": 0, "bytes": 0})
-    return usage
-
-
-def _sweep(tx: Connection, now: float) -> None:
-    """Delete a batch of expired objects of one owner."""
-    o, owners = tables().objects, tables().owners
-    expired = o.select().where(o.c.expires <= now).order_by(o.c.expires)
-    owner = expired.with_only_columns(o.c.owner).limit(1).scalar_subquery()
-    # An owner that another transaction has locked is skipped: waiting with a lock of one's own may deadlock.
-    row = tx.execute(owners.select().where(owners.c.owner == owner).with_for_update(skip_locked=True)).first()
-    if row is not None:
-        of_owner = expired.with_only_columns(o.c.seq, o.c.bytes).where(o.c.owner == row.owner)
-        with suppress(Damaged):  # of an owner who need not be the one that writes
-            _usage(tx, row).drop(tx.execute(of_owner.limit(BATCH)).all())
-
-
-def _paged(
-    tx: Connection,
-    query: Select[Any],
-    column: ColumnElement[int],
-    after: Select[Any] | None,
-    limit: int,
-    order: Order,
-    read: Callable[[Any], T],
-) -> Page[T]:
-    """Return a page of rows. Damaged ones are logged and left out; the next ones fill the page.
-
-    :param read: reads a row, and raises :exc:`Damaged`.
-    """
-    start = None if after is None else tx.scalar(after)
-    if after is not None and start is None:
-        raise UnknownCursor("no object or item has that id")
-    query = query.order_by(column.asc() if order == "asc" else column.desc())
-    limit = max(limit, 0)  # to SQLite a negative limit means none
-    found: list[T] = []
-    missing = limit + 1
-    while missing:
-        following = query if start is None else query.where(column > start if order == "asc" else column < start)
-        rows = tx.execute(following.limit(missing)).all()
-        for row in rows:
-            try:
-                found.append(read(row))
-            except Damaged as error:
-                log.error("%s It is left out of a list.", error)
-        if len(rows) < missing:
-            break
-        start, missing = rows[-1]._mapping[column], limit + 1 - len(found)
-    return Page(found[:limit], len(found) > limit)
-
-
-def _insert_rows(tx: Connection, table: Table, seq: int, start: int, rows: Iterable[Mapping[str, Any]]) -> None:
-    values = [{"object": seq, "position": position, **row} for position, row in enumerate(rows, start)]
-    if values:
-        tx.execute(table.insert(), values)
-
-
-def _size(*parts: StoredObject | Item) -> int:
-    ids = [len(encode(part.id)) for part in parts]
-    if max(ids, default=0) > MAX_ID:
-        raise ValueError(f"an id must have at most {MAX_ID} bytes")
-    return sum(ids) + sum(len(part.body) for part in parts)
-
-
-def _any_body(body: bytes) -> bool:
-    return True
-
-
-def _stored_object(row: Any, is_valid: IsValid) -> StoredObject:
-    """Return the object of a row.
-
-    :raises Damaged: a value is not what was stored.
-    """
-    try:
-        metadata = json.loads(row.metadata)
-    except (TypeError, ValueError, RecursionError):
-        metadata = None
-    sound = {
-        "id": isinstance(row.id, str),
-        "created": isinstance(row.created, int),
-        "model": isinstance(row.model, str),
-        "metadata": isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()),
-        "body": isinstance(row.body, bytes) and is_valid(row.body),
-    }
-    _check_row(f"object {row.seq}", sound)
-    return StoredObject(row.id, row.created, row.model, metadata or {}, row.body)
-
-
-def _item(row: Any, is_valid: IsValid) -> Item:
-    """Return the item of a row.
-
-    :raises Damaged: a value is not what was stored.
-    """
-    sound = {"id": isinstance(row.id, str), "body": isinstance(row.body, bytes) and is_valid(row.body)}
-    _check_row(f"item {row.position} of object {row.object}", sound)
-    return Item(row.id, row.body)
-
-
-def _check_row(name: str, sound: Mapping[str, bool]) -> None:
-    damaged = [column for column, is_sound in sound.items() if not is_sound]
-    if damaged:
-        raise Damaged(f"The stored {name} is damaged: {', '.join(damaged)}.")
-
-
-# -- the store --------------------------------------------------------------------------------
-
-
-class Store:
+class Store(Items, Runs):
     """Stored objects in SQLite or PostgreSQL, for any number of threads.
 
     After a fork both processes may use it, each with its own connections; a SQLite file should not be used before the
@@ -284,9 +66,11 @@ class Store:
     Every method raises :exc:`StoreFailed` if the database fails.
 
     :param url: SQLAlchemy's: ``sqlite:///file``, ``sqlite://`` (this process's memory), ``postgresql+psycopg://…``.
-    :param ttl: seconds from adding an object to its expiry.
-    :param max_objects: objects of one owner, of all kinds; the oldest are deleted first.
-    :param max_bytes: bytes of one owner's ids and bodies, including items; the oldest objects are deleted first.
+    :param ttl: seconds from the last use of an object to its expiry: adding it, appending to it, and adding an object
+        that continues or extends it.
+    :param max_objects: objects of one owner, of all kinds; the least recently used are deleted first.
+    :param max_bytes: bytes of one owner's ids, bodies and events, with items that several objects share counted once,
+        and 16 for each place of an item in a list; the least recently used objects are deleted first.
     :param timeout: seconds that one operation may take, in total. After one that took longer, or could not reach the
         database, all fail at once for some seconds.
     :param clock: returns Unix time in seconds.
@@ -294,63 +78,63 @@ class Store:
     :raises ValueError: the URL is not a valid one of these, or a package is not installed.
     """
 
-    def __init__(
+    def add(
         self,
-        url: str,
+        kind: str,
+        owner: str | None,
+        stored: StoredObject,
+        items: Sequence[Item] = (),
         *,
-        ttl: float,
-        max_objects: int,
-        max_bytes: int,
-        timeout: float = Settings.store_timeout,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        outputs: Sequence[Item] = (),
+        parent: str | None = None,
+        extend: tuple[str, str] | None = None,
     ) -> None:
-        self._url = read_url(url)
-        self._ttl = ttl
-        self._max_objects = max_objects
-        self._max_bytes = max_bytes
-        self._timeout = timeout
-        self._clock = clock
-        self._monotonic = monotonic
-        # By process id. A child of a fork leaves the parent's entry alone: closing it would end the parent's sessions.
-        self._databases: dict[int, Database] = {}
+        """Store an object; the owner's least recently used objects are deleted as the limits require.
 
-    def __repr__(self) -> str:
-        return f"Store({self._url.set(query={}).render_as_string(hide_password=True)!r})"
-
-    def close(self) -> None:
-        """Close the connections of this process. A database in memory is lost."""
-        database = self._databases.pop(os.getpid(), None)
-        if database is not None:
-            database.engine.dispose()
-
-    def add(self, kind: str, owner: str | None, stored: StoredObject, items: Sequence[Item] = ()) -> None:
-        """Store an object; the owner's oldest objects are deleted as the limits require.
-
-        :raises TooLarge: the object alone is over *max_bytes*.
-        :raises AlreadyStored: the owner has an object of this kind and id, or two items have the same id.
-        :raises ValueError: an id is longer than :data:`MAX_ID`.
+        :param items: of section 0, in their order, behind those of the parent or the extended object.
+        :param outputs: items of section 1, which follow.
+        :param parent: id of an object of the same kind, whose items come first. It may be deleted later. Its time to
+            live is renewed, and that of all its ancestors.
+        :param extend: kind and id of an object, whose items come first. *items* and *outputs* are appended to its list
+            too. Its time to live is renewed.
+        :raises UnknownParent: there is no such object to continue or to extend.
+        :raises TooLarge: one of the objects alone is over *max_bytes*.
+        :raises AlreadyStored: the owner has an object of this kind and id, or two items of an object have the same id.
+        :raises ValueError: an id is longer than :data:`MAX_ID`; or both *parent* and *extend* are given.
         """
-        size = self._check_size(_size(stored, *items))
+        if parent is not None and extend is not None:
+            raise ValueError("an object has a parent or extends another one, not both")
+        own, new = size(stored), (*items, *outputs)
+        check_size(own + size(*new) + LINK * len(new), self._max_bytes)
         with self._begin(write=True) as tx:
-            usage, now, t = _lock_or_add_owner(tx, owner or ""), self._clock(), tables()
-            row = {**vars(stored), "metadata": json.dumps(stored.metadata), "bytes": size, "expires": now + self._ttl}
-            new: Any = tx.execute(t.objects.insert().values(owner=owner or "", kind=kind, **row))
-            seq: int = new.inserted_primary_key[0]
-            _insert_rows(tx, t.labels, seq, 0, ({"key": key, "value": value} for key, value in stored.metadata.items()))
-            _insert_rows(tx, t.items, seq, 0, map(vars, items))
-            usage.charge(1, size)
-            usage.make_room(self._max_objects, self._max_bytes, spare=seq)
-            _sweep(tx, now)
+            usage, now, t = lock_or_add_owner(tx, owner or ""), self._clock(), tables()
+            source = None if parent is None else self._continued(usage, kind, owner, parent)
+            extended = None if extend is None else self._continued(usage, extend[0], owner, extend[1])
+            row = {**vars(stored), "metadata": json.dumps(stored.metadata), "owner": owner or "", "kind": kind}
+            numbers = {"bytes": own, "context": 0, "shared": 0, "parent": source and source.seq}
+            inserted: Any = tx.execute(t.objects.insert().values(**row, **numbers, expires=now + self._ttl))
+            usage.charge(1, own)
+            added = ItemList(usage, inserted.inserted_primary_key[0], bytes=own, context=0, shared=0)
+            _label(tx, added.seq, stored.metadata)
+            if inherited := source or extended:
+                added.inherit(inherited)
+                self._renew(tx, inherited.seq)
+            added.add(items, 0)
+            added.add(outputs, 1)
+            others = [] if extended is None else [extended]
+            for other in others:
+                added.share(other)
+            self._save(added, *others)
+            sweep(tx, now)
 
-    def get(self, kind: str, owner: str | None, id: str, is_valid: IsValid = _any_body) -> StoredObject | None:
+    def get(self, kind: str, owner: str | None, id: str, is_valid: IsValid = any_body) -> StoredObject | None:
         """Return an object; None if there is no such object, or it has expired.
 
         :raises Damaged: a part of the object is not what was stored.
         """
         with self._begin() as tx:
             row = self._find(tx, kind, owner, id)
-        return None if row is None else _stored_object(row, is_valid)
+        return None if row is None else stored_object(row, is_valid)
 
     def page(
         self,
@@ -362,7 +146,7 @@ class Store:
         order: Order = "asc",
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        is_valid: IsValid = _any_body,
+        is_valid: IsValid = any_body,
     ) -> Page[StoredObject]:
         """Return a page of objects, in the order in which they were added, or the reverse, without damaged ones.
 
@@ -380,127 +164,103 @@ class Store:
             query = query.where(labels.select().where(*has_pair).exists())
         cursor = None if after is None else o.select().with_only_columns(o.c.seq).where(*visible, o.c.id == after)
         with self._begin() as tx:
-            return _paged(tx, query, o.c.seq, cursor, limit, order, lambda row: _stored_object(row, is_valid))
+            return paged(
+                tx, query, o.c.seq, lambda row: stored_object(row, is_valid), limit=limit, order=order, after=cursor
+            )
 
     def set_metadata(
-        self, kind: str, owner: str | None, id: str, metadata: Mapping[str, str], is_valid: IsValid = _any_body
+        self, kind: str, owner: str | None, id: str, metadata: Mapping[str, str], is_valid: IsValid = any_body
     ) -> StoredObject | None:
         """Replace an object's metadata, and return the object; None if there is no such object.
 
         :raises Damaged: a part of the object is not what was stored.
         """
-        o, labels, values = tables().objects, tables().labels, dict(metadata)
+        o, values = tables().objects, dict(metadata)
         with self._locked(kind, owner, id) as locked:
             if locked is None:
                 return None
             usage, row = locked
             usage.tx.execute(o.update().where(o.c.seq == row.seq).values(metadata=json.dumps(values)))
-            usage.tx.execute(labels.delete().where(labels.c.object == row.seq))
-            _insert_rows(usage.tx, labels, row.seq, 0, ({"key": key, "value": value} for key, value in values.items()))
-            return replace(_stored_object(row, is_valid), metadata=values)
+            _label(usage.tx, row.seq, values)
+            return replace(stored_object(row, is_valid), metadata=values)
+
+    def complete(
+        self,
+        kind: str,
+        owner: str | None,
+        id: str,
+        body: bytes,
+        outputs: Sequence[Item] = (),
+        *,
+        extend: tuple[str, str] | None = None,
+        end_run: bool = False,
+        only_if_running: str | None = None,
+    ) -> bool:
+        """Replace the body of an object, and append items of section 1; return whether there is such an object.
+
+        :param extend: kind and id of an object to whose list the items of this one are appended, without those that
+            were inherited, or appended to it before. Its time to live is renewed.
+        :param end_run: whether the object's run ends.
+        :param only_if_running: who must have the run of the object; otherwise nothing happens, and the result is False.
+        :raises UnknownParent: there is no such object to extend; nothing was written.
+        :raises TooLarge: one of the objects alone would be over *max_bytes*.
+        :raises AlreadyStored: two items of an object have the same id.
+        :raises ValueError: an id is longer than :data:`MAX_ID`.
+        """
+        size(*outputs)
+        with self._locked(kind, owner, id) as locked:
+            if locked is None or not _may_complete(locked[0].tx, locked[1].seq, only_if_running):
+                return False
+            usage, row = locked
+            others = [] if extend is None else [self._continued(usage, extend[0], owner, extend[1])]
+            written = ItemList.of(usage, row)
+            written.add(outputs, 1)
+            for other in others:
+                written.share(other)
+                self._renew(usage.tx, other.seq)
+            written.grow(len(body) - (len(row.body) if isinstance(row.body, bytes) else 0))
+            self._save(written, *others, body=body)
+            if end_run:
+                drop_run(usage.tx, row.seq)
+            return True
 
     def delete(self, kind: str, owner: str | None, id: str) -> bool:
-        """Delete an object with its items, and return whether there was such an object."""
+        """Delete an object, with the items that no other object has, and return whether there was such an object."""
         with self._locked(kind, owner, id) as locked:
             if locked is not None:
                 usage, row = locked
                 usage.drop([row])
             return locked is not None
 
-    def items(
-        self,
-        kind: str,
-        owner: str | None,
-        id: str,
-        *,
-        after: str | None = None,
-        limit: int = 20,
-        order: Order = "asc",
-        is_valid: IsValid = _any_body,
-    ) -> Page[Item] | None:
-        """Return a page of an object's items, in their order or the reverse, without damaged ones.
+    def ping(self) -> None:
+        """Read from the database.
 
-        The result is None if there is no such object.
-
-        :param after: id of the item before the page.
-        :raises UnknownCursor: the object has no item with the id *after*.
+        :raises StoreFailed: it cannot be reached.
         """
-        items = tables().items
         with self._begin() as tx:
-            row = self._find(tx, kind, owner, id)
-            if row is None:
-                return None
-            query = items.select().where(items.c.object == row.seq)
-            cursor = None
-            if after is not None:
-                cursor = query.with_only_columns(items.c.position).where(items.c.id == after)
-            return _paged(tx, query, items.c.position, cursor, limit, order, lambda row: _item(row, is_valid))
+            tx.execute(tables().version.select()).all()
 
-    def append(self, kind: str, owner: str | None, id: str, items: Sequence[Item]) -> bool:
-        """Append items to an object, all or none, and return whether there is such an object.
+    def _continued(self, usage: OwnerUsage, kind: str, owner: str | None, id: str) -> ItemList:
+        """Return the list of an object that another one continues or extends.
 
-        Concurrent calls do not interleave their items.
-
-        :raises TooLarge: the object alone would be over *max_bytes*.
-        :raises AlreadyStored: the object has an item with the same id.
-        :raises ValueError: an id is longer than :data:`MAX_ID`.
+        :raises UnknownParent: there is no such object.
         """
-        added, table = _size(*items), tables().items
-        with self._locked(kind, owner, id) as locked:
-            if locked is None:
-                return False
-            usage, row = locked
-            self._check_size(_size_of(row) + added)
-            positions = table.select().with_only_columns(table.c.position).where(table.c.object == row.seq)
-            last = usage.tx.scalar(positions.order_by(table.c.position.desc()).limit(1))
-            _insert_rows(usage.tx, table, row.seq, 0 if last is None else last + 1, map(vars, items))
-            self._resize(usage, row, added)
-            usage.make_room(self._max_objects, self._max_bytes, spare=row.seq)
-            return True
+        row = self._find(usage.tx, kind, owner, id)
+        if row is None:
+            raise UnknownParent("no object has that id")
+        return ItemList.of(usage, row)
 
-    def delete_item(self, kind: str, owner: str | None, id: str, item_id: str) -> bool:
-        """Delete an item of an object, and return whether there was such an item."""
-        table = tables().items
-        with self._locked(kind, owner, id) as locked:
-            if locked is None:
-                return False
-            usage, row = locked
-            is_item = (table.c.object == row.seq, table.c.id == item_id)
-            item: Any = usage.tx.execute(table.select().where(*is_item)).first()
-            if item is not None:
-                usage.tx.execute(table.delete().where(*is_item))
-                self._resize(usage, row, -_size(Item(item.id, item.body)))
-            return item is not None
 
-    def _begin(self, *, write: bool = False) -> AbstractContextManager[Connection]:
-        database = self._databases.get(os.getpid())
-        if database is None:  # setdefault: of two threads at this point, both use the same one
-            database = self._databases.setdefault(os.getpid(), Database(self._url, self._timeout, self._monotonic))
-        return database.begin(write)
+def _label(tx: Connection, seq: int, metadata: Mapping[str, str]) -> None:
+    """Replace the labels of an object."""
+    labels = tables().labels
+    tx.execute(labels.delete().where(labels.c.object == seq))
+    rows = [
+        {"object": seq, "position": i, "key": key, "value": value} for i, (key, value) in enumerate(metadata.items())
+    ]
+    if rows:
+        tx.execute(labels.insert(), rows)
 
-    @contextmanager
-    def _locked(self, kind: str, owner: str | None, id: str) -> Iterator[tuple[OwnerUsage, Any] | None]:
-        """Run a write to an object, with its owner locked; None if there is no such object."""
-        with self._begin(write=True) as tx:
-            usage = _lock_owner(tx, owner or "")
-            row = self._find(tx, kind, owner, id)
-            yield None if usage is None or row is None else (usage, row)
-            _sweep(tx, self._clock())
 
-    def _visible(self, kind: str, owner: str | None) -> tuple[ColumnElement[bool], ...]:
-        c = tables().objects.c
-        return (c.owner == (owner or ""), c.kind == kind, c.expires > self._clock())
-
-    def _find(self, tx: Connection, kind: str, owner: str | None, id: str) -> Any:
-        o = tables().objects
-        return tx.execute(o.select().where(*self._visible(kind, owner), o.c.id == id)).first()
-
-    def _check_size(self, size: int) -> int:
-        if size > self._max_bytes:
-            raise TooLarge(f"an object must have at most {self._max_bytes} bytes, not {size}")
-        return size
-
-    def _resize(self, usage: OwnerUsage, row: Any, difference: int) -> None:
-        o = tables().objects
-        usage.tx.execute(o.update().where(o.c.seq == row.seq).values(bytes=_size_of(row) + difference))
-        usage.charge(0, difference)
+def _may_complete(tx: Connection, seq: int, holder: str | None) -> bool:
+    return holder is None or held_run(tx, seq, holder) is not None

@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import pytest
 
-from openai_compat.storage.database import encode, tables
+from openai_compat.storage.schema import LINK, encode, tables
 from openai_compat.storage.store import Item, Page, Store, StoredObject
 
 Make = Callable[..., Store]
@@ -193,16 +193,34 @@ def rows(store: Store, table: str) -> list[Any]:
 
 def audit(store: Store) -> None:
     """What is counted is what there is."""
-    objects, items, labels = rows(store, "objects"), rows(store, "items"), rows(store, "labels")
+    objects, labels = rows(store, "objects"), rows(store, "labels")
+    kept, links = {row.seq: row for row in rows(store, "items")}, rows(store, "links")
+    assert {seq: row.bytes for seq, row in kept.items()} == {
+        seq: len(encode(row.id)) + len(row.body) for seq, row in kept.items()
+    }
+    assert {link.item for link in links} == set(kept), "no item without a list, and no link without an item"
     sizes = {row.seq: len(encode(row.id)) + len(row.body) for row in objects}
-    for item in items:
-        sizes[item.object] += len(encode(item.id)) + len(item.body)
-    assert {row.seq: row.bytes for row in objects} == sizes
-    counted: dict[str, list[int]] = {}
-    for row in objects:
-        counted.setdefault(row.owner, []).append(row.bytes)
+    contexts, listed = dict.fromkeys(sizes, 0), []
+    for link in links:
+        sizes[link.object] += LINK
+        contexts[link.object] += kept[link.item].bytes
+        listed.append((link.object, kept[link.item].id))
+    assert len(listed) == len(set(listed)), "an id is one item's of a list"
+    for event in rows(store, "events"):
+        sizes[event.object] += len(event.data)
+    assert {row.seq: (row.bytes, row.context) for row in objects} == {
+        seq: (bytes, contexts[seq]) for seq, bytes in sizes.items()
+    }
+    owners = {row.seq: row.owner for row in objects}
+    assert all(owners[link.object] == kept[link.item].owner for link in links)
+    assert {row.object for row in rows(store, "runs")} <= set(owners)
+    assert {row.parent for row in objects} <= {None, *owners}
     assert {row.owner: (row.objects, row.bytes) for row in rows(store, "owners")} == {
-        owner: (len(all), sum(all)) for owner, all in counted.items()
+        owner: (
+            len([row for row in objects if row.owner == owner]),
+            sum(row.bytes for row in [*objects, *kept.values()] if row.owner == owner),
+        )
+        for owner in owners.values()
     }
     for row in objects:
         pairs = [(label.position, label.key, label.value) for label in labels if label.object == row.seq]

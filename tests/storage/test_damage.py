@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openai_compat.storage import database as module
-from openai_compat.storage.database import tables
+from openai_compat.storage.schema import tables
 from openai_compat.storage.store import Damaged, Store, StoreFailed
 from tests.storage.databases import Clock, Postgres, fill, ids, items, new, stored_object, walked
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from openai_compat.storage import database as module
+from openai_compat.storage import schema
 from openai_compat.storage.database import StoreFailed
 from openai_compat.storage.store import Item, Store
 from tests.servers import command, refusing
@@ -116,7 +117,7 @@ def test_8_processes_append_800_items(url: str, make: Make) -> None:
     assert len(set(found)) == len(found) == 800
     for child in range(8):
         assert [name for name in found if name.startswith(f"{child}-")] == [f"{child}-{i}" for i in range(100)]
-    assert sorted(row.position for row in rows(store, "items")) == list(range(801))
+    assert sorted(row.position for row in rows(store, "links")) == list(range(801))
 
 
 @pytest.mark.server
@@ -213,10 +214,10 @@ def test_tables_that_are_lost(store: Store, make: Make) -> None:
     other.add("chat", "me", stored_object("a"))
     store.get("chat", "me", "a")
     with store._begin(write=True) as tx:
-        module.tables().objects.metadata.drop_all(tx)
+        schema.tables().objects.metadata.drop_all(tx)
     try_all(store)
     with store._begin(write=True) as tx:
-        module._create_schema(tx)
+        schema.create_schema(tx)
 
 
 @pytest.mark.server
@@ -348,14 +349,14 @@ def test_a_schema_of_another_version(url: str, make: Make) -> None:
     not_memory(url)
     store = make()
     store.add("chat", "me", stored_object("a"))
-    version = module.tables().version
+    version = schema.tables().version
     with store._begin(write=True) as tx:
-        tx.execute(version.update().values(version=2))
-    with new(url) as newer, pytest.raises(StoreFailed, match="schema 2; this version of openai_compat knows 1"):
+        tx.execute(version.update().values(version=3))
+    with new(url) as newer, pytest.raises(StoreFailed, match="schema 3; this version of openai_compat knows 2"):
         newer.get("chat", "me", "a")
     with store._begin(write=True) as tx:
-        tx.execute(version.update().values(version=1))
-    assert rows(store, "version") == [(1,)]
+        tx.execute(version.update().values(version=2))
+    assert rows(store, "version") == [(2,)]
 
 
 def test_a_process_has_15_connections_at_most(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 from openai_compat.storage import database as module
 from openai_compat.storage.circuit import StoreFailed
 from openai_compat.storage.deadline import Deadline, DeadlinePassed
+from openai_compat.storage.schema import tables
 from openai_compat.storage.store import Store
 from tests.servers import command
 from tests.storage.databases import (
@@ -192,7 +193,7 @@ def test_an_interrupted_write_is_rolled_back(tmp_path: Path) -> None:
     with new(sqlite_file(tmp_path), timeout=SHORT, monotonic=clock) as store:
         filled(store)
         with fails_in_time(), store._begin(write=True) as tx:
-            tx.execute(module.tables().objects.delete())
+            tx.execute(tables().objects.delete())
             tx.exec_driver_sql(ENDLESS)
         clock.now += module.PAUSE
         assert ids(store.page("chat", "me")) == ["a"]
@@ -277,7 +278,7 @@ def test_a_server_that_is_frozen_while_it_is_sent_an_object(server_url: str, fro
         filled(store)
         with fails_in_time(), store._begin(write=True) as tx:
             frozen()
-            tx.execute(module.tables().objects.update().values(body=b"x" * 32_000_000))
+            tx.execute(tables().objects.update().values(body=b"x" * 32_000_000))
 
 
 @pytest.mark.server
@@ -285,7 +286,7 @@ def test_a_server_that_is_frozen_before_a_commit(server_url: str, frozen: Callab
     with new(server_url, timeout=SHORT) as store:
         filled(store)
         with fails_in_time(), store._begin(write=True) as tx:
-            tx.execute(module.tables().objects.update().values(model="other"))
+            tx.execute(tables().objects.update().values(model="other"))
             frozen()
 
 
@@ -320,7 +321,7 @@ def test_a_row_that_another_transaction_holds(server_url: str) -> None:
     with new(server_url) as other, new(server_url, timeout=SHORT) as store:
         filled(store)
         with other._begin(write=True) as tx:
-            tx.execute(module.tables().owners.update().values(bytes=module.tables().owners.c.bytes))
+            tx.execute(tables().owners.update().values(bytes=tables().owners.c.bytes))
             with fails_in_time():
                 store.delete("chat", "me", "a")
 

@@ -1,0 +1,142 @@
+"""The operations of the store that belong to runs: which process works on an object, and what it emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from openai_compat.log import log
+from openai_compat.storage.lists import ItemList
+from openai_compat.storage.owned import OwnedObjects
+from openai_compat.storage.pages import check_row
+from openai_compat.storage.schema import tables
+from openai_compat.storage.types import Run
+
+if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
+    from sqlalchemy import ColumnElement, Connection
+
+#: kind, owner and id of an object
+Place = tuple[str, "str | None", str]
+
+
+class Runs(OwnedObjects):
+    """The runs of objects. An object has one run at most, which ends with the object."""
+
+    def begin_run(self, kind: str, owner: str | None, id: str, holder: str) -> None:
+        """Begin a run, or take it over. Nothing happens if there is no such object: then :meth:`beat` says so.
+
+        :param holder: who works, and reports by :meth:`beat`.
+        """
+        runs = tables().runs
+        with self._locked(kind, owner, id) as locked:
+            if locked is not None:
+                usage, row = locked
+                usage.tx.execute(runs.delete().where(runs.c.object == row.seq))
+                values = {"object": row.seq, "holder": holder, "heartbeat": self._clock(), "cancelled": 0}
+                usage.tx.execute(runs.insert().values(values))
+
+    def beat(
+        self, kind: str, owner: str | None, id: str, holder: str, events: Sequence[tuple[int, int, bytes]] = ()
+    ) -> bool | None:
+        """Report that a run goes on, store its events, and return whether somebody asked for its end.
+
+        The result is None if the run is gone: the object was deleted, or another took the run away.
+
+        :param events: number of the first and the last event, and the data of all of them.
+        :raises TooLarge: the object alone would be over *max_bytes*.
+        """
+        runs, table = tables().runs, tables().events
+        with self._locked(kind, owner, id) as locked:
+            if locked is None or (run := held_run(locked[0].tx, locked[1].seq, holder)) is None:
+                return None
+            written = ItemList.of(*locked)
+            tx, seq = written.usage.tx, written.seq
+            tx.execute(runs.update().where(runs.c.object == seq).values(heartbeat=self._clock()))
+            if events:
+                rows = [{"object": seq, "first": first, "last": last, "data": data} for first, last, data in events]
+                tx.execute(table.insert(), rows)
+                written.grow(sum(len(data) for _, _, data in events))
+                self._save(written)
+            return bool(run.cancelled)
+
+    def end_run(self, kind: str, owner: str | None, id: str) -> None:
+        """End a run. Its events stay with the object."""
+        with self._locked(kind, owner, id) as locked:
+            if locked is not None:
+                drop_run(locked[0].tx, locked[1].seq)
+
+    def request_cancel(self, kind: str, owner: str | None, id: str) -> bool:
+        """Ask the holder of a run for its end, and return whether there is a run."""
+        runs = tables().runs
+        with self._locked(kind, owner, id) as locked:
+            if locked is None:
+                return False
+            usage, row = locked
+            return usage.tx.execute(runs.update().where(runs.c.object == row.seq).values(cancelled=1)).rowcount > 0
+
+    def run(self, kind: str, owner: str | None, id: str) -> Run | None:
+        """Return the run of an object; None if there is none.
+
+        :raises Damaged: it is not what was stored.
+        """
+        o, runs = tables().objects, tables().runs
+        query = runs.select().join(o, o.c.seq == runs.c.object).where(*self._visible(kind, owner), o.c.id == id)
+        with self._begin() as tx:
+            row = tx.execute(query).first()
+        if row is None:
+            return None
+        sound = {"holder": isinstance(row.holder, str), "heartbeat": isinstance(row.heartbeat, float)}
+        check_row(f"run of object {row.object}", sound)
+        return Run(row.holder, self._clock() - row.heartbeat, bool(row.cancelled))
+
+    def events(
+        self, kind: str, owner: str | None, id: str, after: int, limit: int = 100
+    ) -> list[tuple[int, int, bytes]]:
+        """Return batches of an object's events, in their order.
+
+        :param after: the number that the last event of each batch exceeds.
+        :param limit: of batches.
+        :raises Damaged: one of them is not what was stored.
+        """
+        o, events = tables().objects, tables().events
+        query = events.select().join(o, o.c.seq == events.c.object).where(*self._visible(kind, owner), o.c.id == id)
+        with self._begin() as tx:
+            rows = tx.execute(query.where(events.c.last > after).order_by(events.c.last).limit(limit)).all()
+        for row in rows:
+            sound = {"first": isinstance(row.first, int), "data": isinstance(row.data, bytes)}
+            check_row(f"batch {row.last} of the events of object {row.object}", sound)
+        return [(row.first, row.last, row.data) for row in rows]
+
+    def runs_of(self, holder: str) -> list[Place]:
+        """Return the objects of any owner that a holder works on."""
+        return self._places(tables().runs.c.holder == holder)
+
+    def stale_runs(self, max_age: float) -> list[Place]:
+        """Return the objects of any owner whose run was last reported more than *max_age* seconds ago."""
+        return self._places(tables().runs.c.heartbeat < self._clock() - max_age)
+
+    def _places(self, condition: ColumnElement[bool]) -> list[Place]:
+        o, runs = tables().objects, tables().runs
+        query = o.select().join(runs, runs.c.object == o.c.seq).where(condition, o.c.expires > self._clock())
+        query = query.with_only_columns(o.c.seq, o.c.kind, o.c.owner, o.c.id, maintain_column_froms=True)
+        with self._begin() as tx:
+            rows = tx.execute(query.order_by(o.c.seq)).all()
+        places = []
+        for seq, kind, owner, id in rows:
+            if isinstance(kind, str) and isinstance(owner, str) and isinstance(id, str):
+                places.append((kind, owner or None, id))
+            else:
+                log.error("The stored object %d is damaged. Its run is left out of a list.", seq)
+        return places
+
+
+def held_run(tx: Connection, seq: int, holder: str) -> Any:
+    """Return the row of an object's run; None unless *holder* has it."""
+    runs = tables().runs
+    return tx.execute(runs.select().where(runs.c.object == seq, runs.c.holder == holder)).first()
+
+
+def drop_run(tx: Connection, seq: int) -> None:
+    """Delete the run of an object."""
+    runs = tables().runs
+    tx.execute(runs.delete().where(runs.c.object == seq))
