@@ -95,3 +95,7 @@ def answer_too_long() -> APIError:
 def bad_gateway(message: str = "The backend sent an answer that could not be understood.") -> APIError:
     """Return a 502 for a failure of the backend after which a retry may succeed."""
     return APIError(502, message, code="upstream_error")
+
+
+#: the error that the client sees for a defect of this package; the traceback is logged
+INTERNAL_ERROR = APIError(500, "The gateway failed.", code="internal_error", retry=False)

@@ -16,11 +16,15 @@ from typing import Any, Literal, TypedDict
 
 Overflow = Literal["error", "truncate"]
 Unsupported = Literal["warn", "error"]
+StoreFailure = Literal["answer", "refuse"]
 #: returns the name of the caller of a request, by its environ; None for a caller without a login
 Authenticate = Callable[[dict[str, Any]], str | int | None]
 ReasoningField = Literal["both", "reasoning", "reasoning_content", "none"]
 
 MEBIBYTE = 1024 * 1024
+
+#: values of ``store`` that are the memory of one process
+IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
 #: in ``allowed_hosts`` and ``allowed_origins``: those that Ollama allows
 LOCAL = "local"
@@ -315,6 +319,12 @@ class Settings:
         "unset: nothing is stored",
         None,
     )
+    store_failure: StoreFailure = _env(
+        "what happens to a response or a completion that cannot be stored: ``answer`` sends it and lists ``store`` as "
+        "ignored, ``refuse`` answers 503",
+        "answer",
+    )
+    max_background: int = _env("responses that one process generates in the background at once; more wait", 8)
     store_timeout: float = _env("seconds that one operation of the store may take, in total", 2.0)
     store_ttl: float = _env("seconds until a stored object expires", 30 * 86400.0)  # OpenAI's 30 days
     store_max_objects: int = _env("stored objects of one owner; the oldest are deleted first", 10_000)
@@ -342,6 +352,8 @@ class Settings:
                 raise ValueError(f"models: {name}: more than {self.max_stop} stop sequences (max_stop)")
         if self.unsupported not in ("warn", "error"):
             raise ValueError(f"unsupported must be 'warn' or 'error', not {self.unsupported!r}")
+        if self.store_failure not in ("answer", "refuse"):
+            raise ValueError(f"store_failure must be 'answer' or 'refuse', not {self.store_failure!r}")
         if self.reasoning_field not in ("both", "reasoning", "reasoning_content", "none"):
             known = "'both', 'reasoning', 'reasoning_content' or 'none'"
             raise ValueError(f"reasoning_field must be {known}, not {self.reasoning_field!r}")
@@ -452,6 +464,8 @@ class Options(TypedDict, total=False):
     allowed_origins: str | Sequence[str] | None
     delete_models: bool
     store: str | None
+    store_failure: StoreFailure
+    max_background: int
     store_timeout: float
     store_ttl: float
     store_max_objects: int

@@ -11,13 +11,16 @@ from msgspec import Struct
 from openai_compat.endpoints.audio import TranscriptionRequest
 from openai_compat.endpoints.chat.request import ChatCompletionRequest
 from openai_compat.endpoints.completions.request import CompletionRequest
+from openai_compat.endpoints.conversations import ConversationRequest, ConversationUpdate, ItemsRequest
 from openai_compat.endpoints.embeddings import EmbeddingRequest
+from openai_compat.endpoints.responses.compaction import CompactRequest
 from openai_compat.endpoints.responses.request import ResponseRequest
+from openai_compat.endpoints.responses.stored import RetrieveQuery
 from openai_compat.endpoints.stored import UpdateRequest
 from openai_compat.middleware.routes import NOT_OFFERED, ROUTES, shown, summary
 from openai_compat.settings import environment_name, scalars
 from openai_compat.translate.fields import Field, rows
-from openai_compat.translate.listing import ListQuery
+from openai_compat.translate.listing import ItemsQuery, ListQuery
 
 README = Path(__file__).parents[1] / "README.rst"
 
@@ -60,6 +63,12 @@ def settings() -> str:
 REQUESTS: dict[str, type[Struct]] = {
     "chat parameters": ChatCompletionRequest,
     "responses parameters": ResponseRequest,
+    "retrieve parameters": RetrieveQuery,
+    "items parameters": ItemsQuery,
+    "compact parameters": CompactRequest,
+    "conversation parameters": ConversationRequest,
+    "conversation update parameters": ConversationUpdate,
+    "conversation items parameters": ItemsRequest,
     "completions parameters": CompletionRequest,
     "embeddings parameters": EmbeddingRequest,
     "audio parameters": TranscriptionRequest,

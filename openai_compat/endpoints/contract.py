@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from openai_compat.errors import APIError
+from openai_compat.generation.background import Background
 from openai_compat.settings import Settings
 from openai_compat.storage.store import Store
 from openai_compat.translate.content import Fetch
@@ -19,8 +20,8 @@ from openai_compat.translate.files import Files
 #: response headers beside those that every response has
 Headers = Sequence[tuple[str, str]]
 
-#: the kind of stored chat completions in the store
-CHAT_COMPLETION = "chat.completion"
+#: the kinds of objects in the store
+CHAT_COMPLETION, RESPONSE, CONVERSATION = "chat.completion", "response", "conversation"
 
 #: ``system_fingerprint`` of every response; the same as from Ollama's own middleware
 SYSTEM_FINGERPRINT = "fp_ollama"
@@ -47,6 +48,10 @@ class Call:
     store: Store | None = None
     #: digest of the client's key; None without keys
     owner: str | None = None
+    #: generates responses without their clients; None without a store
+    background: Background | None = None
+    #: whether all workers see the same store
+    is_store_shared: bool = True
     #: fetches an image by its URL; None if the settings do not allow it
     fetch: Fetch | None = None
     #: reads the files of the request, within its limits
@@ -108,7 +113,7 @@ def error_events(error: APIError) -> Sequence[object]:
 
 @dataclass(frozen=True)
 class EventStream:
-    """A streamed response. An event is a value that the JSON encoder accepts, or a :class:`NamedEvent`.
+    """A streamed response. An event is a value for the JSON encoder, a :class:`NamedEvent`, or a frame as bytes.
 
     Events are sent as soon as ``source`` has no more that are available without waiting.
     """

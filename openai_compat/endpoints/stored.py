@@ -8,22 +8,21 @@ Source: OpenAI's *stored chat completions*; Ollama has no such API.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Answer, Call, Reply
-from openai_compat.errors import APIError, invalid, missing
-from openai_compat.log import log
+from openai_compat.errors import missing
 from openai_compat.native.client import Backend
-from openai_compat.storage.store import Damaged, Store, StoredObject, StoreFailed, UnknownCursor
+from openai_compat.storage.store import StoredObject
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ListQuery, PageQuery, from_query, to_page
 from openai_compat.translate.metadata import from_metadata
+from openai_compat.translate.store_errors import ask, check_deleted, existing
 from openai_compat.wire import json
 
-T = TypeVar("T")
+_WHAT = "Chat completion"
 
 
 class UpdateRequest(RequestObject):
@@ -47,8 +46,8 @@ def list_all(call: Call, backend: Backend) -> Reply:
     """List stored chat completions."""
     ignored = Ignored(call.settings, [])
     query = from_query(call.query, ListQuery, ignored)
-    page = _query(
-        call,
+    page = ask(
+        call.store,
         lambda store: store.page(
             CHAT_COMPLETION,
             call.owner,
@@ -70,8 +69,8 @@ def retrieve(call: Call, backend: Backend) -> Reply:
     :raises APIError: 404; 503 for a store that fails.
     """
     id = call.path["id"]
-    stored = _query(call, lambda store: store.get(CHAT_COMPLETION, call.owner, id, _is_json))
-    return Answer(Raw(_body(_existing(stored, id))))
+    stored = ask(call.store, lambda store: store.get(CHAT_COMPLETION, call.owner, id, _is_json))
+    return Answer(Raw(_body(existing(stored, _WHAT, id))))
 
 
 def update(call: Call, backend: Backend) -> Reply:
@@ -83,8 +82,8 @@ def update(call: Call, backend: Backend) -> Reply:
     if not json.text_of(request.metadata):
         raise missing("metadata")
     metadata, id = from_metadata(request.metadata), call.path["id"]
-    stored = _query(call, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata, _is_json))
-    return Answer(Raw(_body(_existing(stored, id))), Ignored(call.settings, unknown).headers())
+    stored = ask(call.store, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata, _is_json))
+    return Answer(Raw(_body(existing(stored, _WHAT, id))), Ignored(call.settings, unknown).headers())
 
 
 def delete(call: Call, backend: Backend) -> Reply:
@@ -93,8 +92,8 @@ def delete(call: Call, backend: Backend) -> Reply:
     :raises APIError: 404; 503 for a store that fails.
     """
     id = call.path["id"]
-    was_deleted = _query(call, lambda store: store.delete(CHAT_COMPLETION, call.owner, id))
-    _existing(was_deleted or None, id)
+    was_deleted = ask(call.store, lambda store: store.delete(CHAT_COMPLETION, call.owner, id))
+    check_deleted(was_deleted, _WHAT, id)
     return Answer(Deleted(id=id))
 
 
@@ -105,8 +104,8 @@ def messages(call: Call, backend: Backend) -> Reply:
     """
     ignored = Ignored(call.settings, [])
     query, id = from_query(call.query, PageQuery, ignored), call.path["id"]
-    page = _query(
-        call,
+    page = ask(
+        call.store,
         lambda store: store.items(
             CHAT_COMPLETION,
             call.owner,
@@ -117,36 +116,8 @@ def messages(call: Call, backend: Backend) -> Reply:
             is_valid=_is_json,
         ),
     )
-    page = _existing(page, id)
+    page = existing(page, _WHAT, id)
     return Answer(to_page({item.id: item.body for item in page.rows}, has_more=page.has_more), ignored.headers())
-
-
-def _query(call: Call, query: Callable[[Store], T]) -> T | None:
-    """Return the result of a query of the store; None without a store.
-
-    :raises APIError: 400 for a cursor that does not exist, 503 for a store that fails and for a damaged object.
-    """
-    if call.store is None:
-        return None
-    try:
-        return query(call.store)
-    except UnknownCursor:
-        raise invalid("Invalid 'after': it is not the id of a stored object.", "after") from None
-    except StoreFailed as error:
-        log.error("%s", error)
-        if isinstance(error, Damaged):  # another attempt would fail, too
-            raise APIError(503, "The stored object is damaged.", code="store_failed", retry=False) from error
-        raise APIError(503, "The store cannot be reached.", code="store_failed") from error
-
-
-def _existing(value: T | None, id: str) -> T:
-    """Return the result of a query.
-
-    :raises APIError: 404 for None, the result for an id that does not exist.
-    """
-    if value is None:
-        raise APIError(404, f"Chat completion with id '{id[:128]}' not found.", code="not_found")
-    return value
 
 
 def _is_json(body: bytes) -> bool:

@@ -28,6 +28,7 @@ from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.sampling import seeded
 from openai_compat.translate.tools import CallIds
+from openai_compat.transport.cancel import Cancel
 
 L = TypeVar("L", bound="native.StreamLine")
 L_contra = TypeVar("L_contra", bound="native.StreamLine", contravariant=True)
@@ -134,17 +135,18 @@ class ChatRun:
     now: int
     max_answer: int
 
-    def start(self, *, collect: bool = False) -> Run[native.ChatResponse]:
+    def start(self, *, collect: bool = False, cancel: Cancel | None = None) -> Run[native.ChatResponse]:
         """Start the native calls of a streamed response.
 
         With a strict schema each choice is checked when it finishes; the run then raises a 502,
         ``response_format_failed``, for one that does not match.
 
         :param collect: collect the choices, to store them.
+        :param cancel: ends the calls, of work that its client's request does not end.
         :raises APIError: the native errors.
         """
         check = None if self.plan.checker is None else self._require_match
-        return self._start(self._requests(), collect=collect, check=check)
+        return self._start(self._requests(), collect=collect, check=check, cancel=cancel)
 
     def finish(self, *, retry_strict: bool) -> Run[native.ChatResponse]:
         """Run the native calls to their end; return the run, with its choices collected and checked.
@@ -169,6 +171,7 @@ class ChatRun:
         *,
         collect: bool,
         check: Callable[[CollectedChoice], None] | None = None,
+        cancel: Cancel | None = None,
     ) -> Run[native.ChatResponse]:
         plan, backend = self.plan, self.backend
         start_calls = [
@@ -176,7 +179,7 @@ class ChatRun:
             for request in requests
         ]
         threads = len(requests) if backend.is_remote else 1
-        source = streams(start_calls, threads=threads, cancel=backend.cancel)
+        source = streams(start_calls, threads=threads, cancel=cancel or backend.cancel)
         ids = CallIds(self.new_id)
         builders = [self._builder(ids) for _ in requests]
         return Run(source, builders, now=self.now, collect=collect, max_answer=self.max_answer, check=check)

@@ -15,16 +15,18 @@ from urllib.parse import parse_qsl
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-from openai_compat.endpoints.contract import Call, EventStream
-from openai_compat.errors import APIError, invalid
+from openai_compat.endpoints.contract import RESPONSE, Call, EventStream
+from openai_compat.endpoints.responses.background import ended_body
+from openai_compat.errors import INTERNAL_ERROR, APIError, invalid
+from openai_compat.generation.background import Background
 from openai_compat.log import log
 from openai_compat.middleware import routes
 from openai_compat.middleware.access import Access, Headers, preflight_headers
 from openai_compat.middleware.request_body import read_body
-from openai_compat.middleware.responder import INTERNAL_ERROR, RequestOutcome, Responder, encoded, new_id
+from openai_compat.middleware.responder import RequestOutcome, Responder, encoded, new_id
 from openai_compat.native.capabilities import KnownLimits
 from openai_compat.native.client import Backend
-from openai_compat.settings import Settings
+from openai_compat.settings import IN_MEMORY, Settings
 from openai_compat.storage.store import Store
 from openai_compat.translate.content import Fetch
 from openai_compat.translate.files import Files
@@ -68,6 +70,10 @@ class OpenAICompat:
         self._access = Access(self.settings)
         self._limits = KnownLimits()
         self.store = make_store(self.settings)
+        self._background: Background | None = None
+        if self.store is not None:
+            threads = self.settings.max_background
+            self._background = Background(self.store, RESPONSE, threads=threads, ended=ended_body)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Handle one request, as WSGI defines it."""
@@ -109,6 +115,8 @@ class OpenAICompat:
 
     def _respond(self, environ: WSGIEnvironment, path: str, owner: str | None, responder: Responder) -> Iterable[bytes]:
         """Handle a request below the prefix."""
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+            return responder.fail(_NO_WEBSOCKETS)
         try:
             route, arguments = routes.match(environ["REQUEST_METHOD"], path)
         except NotFound:
@@ -118,7 +126,7 @@ class OpenAICompat:
         backend = Backend(self.backend, environ, self.settings, self._limits, Cancel())
         responder.attach(route.path, backend.usage, backend.cancel)
         try:
-            reply = route.endpoint(self._call(environ, arguments, owner), backend)
+            reply = route.endpoint(self._call(environ, route, arguments, owner), backend)
             if not isinstance(reply, EventStream):
                 body = encoded(reply)
         except APIError as error:
@@ -157,9 +165,11 @@ class OpenAICompat:
             return None
         return path[len(prefix) :]
 
-    def _call(self, environ: WSGIEnvironment, arguments: dict[str, str], owner: str | None) -> Call:
+    def _call(
+        self, environ: WSGIEnvironment, route: routes.Route, arguments: dict[str, str], owner: str | None
+    ) -> Call:
         return Call(
-            body=read_body(environ, self.settings.max_body),
+            body=read_body(environ, self.settings.max_body, is_used=route.request is not None),
             path=arguments,
             settings=self.settings,
             now=int(time.time()),
@@ -168,9 +178,15 @@ class OpenAICompat:
             content_type=environ.get("CONTENT_TYPE", ""),
             store=self.store,
             owner=owner,
+            background=self._background,
+            is_store_shared=self.settings.store not in IN_MEMORY or not environ.get("wsgi.multiprocess"),
             fetch=_fetcher(self.settings) if self.settings.fetch_images else None,
             files=_files(self.settings),
         )
+
+
+#: Codex tries a WebSocket first, and falls back to HTTP at once for this status only
+_NO_WEBSOCKETS = APIError(426, "There are no WebSockets here; use HTTP.", code="websockets_not_offered", retry=False)
 
 
 def _application(app: WSGIApplication | str, settings: Settings) -> WSGIApplication:

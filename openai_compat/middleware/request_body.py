@@ -22,17 +22,18 @@ if TYPE_CHECKING:
 _READ_SIZE = 65536
 
 
-def read_body(environ: WSGIEnvironment, limit: int) -> bytes:
+def read_body(environ: WSGIEnvironment, limit: int, *, is_used: bool = True) -> bytes:
     """Read and decompress the body of a request; for a method without a body return no bytes.
 
     :param limit: bytes, of the body as sent and of the decompressed body.
+    :param is_used: the route has a body; otherwise one without a length is none.
     :raises APIError: 400 for a body that is shorter than its length, or not valid; 411 without a length; 413 for a body
         above the limit; 415 for a content encoding that is not supported.
     """
     if environ["REQUEST_METHOD"] in ("GET", "HEAD", "OPTIONS"):
         return b""
     decompress = _decompressor(environ.get("HTTP_CONTENT_ENCODING", "").strip().lower())
-    length = _length(environ)
+    length = _length(environ, is_used=is_used)
     if length is not None and length > limit:
         raise too_large(limit)
     body = _read(environ["wsgi.input"], limit + 1 if length is None else length)
@@ -48,7 +49,7 @@ def too_large(limit: int) -> APIError:
     return APIError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
 
 
-def _length(environ: WSGIEnvironment) -> int | None:
+def _length(environ: WSGIEnvironment, *, is_used: bool) -> int | None:
     """Return the length that the head announces; None if the server marks the end of the input itself (chunked).
 
     :raises APIError: 400 for a length that is not valid, or contradicts ``Transfer-Encoding``; 411 without a length.
@@ -63,7 +64,7 @@ def _length(environ: WSGIEnvironment) -> int | None:
         return int(text)
     if environ.get("wsgi.input_terminated"):
         return None
-    if environ["REQUEST_METHOD"] == "DELETE" and not chunked:
+    if not chunked and (environ["REQUEST_METHOD"] == "DELETE" or not is_used):
         return 0
     raise APIError(411, "The request needs a Content-Length.", code="length_required")
 

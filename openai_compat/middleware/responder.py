@@ -16,7 +16,7 @@ from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from openai_compat.endpoints.contract import FLUSH, Answer, EventStream, Headers, NamedEvent, Text
-from openai_compat.errors import APIError
+from openai_compat.errors import INTERNAL_ERROR, APIError
 from openai_compat.log import log
 from openai_compat.native.usage import NativeUsage
 from openai_compat.transport.cancel import Cancel
@@ -24,9 +24,6 @@ from openai_compat.wire import json, sse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-#: the error that the client sees for a defect of this package; the traceback is logged
-INTERNAL_ERROR = APIError(500, "The gateway failed.", code="internal_error", retry=False)
 
 _JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
 _STREAM_HEADERS = (("Cache-Control", "no-cache, no-store"), ("X-Accel-Buffering", "no"))
@@ -228,6 +225,8 @@ class _EventBody:
                 for event in events:
                     if isinstance(event, NamedEvent):
                         frames.append(frame(encode(event.data), event.name))
+                    elif isinstance(event, bytes):
+                        frames.append(event)
                     else:
                         frames.append(frame(encode(event)))
                 if frames and (events is FLUSH or not source.pending or len(frames) >= _MAX_FRAMES):

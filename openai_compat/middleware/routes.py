@@ -14,15 +14,18 @@ from msgspec import Struct
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from openai_compat.endpoints import audio, chat, completions, embeddings, models, responses, stored
+from openai_compat.endpoints import audio, chat, completions, conversations, embeddings, models, responses, stored
+from openai_compat.endpoints.chat import input_tokens as chat_input_tokens
 from openai_compat.endpoints.chat.request import ChatCompletionRequest
 from openai_compat.endpoints.completions.request import CompletionRequest
 from openai_compat.endpoints.contract import Answer, Call, Reply
+from openai_compat.endpoints.responses import compaction, input_tokens
+from openai_compat.endpoints.responses import stored as stored_responses
 from openai_compat.endpoints.responses.request import ResponseRequest
 from openai_compat.native.client import Backend
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Field, rows
-from openai_compat.translate.listing import ListQuery, PageQuery
+from openai_compat.translate.listing import ItemsQuery, ListQuery, PageQuery
 
 #: handles one request: see ``endpoints/contract.py``
 Endpoint = Callable[[Call, Backend], Reply]
@@ -49,11 +52,26 @@ def compatibility(call: Call, backend: Backend) -> Reply:
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/chat/completions", chat.create, ChatCompletionRequest),
     Route("GET", "/chat/completions", stored.list_all, ListQuery),
+    Route("POST", "/chat/completions/input_tokens", chat_input_tokens.count, ChatCompletionRequest),
     Route("GET", "/chat/completions/<id>", stored.retrieve, None),
     Route("POST", "/chat/completions/<id>", stored.update, stored.UpdateRequest),
     Route("DELETE", "/chat/completions/<id>", stored.delete, None),
     Route("GET", "/chat/completions/<id>/messages", stored.messages, PageQuery),
     Route("POST", "/responses", responses.create, ResponseRequest),
+    Route("POST", "/responses/compact", compaction.compact, compaction.CompactRequest),
+    Route("POST", "/responses/input_tokens", input_tokens.count, ResponseRequest),
+    Route("GET", "/responses/<id>", stored_responses.retrieve, stored_responses.RetrieveQuery),
+    Route("DELETE", "/responses/<id>", stored_responses.delete, None),
+    Route("POST", "/responses/<id>/cancel", stored_responses.cancel, None),
+    Route("GET", "/responses/<id>/input_items", stored_responses.input_items, ItemsQuery),
+    Route("POST", "/conversations", conversations.create, conversations.ConversationRequest),
+    Route("GET", "/conversations/<id>", conversations.retrieve, None),
+    Route("POST", "/conversations/<id>", conversations.update, conversations.ConversationUpdate),
+    Route("DELETE", "/conversations/<id>", conversations.delete, None),
+    Route("GET", "/conversations/<id>/items", conversations.list_items, ItemsQuery),
+    Route("POST", "/conversations/<id>/items", conversations.add_items, conversations.ItemsRequest),
+    Route("GET", "/conversations/<id>/items/<item>", conversations.retrieve_item, None),
+    Route("DELETE", "/conversations/<id>/items/<item>", conversations.delete_item, None),
     Route("POST", "/completions", completions.create, CompletionRequest),
     Route("POST", "/embeddings", embeddings.create, embeddings.EmbeddingRequest),
     Route("GET", "/models", models.list_all, None),
@@ -107,7 +125,6 @@ NOT_OFFERED: tuple[str, ...] = (
     "/batches",
     "/chatkit",
     "/containers",
-    "/conversations",
     "/evals",
     "/files",
     "/fine_tuning",

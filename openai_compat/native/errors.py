@@ -229,6 +229,17 @@ def _busy(text: str) -> APIError:
     return APIError(503, text, code="overloaded", headers=(RETRY_AFTER,))
 
 
+class ContextOverflow(APIError):
+    """A prompt is longer than the context.
+
+    :param prompt_tokens: its length; None where the backend does not say it.
+    """
+
+    def __init__(self, message: str, param: str, prompt_tokens: int | None) -> None:
+        super().__init__(400, message, param=param, code="context_length_exceeded")
+        self.prompt_tokens = prompt_tokens
+
+
 def _overflow(failure: _Failure, text: str, param: str) -> APIError:
     """Return OpenAI's error for a prompt that is too long.
 
@@ -247,7 +258,7 @@ def _overflow(failure: _Failure, text: str, param: str) -> APIError:
     else:
         verb = "exceed" if param == "messages" else "exceeds"
         message = f"Your {param} {verb} this model's maximum context length. Please reduce the length of the {param}."
-    return APIError(400, message, param=param, code="context_length_exceeded")
+    return ContextOverflow(message, param, prompt if isinstance(prompt, int) else None)
 
 
 _BATCH = re.compile(r"input \((\d{1,15}) tokens\) is too large to process.*?batch size: (\d{1,15})", re.I | re.S)

@@ -21,7 +21,7 @@ from openai_compat import __version__
 from openai_compat.server.config import SAMPLINGS, from_toml
 from openai_compat.server.incoming_request import RECEIVE_TIMEOUT
 from openai_compat.server.serve import DEFAULTS
-from openai_compat.settings import LOCAL, Settings, environment_name, scalars
+from openai_compat.settings import IN_MEMORY, LOCAL, Settings, environment_name, scalars
 from openai_compat.transport.headers import checked_headers
 from openai_compat.transport.urls import from_ollama_host, redacted, unix_path
 
@@ -33,6 +33,7 @@ WORKER_CLASSES = ("gthread", "gevent")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "overflow": ("error", "truncate"),
     "unsupported": ("warn", "error"),
+    "store_failure": ("answer", "refuse"),
     "reasoning_field": ("both", "reasoning", "reasoning_content", "none"),
 }
 #: texts of a boolean variable, in lower case
@@ -141,7 +142,7 @@ def _check_store(settings: Settings, *, workers: int | None) -> None:
     from openai_compat.middleware.app import make_store
 
     _check_directory(settings.store or "")
-    if make_store(settings) is not None and settings.store in _IN_MEMORY and (workers or 1) > 1:
+    if make_store(settings) is not None and settings.store in IN_MEMORY and (workers or 1) > 1:
         sys.stderr.write("openai-compat: each worker has its own store in memory; a file or a database is shared\n")
 
 
@@ -168,10 +169,6 @@ def _check_directory(store: str) -> None:
         raise ValueError(f"--store: {path!r}: {error.strerror}") from None
     if not is_database:
         raise ValueError(f"--store: {path!r} is not a SQLite database")
-
-
-#: URLs of stores that belong to one process
-_IN_MEMORY = ("sqlite://", "sqlite:///:memory:")
 
 
 def _patch_for_gevent() -> None:

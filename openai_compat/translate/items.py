@@ -19,6 +19,7 @@ from openai_compat.errors import APIError, invalid, missing
 from openai_compat.native import types as native
 from openai_compat.translate.content import Fetch, ImageURL, image
 from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.files import FileInput, Files
 from openai_compat.translate.messages import native_role
 from openai_compat.translate.response_tools import ToolNames, joined
 from openai_compat.translate.sealed_text import unseal
@@ -144,17 +145,19 @@ def from_items(
     items: Iterable[Raw],
     names: ToolNames,
     ignored: Ignored,
+    files: Files,
     fetch: Fetch | None = None,
     instructions: str | None = None,
 ) -> list[native.Message]:
     """Map items, in order, to messages.
 
     :param names: the request's tools, for the calls of the history.
+    :param files: reads files.
     :param fetch: downloads images by URL; without it they are refused.
     :param instructions: the first system message.
     :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``input[0].content[1]``.
     """
-    history = _History(names, ignored, fetch)
+    history = _History(names, ignored, files, fetch)
     if instructions:
         history.messages.append(native.Message("system", instructions))
     for i, raw in enumerate(items):
@@ -168,12 +171,13 @@ def from_items(
 class _History:
     """The messages so far, and thinking that waits for the message that it belongs to."""
 
-    def __init__(self, names: ToolNames, ignored: Ignored, fetch: Fetch | None) -> None:
+    def __init__(self, names: ToolNames, ignored: Ignored, files: Files, fetch: Fetch | None) -> None:
         self.messages: list[native.Message] = []
         #: the error for the first item of an unknown type, if no item says anything
         self.unknown: APIError | None = None
         self._names = names
         self._ignored = ignored
+        self._files = files
         self._fetch = fetch
         self._thinking: list[str] = []
 
@@ -232,7 +236,7 @@ class _History:
         elif part.type in ("input_image", "image_url"):
             images.append(self._image(part, path))
         elif part.type == "input_file":
-            raise invalid("file inputs are not currently supported", path)
+            self._file(part, path, texts, images)
         elif part.type is None:
             raise missing(f"{path}.type")
         elif role in ("assistant", "tool"):  # the history may be of another server
@@ -255,6 +259,17 @@ class _History:
         if detail not in (None, "", "auto"):
             self._ignored.add("input[].content[].detail")
         return image(url, f"{path}.image_url", self._fetch)
+
+    def _file(self, part: ItemPart, path: str, texts: list[str], images: list[str]) -> None:
+        if part.detail:
+            self._ignored.add("input[].content[].detail")
+        given = FileInput(
+            filename=part.filename, file_data=part.file_data, file_id=part.file_id, file_url=part.file_url
+        )
+        found = self._files.read(given, path, self._ignored)
+        texts.append(found.text)
+        if found.image is not None:
+            images.append(found.image)
 
     # -- calls and results --------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from msgspec import Raw, Struct
 
 from openai_compat.errors import invalid
-from openai_compat.translate.fields import Ignored, check_integer, emulated
+from openai_compat.translate.fields import Ignored, accepted, check_integer, emulated
 
 Order = Literal["asc", "desc"]
 
@@ -33,6 +33,14 @@ class ListQuery(PageQuery, kw_only=True):
 
     model: Annotated[str | None, emulated("only those of this model")] = None
     metadata: Annotated[dict[str, str], emulated("``metadata[key]=value``: only those with this pair")] = {}
+
+
+class ItemsQuery(PageQuery, kw_only=True):
+    """The query parameters of a page of a response's or a conversation's items, of which the newest come first."""
+
+    order: Annotated[Order, emulated("``asc`` or ``desc``; ``desc`` if not given")] = "desc"
+    before: Annotated[str | None, emulated("the id before which the page ends")] = None
+    include: Annotated[str | None, accepted("what is there is always included")] = None
 
 
 class ListPage(Struct, kw_only=True):
@@ -59,7 +67,7 @@ def from_query(query: Sequence[tuple[str, str]], kind: type[Q], ignored: Ignored
     values: dict[str, Any] = {}
     for name, value in query:
         pair = _METADATA.fullmatch(name)
-        field = "metadata" if pair else name
+        field = "metadata" if pair else name.removesuffix("[]")
         if field not in kind.__struct_fields__ or (field == "metadata" and not pair):
             ignored.add(name)
         elif pair:

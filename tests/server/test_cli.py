@@ -149,6 +149,7 @@ CHOICES = {
     "unsupported": ("error", "warn"),
     "prefix": ("/a", "/b"),
     "store": ("sqlite:///a", "sqlite:///b"),
+    "store_failure": ("refuse", "answer"),
     "reasoning_field": ("reasoning", "none"),
     "allowed_hosts": ("local", "box,*.example"),
     "allowed_origins": ("*", "https://a.example,https://b.example"),

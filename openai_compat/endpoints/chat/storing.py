@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.chat.answer import ChatCompletion
 from openai_compat.endpoints.contract import CHAT_COMPLETION, Call
+from openai_compat.errors import APIError
 from openai_compat.log import log
 from openai_compat.storage.store import Item, StoredObject, StoreFailed
 from openai_compat.translate.content import ContentPart
@@ -57,6 +58,8 @@ def store_completion(
     """Store a completion with the request's messages, and return whether that worked.
 
     A failure is only logged: the completion was generated and is still sent. If it is stored, *metadata* is set in it.
+
+    :raises APIError: 503 for a failure, if the settings want that.
     """
     if call.store is None:
         return False
@@ -71,6 +74,8 @@ def store_completion(
         call.store.add(CHAT_COMPLETION, call.owner, stored, items)
     except (StoreFailed, ValueError) as error:
         log.error("a completion could not be stored: %s", error)
+        if call.settings.store_failure == "refuse":
+            raise APIError(503, "The completion could not be stored.", code="store_failed", retry=False) from error
         completion.metadata = UNSET
         return False
     return True

@@ -37,6 +37,7 @@ class Progress:
         self.response = response
         self._output = Output(names, new_id)
         self._has_begun = False
+        self._is_queued = False
 
     def begin(self, created_at: int) -> list[events.Event]:
         """Begin the response, and return its first events.
@@ -46,16 +47,21 @@ class Progress:
         if self._has_begun:
             return []
         self._has_begun = True
-        self.response.created_at = created_at
-        number = self._output.number
-        return [
-            events.Created(sequence_number=number(), response=self._snapshot()),
-            events.InProgress(sequence_number=number(), response=self._snapshot()),
-        ]
+        response, number = self.response, self._output.number
+        response.status = "in_progress"
+        found: list[events.Event] = []
+        if not self._is_queued:
+            response.created_at = created_at
+            found.append(events.Created(sequence_number=number(), response=self._snapshot()))
+        found.append(events.InProgress(sequence_number=number(), response=self._snapshot()))
+        return found
 
-    def queue(self) -> events.Event:
-        """Return the first event of a response that waits to be generated in the background."""
-        return events.Queued(sequence_number=self._output.number(), response=self._snapshot())
+    def queue(self) -> list[events.Event]:
+        """Return the first events of a response that waits to be generated in the background."""
+        self._is_queued = True
+        number, response = self._output.number, self._snapshot()
+        created = events.Created(sequence_number=number(), response=response)
+        return [created, events.Queued(sequence_number=number(), response=response)]
 
     def stream(self, run: Run[native.ChatResponse], max_answer: int) -> Iterator[list[events.Event]]:
         """Yield the events of a run, those of one native message an item, without the terminal event.
@@ -106,27 +112,29 @@ class Progress:
         response = self.response
         response.status = "failed"
         response.completed_at, response.incomplete_details = None, None
-        response.error = {
-            "code": error.code if error.code in _CODES else "server_error",
-            "message": error.message,
-        }
+        response.error = error_of(error)
         response.output = self._output.items
         number = self._output.number
-        found.append(
-            events.Error(
-                sequence_number=number(),
-                code=error.code,
-                message=error.message,
-                param=error.param,
-                error=error.body()["error"],
-            )
-        )
+        found += failed_events(error, number())
         found.append(events.Failed(sequence_number=number(), response=self._snapshot()))
         return found
 
     def _snapshot(self) -> Response:
         """Return the response as it is now: an event is encoded after the response may have changed."""
         return structs.replace(self.response, output=list(self.response.output))
+
+
+def error_of(error: APIError) -> dict[str, str]:
+    """Return ``error`` of a response that failed."""
+    return {"code": error.code if error.code in _CODES and error.code else "server_error", "message": error.message}
+
+
+def failed_events(error: APIError, number: int) -> list[events.Event]:
+    """Return the event of an error, without a terminal event."""
+    nested = error.body()["error"]
+    return [
+        events.Error(sequence_number=number, code=error.code, message=error.message, param=error.param, error=nested)
+    ]
 
 
 def named(found: Sequence[events.Event]) -> list[NamedEvent]:

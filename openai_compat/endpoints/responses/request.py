@@ -180,12 +180,12 @@ def from_response_request(
     return plan, ResponseOutput(names, _metadata(request, ignored, is_stored=is_stored))
 
 
-def input_items(request: ResponseRequest, limit: int) -> list[Raw]:
+def input_items(raw: Raw | UnsetType, limit: int) -> list[Raw]:
     """Return the items of the input, not decoded; a string is a message of the user.
 
     :raises APIError: 400 for another value, and for more than *limit* items.
     """
-    text = json.text_of(request.input)
+    text = json.text_of(raw)
     if text[:1] == b'"':
         return [] if text == b'""' else [Raw(b'{"type":"message","role":"user","content":' + text + b"}")]
     if not text or text == b"{}":
@@ -240,7 +240,7 @@ def _native_request(
     settings, defaults = call.settings, models.defaults(model, call.settings)
     max_tokens = None if request.max_output_tokens is None else int(request.max_output_tokens)
     sampled = from_sampling(request, max_tokens, settings, ignored, defaults, "max_output_tokens")
-    messages = from_items(items, names, ignored, call.fetch, request.instructions)
+    messages = from_items(items, names, ignored, call.files, call.fetch, request.instructions)
     if not messages:
         raise no_input(request, call, ignored)
     native_name = models.native_name(model, settings)

@@ -1,0 +1,200 @@
+"""Responses in the background: generated without the client, and followed by any number of clients.
+
+Their events are stored as they are sent, so that a client may begin anywhere, in any process, after any break.
+
+Source: OpenAI's ``background``; ``GET /responses/{id}?stream=true&starting_after=``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from msgspec import Raw, structs
+
+from openai_compat.endpoints.contract import RESPONSE, Answer, Call, EventStream, NamedEvent, Reply
+from openai_compat.endpoints.responses import events
+from openai_compat.endpoints.responses.answer import is_final
+from openai_compat.endpoints.responses.keeping import Keeper, output_items, stored_body
+from openai_compat.endpoints.responses.progress import Progress, error_of, failed_events, named
+from openai_compat.endpoints.responses.state import read_response, response_body, status_of
+from openai_compat.errors import INTERNAL_ERROR, APIError, invalid
+from openai_compat.generation.background import Background, Job
+from openai_compat.generation.run import ChatRun
+from openai_compat.log import log
+from openai_compat.translate.fields import Ignored
+from openai_compat.translate.store_errors import ask, needs_store
+from openai_compat.wire import json, sse
+
+
+def check_background(call: Call, *, stores: bool) -> Background:
+    """Return what runs responses in the background.
+
+    :raises APIError: 400 without a store that all workers see, and for a response that is not to be stored.
+    """
+    if call.background is None:
+        raise needs_store("background")
+    if not stores:
+        raise invalid("Invalid 'background': a response in the background must be stored ('store').", "background")
+    if not call.is_store_shared:
+        text = "the store is in the memory of one worker, and there are several; use a file or a database."
+        raise invalid(f"Invalid 'background': {text}", "background", "unsupported_parameter")
+    return call.background
+
+
+def start(call: Call, chat: ChatRun, progress: Progress, keeper: Keeper, ignored: Ignored, *, stream: bool) -> Reply:
+    """Start a response in the background; return it as it is queued, or the stream of its events.
+
+    :raises APIError: 503 for a store that fails, and if too many responses wait.
+    """
+    background = call.background
+    assert background is not None
+    response = progress.response
+    response.status, response.store = "queued", True
+    keeper.queue(response)
+    queued = structs.replace(response)
+    first = progress.queue()
+
+    def work(job: Job) -> None:
+        _generate(job, chat, progress, keeper, first)
+
+    ask(call.store, lambda store: background.start(call.owner, response.id, work))
+    if stream:
+        return follow(call, response.id, ignored, after=-1)
+    return Answer(queued, ignored.headers())
+
+
+def _frames(found: Sequence[events.Event]) -> list[bytes]:
+    return [sse.frame(json.encode(event.data), event.name) for event in named(found)]
+
+
+def _generate(job: Job, chat: ChatRun, progress: Progress, keeper: Keeper, first: list[events.Event]) -> None:
+    """Generate a response, in a thread of its own."""
+    response = progress.response
+    try:
+        job.add(_frames(first))
+        job.add(_frames(progress.begin(response.created_at)))
+        job.begin(stored_body(response))
+        run = chat.start(cancel=job.cancel)
+        with closing(run.streams):
+            for found in progress.stream(run, chat.max_answer):
+                job.add(_frames(found))
+        last = progress.last()
+    except APIError as error:
+        last = _fail(job, progress, error)
+    except Exception:
+        log.exception("a background response failed because of a defect in openai_compat")
+        last = _fail(job, progress, INTERNAL_ERROR)
+    if not job.cancel.is_set:
+        extends = keeper.state.extends if response.status in ("completed", "incomplete") else None
+        [frame] = _frames([last])
+        job.finish(stored_body(response), output_items(response), extends, frame)
+
+
+def _fail(job: Job, progress: Progress, error: APIError) -> events.Event:
+    *found, last = progress.fail(error)
+    job.add(_frames(found))
+    return last
+
+
+def ended_body(body: bytes, status: str, error: APIError | None) -> bytes:
+    """Return the stored body of a response that was cancelled, or whose process died."""
+    members: dict[str, Any] = dict(json.members(body))
+    members["status"] = status
+    if error is not None:
+        members["error"] = error_of(error)
+    return json.encode(members)
+
+
+# -- following --------------------------------------------------------------------------------
+
+
+def follow(call: Call, id: str, ignored: Ignored, *, after: int) -> EventStream:
+    """Return the events of a background response from any one on, and follow it until it ends.
+
+    :param after: number of the last event that the client has; −1 for none.
+    """
+    source = _Follower(call, id, after)
+    return EventStream(source.events(), source, ignored.headers(), _failure_events, ends_with_done=False)
+
+
+def _failure_events(error: APIError) -> Sequence[NamedEvent]:
+    return named(failed_events(error, 0))
+
+
+class _Follower:
+    """The source of the events of a background response: the store, which is read again and again."""
+
+    pending = False
+
+    def __init__(self, call: Call, id: str, after: int) -> None:
+        self._call = call
+        self._id = id
+        self._after = after
+        self._closed = threading.Event()
+        self._has_terminal_event = False
+
+    def close(self) -> None:
+        """Follow no longer."""
+        self._closed.set()
+
+    def events(self) -> Iterator[Sequence[object]]:
+        """Yield the frames of events."""
+        background = self._call.background
+        assert background is not None
+        while not self._closed.is_set():
+            is_over = self._is_over()
+            found = self._next()
+            if found:
+                yield found
+            elif is_over:
+                if not self._has_terminal_event:
+                    yield self._terminal_events()
+                return
+            else:
+                background.wait()
+
+    def _is_over(self) -> bool:
+        """Return whether no more events will be stored."""
+        stored = read_response(self._id, self._call)
+        background = self._call.background
+        if stored is None or background is None:
+            return True
+        return is_final(status_of(stored)) and not ask(
+            self._call.store, lambda store: background.is_running(self._call.owner, self._id)
+        )
+
+    def _next(self) -> list[bytes]:
+        """Return the frames of the next events that are stored, each once."""
+        call, after = self._call, self._after
+        rows = ask(call.store, lambda store: store.events(RESPONSE, call.owner, self._id, after)) or []
+        found: list[bytes] = []
+        for first, last, data in rows:
+            frames = [frame + b"\n\n" for frame in data.split(b"\n\n") if frame]
+            found += frames[max(0, after + 1 - first) :]
+            after = last
+        self._after = after
+        if found:
+            self._has_terminal_event = found[-1].startswith(_TERMINAL)
+        return found
+
+    def _terminal_events(self) -> list[NamedEvent]:
+        """Return the last event of a response that was cancelled, or whose process died: it is not stored."""
+        stored = read_response(self._id, self._call)
+        if stored is None:  # it was deleted
+            return []
+        name = "response.failed" if status_of(stored) == "failed" else "response.incomplete"
+        response = Raw(response_body(stored, self._call))
+        event = {"type": name, "sequence_number": self._after + 1, "response": response}
+        return [NamedEvent(name, event)]
+
+
+#: the beginnings of frames after which no more follow
+_TERMINAL = (b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n")
+
+
+def is_background(members: dict[str, Raw]) -> bool:
+    """Return whether a stored response was generated in the background."""
+    return json.text_of(members["background"]) == b"true" if "background" in members else False

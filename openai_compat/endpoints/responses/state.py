@@ -1,0 +1,199 @@
+"""The state of a response: the history that it goes on from, and where its items are kept.
+
+The history comes from the store, by a previous response or by a conversation; references to single items are resolved
+there too. What is asked of a store that is not configured is an error: nothing is answered without its history.
+
+Source: OpenAI's ``previous_response_id``, ``conversation``, ``ItemReferenceParam``; Ollama has no state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from msgspec import UNSET, Raw, UnsetType
+
+from openai_compat.endpoints.contract import CONVERSATION, RESPONSE, Call
+from openai_compat.endpoints.responses.answer import is_final
+from openai_compat.endpoints.responses.request import ConversationRef, input_items
+from openai_compat.errors import invalid, too_long
+from openai_compat.storage.store import Item, Store, StoredObject, TooLarge
+from openai_compat.translate.items import item_type
+from openai_compat.translate.store_errors import ask, existing, needs_store
+from openai_compat.wire import json
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a response stands."""
+
+    #: items before the input
+    history: list[Raw] = field(default_factory=list)
+    #: id of the previous response
+    parent: str | None = None
+    #: id of the conversation
+    conversation: str | None = None
+
+    @property
+    def extends(self) -> tuple[str, str] | None:
+        """Return the kind and id of the object to whose items those of the response are added."""
+        return None if self.conversation is None else (CONVERSATION, self.conversation)
+
+
+class Input(NamedTuple):
+    """The items that a request is made of."""
+
+    state: State
+    #: of the request itself, without references
+    given: list[Raw]
+
+    @property
+    def items(self) -> list[Raw]:
+        """Return the items of the history and of the request."""
+        return [*self.state.history, *self.given]
+
+
+class HasInput(Protocol):
+    """A request with items, and where it goes on."""
+
+    @property
+    def input(self) -> Raw | UnsetType:
+        """Return a string or items, not decoded."""
+
+    @property
+    def previous_response_id(self) -> str | None:
+        """Return the id of the response that it goes on from."""
+
+    @property
+    def conversation(self) -> str | ConversationRef | None:
+        """Return the conversation that it belongs to."""
+
+
+def read_input(request: HasInput, call: Call) -> Input:
+    """Return the items of a request, and of the history that it goes on from.
+
+    :raises APIError: 400 for items that are not valid, and as :func:`read_state`.
+    """
+    limit = call.settings.max_messages
+    given = input_items(request.input, limit)
+    state = read_state(request.previous_response_id, request.conversation, call)
+    if len(given) + len(state.history) > limit:
+        raise too_long("input", limit, len(given) + len(state.history))
+    return Input(state, resolved(given, call))
+
+
+def read_state(previous: str | None, conversation: str | ConversationRef | None, call: Call) -> State:
+    """Read the history of a request.
+
+    :param previous: ``previous_response_id``.
+    :raises APIError: 400 without a store, for both fields together, for a previous response that does not exist or is
+        not finished, and for a history that is too long; 404 for a conversation that does not exist; 503 for a store
+        that fails.
+    """
+    id = conversation.id if isinstance(conversation, ConversationRef) else conversation
+    if previous and id:
+        text = "Mutually exclusive parameters: 'previous_response_id' and 'conversation' cannot be given together."
+        raise invalid(text, "previous_response_id", "mutually_exclusive_parameters")
+    if previous:
+        if call.store is None:
+            raise needs_store("previous_response_id")
+        return State(_history_of_response(previous, call.store, call), parent=previous)
+    if id:
+        if call.store is None:
+            raise needs_store("conversation")
+        found = _context(call.store, CONVERSATION, id, call)
+        return State(existing(found, "Conversation", id), conversation=id)
+    return State()
+
+
+def _history_of_response(id: str, store: Store, call: Call) -> list[Raw]:
+    stored = read_response(id, call)
+    found = None if stored is None else _context(store, RESPONSE, id, call)
+    if stored is None or found is None:
+        text = f"Previous response with id '{id[:128]}' not found."
+        raise invalid(text, "previous_response_id", "previous_response_not_found")
+    if not is_final(status_of(stored)):
+        text = f"Previous response with id '{id[:128]}' is not finished."
+        raise invalid(text, "previous_response_id", "previous_response_not_finished")
+    return found
+
+
+def read_response(id: str, call: Call) -> StoredObject | None:
+    """Return a stored response; one whose process has died is failed before.
+
+    :raises APIError: 503 for a store that fails.
+    """
+    if call.background is not None:
+        call.background.fail_if_stale(call.owner, id)
+    return ask(call.store, lambda store: store.get(RESPONSE, call.owner, id, json.is_native_object))
+
+
+def response_body(stored: StoredObject, call: Call) -> bytes:
+    """Return the JSON of a stored response, with the items of its output.
+
+    :raises APIError: 503 for a store that fails.
+    """
+    items = ask(
+        call.store,
+        lambda store: store.outputs(RESPONSE, call.owner, stored.id, is_valid=json.is_native_object),
+    )
+    output = [Raw(item.body) for item in items or ()]
+    return json.encode({**json.members(stored.body), "output": output})
+
+
+def status_of(stored: StoredObject) -> str:
+    """Return the status of a stored response."""
+    return json.string(json.text_of(json.members(stored.body).get("status", UNSET))) or ""
+
+
+def _context(store: Store, kind: str, id: str, call: Call) -> list[Raw] | None:
+    limit = call.settings.max_messages
+
+    def read(store: Store) -> list[Item] | None:
+        return store.context(kind, call.owner, id, limit=limit, is_valid=json.is_native_object)
+
+    try:
+        found = ask(store, read)
+    except TooLarge:
+        raise too_long("input", limit, limit + 1) from None
+    return None if found is None else [Raw(item.body) for item in found]
+
+
+def resolved(items: Sequence[Raw], call: Call) -> list[Raw]:
+    """Return the items of an input, with stored items in the places of references to them.
+
+    :raises APIError: 400 without a store, and for an item that is not stored; 503 for a store that fails.
+    """
+    references = _references(items)
+    if not references:
+        return list(items)
+    if call.store is None:
+        raise needs_store(f"input[{next(iter(references))}]")
+    ids = list(references.values())
+    found = ask(call.store, lambda store: store.find_items(call.owner, ids, is_valid=json.is_native_object)) or {}
+    result = list(items)
+    for index, id in references.items():
+        if id not in found:
+            raise invalid(f"Item with id '{id[:128]}' not found.", f"input[{index}].id", "item_not_found")
+        result[index] = Raw(found[id].body)
+    return result
+
+
+def _references(items: Sequence[Raw]) -> dict[int, str]:
+    """Return the ids of the items that only refer to stored ones, by their places."""
+    found = {}
+    for index, raw in enumerate(items):
+        if b"item_reference" in bytes(raw) or len(raw_text := bytes(raw)) < _SHORT and b'"id"' in raw_text:
+            path = f"input[{index}]"
+            members = json.members_of(bytes(raw), path)
+            if item_type(members, path) == "item_reference":
+                id = json.string(json.text_of(members.get("id", UNSET)))
+                if not id:
+                    raise invalid(f"Missing required parameter: '{path}.id'.", f"{path}.id")
+                found[index] = id
+    return found
+
+
+#: bytes of an item that may be a reference without a type; an id has at most 512
+_SHORT = 1024

@@ -1,0 +1,39 @@
+"""The number of tokens of a prompt, as the backend counts it: one token is generated and thrown away.
+
+The prompt stays in the backend's cache for the call that follows.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from msgspec import structs
+
+from openai_compat.errors import bad_gateway
+from openai_compat.generation.plan import ChatPlan
+from openai_compat.generation.thinking import start_call
+from openai_compat.native.client import Backend
+from openai_compat.native.errors import ContextOverflow
+from openai_compat.native.usage import count
+from openai_compat.translate.fields import Ignored
+
+
+def prompt_size(plan: ChatPlan, backend: Backend, ignored: Ignored) -> int:
+    """Return the number of tokens of a plan's prompt, also of one that is longer than the context.
+
+    :raises APIError: the native errors.
+    """
+    request = plan.native_request
+    request = structs.replace(request, options={**request.options, "num_predict": 1}, truncate=False)
+    start = start_call(backend.chat, request, plan.model, plan.think_field, backend.limits, ignored)
+    try:
+        stream = start(backend.cancel.child())
+    except ContextOverflow as error:
+        if error.prompt_tokens is None:
+            raise
+        return error.prompt_tokens
+    with closing(stream):
+        for message in stream:
+            if message.done:
+                return count(message.prompt_eval_count)
+    raise bad_gateway("The request was cancelled.")

@@ -1,0 +1,60 @@
+"""Failures of the store as the client sees them: what is not found, and a store that does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from openai_compat.errors import APIError, invalid
+from openai_compat.log import log
+from openai_compat.storage.store import Damaged, Store, StoreFailed, UnknownCursor
+
+T = TypeVar("T")
+
+
+def ask(store: Store | None, query: Callable[[Store], T]) -> T | None:
+    """Return the result of a query of the store; None without a store.
+
+    :raises APIError: 400 for a cursor that does not exist, 503 for a store that fails and for a damaged object.
+    """
+    if store is None:
+        return None
+    try:
+        return query(store)
+    except UnknownCursor:
+        raise invalid("Invalid 'after': it is not the id of a stored object.", "after") from None
+    except StoreFailed as error:
+        raise store_failed(error) from error
+
+
+def store_failed(error: StoreFailed) -> APIError:
+    """Log a failure of the store, and return the 503 for it."""
+    log.error("%s", error)
+    if isinstance(error, Damaged):  # another attempt would fail, too
+        return APIError(503, "The stored object is damaged.", code="store_failed", retry=False)
+    return APIError(503, "The store cannot be reached.", code="store_failed")
+
+
+def existing(value: T | None, what: str, id: str) -> T:
+    """Return the result of a query.
+
+    :param what: the kind of object, for the error.
+    :raises APIError: 404 for None, the result for an id that does not exist.
+    """
+    if value is None:
+        raise APIError(404, f"{what} with id '{id[:128]}' not found.", code="not_found")
+    return value
+
+
+def check_deleted(was_deleted: bool | None, what: str, id: str) -> None:
+    """Return if something was deleted, or changed otherwise.
+
+    :raises APIError: 404 for an id that does not exist.
+    """
+    existing(was_deleted or None, what, id)
+
+
+def needs_store(param: str) -> APIError:
+    """Return the 400 for a parameter that needs a store where none is configured."""
+    text = "It needs a store: set 'store' (serve --store, OPENAI_COMPAT_STORE), for example to sqlite:///responses.db."
+    return APIError(400, f"Unsupported parameter: '{param}'. {text}", param=param, code="unsupported_parameter")

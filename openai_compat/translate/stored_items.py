@@ -1,0 +1,83 @@
+"""Items as they are stored and listed: complete, with an id, in the form that OpenAI's lists have.
+
+A client may leave out most of an item: its type, the form of its content, its status. Nothing else is changed: what a
+client sent is what it gets back.
+
+Source: OpenAI's ``ItemResource``, ``ConversationItem``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import UNSET, Raw
+
+from openai_compat.storage.store import Item
+from openai_compat.translate.items import item_type
+from openai_compat.wire import json
+
+#: the beginnings of ids, by the type of the item
+_PREFIXES = {
+    "message": "msg_",
+    "function_call": "fc_",
+    "function_call_output": "fco_",
+    "custom_tool_call": "ctc_",
+    "custom_tool_call_output": "ctco_",
+    "reasoning": "rs_",
+    "compaction": "cmp_",
+}
+#: types whose items have a status
+_WITH_STATUS = frozenset(_PREFIXES) - {"reasoning", "compaction"}
+
+_EMPTY_LIST = Raw(b"[]")
+
+
+def to_stored_item(raw: Raw, path: str, new_id: Callable[[str], str]) -> Item:
+    """Return an item of a request as it is stored, with an id of its own.
+
+    :param path: of the item in the request, for errors.
+    :param new_id: returns a new id with the given prefix.
+    :raises APIError: 400 for an item without a type.
+    """
+    members: dict[str, Any] = dict(json.members_of(bytes(raw), path))
+    kind = item_type(members, path)
+    id = new_id(_PREFIXES.get(kind, "item_"))
+    item = {**members, "id": id, "type": kind}
+    if kind in _WITH_STATUS and not json.text_of(members.get("status", UNSET)):
+        item["status"] = "completed"
+    if kind == "message":
+        role = json.string(json.text_of(members.get("role", UNSET))) or ""
+        item["content"] = _content(members.get("content", UNSET), role, path)
+    elif kind == "reasoning" and "summary" not in members:
+        item["summary"] = _EMPTY_LIST
+    elif kind == "function_call":
+        arguments = json.text_of(members.get("arguments", UNSET)) or b"{}"
+        item["arguments"] = Raw(arguments) if arguments[:1] == b'"' else arguments.decode()
+    return Item(id, json.encode({"id": id, "type": kind, **item}))
+
+
+def _content(content: Any, role: str, path: str) -> Any:
+    """Return the content of a message as a list of parts."""
+    text = json.text_of(content)
+    if text[:1] == b"[":
+        return [_part(part, role, f"{path}.content") for part in json.items_of(content, f"{path}.content")]
+    return [_text_part(Raw(text), role)] if text else []
+
+
+def _text_part(text: Raw, role: str) -> dict[str, Any]:
+    if role == "assistant":
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    return {"type": "input_text", "text": text}
+
+
+def _part(part: Raw, role: str, path: str) -> Any:
+    """Return a part of a message's content; text has the type that its role wants."""
+    members: dict[str, Any] = dict(json.members_of(bytes(part), path))
+    kind = json.string(json.text_of(members.get("type", UNSET)))
+    if kind in ("input_text", "output_text", "text") or (kind is None and "text" in members):
+        members.pop("type", None)
+        return {**_text_part(Raw(b'""'), role), **members}
+    if kind == "input_image":
+        return {"detail": "auto", **members}
+    return part
