@@ -34,8 +34,9 @@ _POLL = 0.25
 #: runs that wait for a thread, for each thread
 _MAX_WAITING = 8
 
-#: makes the body of a failed or cancelled object of its stored body, the new status and the error
-Ended = Callable[[bytes, str, "APIError | None"], bytes]
+#: makes the body of a failed or cancelled object of its stored body, the new status and the error; None if the object
+#: has ended already
+Ended = Callable[[bytes, str, "APIError | None"], "bytes | None"]
 
 
 class Job:
@@ -88,16 +89,14 @@ class Job:
         """
         self._report.save(self, body)
 
-    def finish(self, body: bytes, outputs: Sequence[Item], extend: tuple[str, str] | None, last: bytes) -> None:
-        """Store the end: events so far, then the body and the output, and only then the terminal event.
+    def finish(self, body: bytes, outputs: Sequence[Item], extend: tuple[str, str] | None) -> None:
+        """Store the end: the events so far, then the body and the output, with which the run ends.
 
-        :param last: the terminal event, framed.
+        :param extend: kind and id of an object to which the items are added.
         """
         try:
-            if self.report() and self._report.save(self, body, outputs, extend):
-                self.add([last])
-                self.report()
-                self._report.end(self)
+            if self.report():
+                self._report.save(self, body, outputs, extend, end_run=True)
         except (StoreFailed, ValueError) as error:  # it becomes stale, and then failed
             log.error("the end of a background response could not be stored: %s", error)
 
@@ -120,17 +119,26 @@ class Report:
         """Return False if the run is to end: it was taken away, or somebody asked for its end."""
         return self._store.beat(self._kind, job.owner, job.id, self.holder, events) is False
 
-    def save(self, job: Job, body: bytes, outputs: Sequence[Item] = (), extend: tuple[str, str] | None = None) -> bool:
-        """Store the body; return False if the run was taken away."""
-        place = (self._kind, job.owner, job.id)
+    def save(
+        self,
+        job: Job,
+        body: bytes,
+        outputs: Sequence[Item] = (),
+        extend: tuple[str, str] | None = None,
+        *,
+        end_run: bool = False,
+    ) -> None:
+        """Store the body, unless the run was taken away."""
+
+        def complete(extend: tuple[str, str] | None) -> None:
+            place = (self._kind, job.owner, job.id)
+            self._store.complete(*place, body, outputs, extend=extend, end_run=end_run, only_if_running=self.holder)
+
         try:
-            return self._store.complete(*place, body, outputs, extend=extend, only_if_running=self.holder)
+            complete(extend)
         except UnknownParent:
             log.error("a background response could not be added to its conversation, which was deleted")
-            return self._store.complete(*place, body, outputs, only_if_running=self.holder)
-
-    def end(self, job: Job) -> None:
-        self._store.end_run(self._kind, job.owner, job.id)
+            complete(None)
 
 
 class Background:
@@ -241,21 +249,15 @@ class Background:
                 job.cancel.set()
             self._changed.notify_all()
 
-    def fail_if_stale(self, owner: str | None, id: str) -> None:
-        """Fail the work on an object whose process has died."""
-        try:
-            run = self._store.run(self._kind, owner, id)
-            if run is not None and run.age > _STALE:
-                self._end(owner, id, "failed", _DIED)
-        except StoreFailed as error:
-            log.error("a background response could not be looked after: %s", error)
+    def fail_if_stale(self, owner: str | None, id: str, age: float) -> None:
+        """Fail the work on an object that has not ended, if its process has died.
 
-    def is_running(self, owner: str | None, id: str) -> bool:
-        """Return whether there is a run of an object, in any process.
-
+        :param age: seconds since the object was stored, which is before its run begins.
         :raises StoreFailed: the store failed.
         """
-        return self._store.run(self._kind, owner, id) is not None
+        run = self._store.run(self._kind, owner, id)
+        if (age if run is None else run.age) > _STALE:
+            self._end(owner, id, "failed", _DIED)
 
     def wait(self) -> None:
         """Wait until there may be new events, for a short time at most."""
@@ -276,11 +278,12 @@ class Background:
 
     def _end(self, owner: str | None, id: str, status: str, error: APIError | None) -> None:
         """Take the run of an object away, and end the object."""
+        run = self._store.run(self._kind, owner, id)
         stored = self._store.get(self._kind, owner, id)
-        run = None if stored is None else self._store.run(self._kind, owner, id)
-        if stored is not None and run is not None:
-            body = self._ended(stored.body, status, error)
-            self._store.complete(self._kind, owner, id, body, end_run=True, only_if_running=run.holder)
+        body = None if stored is None else self._ended(stored.body, status, error)
+        if body is not None:
+            holder = None if run is None else run.holder
+            self._store.complete(self._kind, owner, id, body, end_run=True, only_if_running=holder)
 
 
 _DIED = APIError(500, "The process that generated the response died.")

@@ -17,6 +17,7 @@ from msgspec import Raw, structs
 from openai_compat.endpoints.contract import RESPONSE, Answer, Call, EventStream, NamedEvent, Reply
 from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import is_final
+from openai_compat.endpoints.responses.errors import of_input
 from openai_compat.endpoints.responses.keeping import Keeper, output_items, stored_body
 from openai_compat.endpoints.responses.progress import Progress, error_of, failed_events, named
 from openai_compat.endpoints.responses.state import read_response, response_body, status_of
@@ -24,6 +25,7 @@ from openai_compat.errors import INTERNAL_ERROR, APIError, invalid
 from openai_compat.generation.background import Background, Job
 from openai_compat.generation.run import ChatRun
 from openai_compat.log import log
+from openai_compat.storage.store import StoredObject
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.store_errors import ask, needs_store
 from openai_compat.wire import json, sse
@@ -60,7 +62,11 @@ def start(call: Call, chat: ChatRun, progress: Progress, keeper: Keeper, ignored
     def work(job: Job) -> None:
         _generate(job, chat, progress, keeper, first)
 
-    ask(call.store, lambda store: background.start(call.owner, response.id, work))
+    try:
+        ask(call.store, lambda store: background.start(call.owner, response.id, work))
+    except APIError:
+        ask(call.store, lambda store: store.delete(RESPONSE, call.owner, response.id))
+        raise
     if stream:
         return follow(call, response.id, ignored, after=-1)
     return Answer(queued, ignored.headers())
@@ -77,31 +83,26 @@ def _generate(job: Job, chat: ChatRun, progress: Progress, keeper: Keeper, first
         job.add(_frames(first))
         job.add(_frames(progress.begin(response.created_at)))
         job.begin(stored_body(response))
-        run = chat.start(cancel=job.cancel)
+        with of_input():
+            run = chat.start(cancel=job.cancel)
         with closing(run.streams):
             for found in progress.stream(run, chat.max_answer):
                 job.add(_frames(found))
-        last = progress.last()
     except APIError as error:
-        last = _fail(job, progress, error)
+        job.add(_frames(progress.fail(error)[:-1]))
     except Exception:
         log.exception("a background response failed because of a defect in openai_compat")
-        last = _fail(job, progress, INTERNAL_ERROR)
+        job.add(_frames(progress.fail(INTERNAL_ERROR)[:-1]))
     if not job.cancel.is_set:
         extends = keeper.state.extends if response.status in ("completed", "incomplete") else None
-        [frame] = _frames([last])
-        job.finish(stored_body(response), output_items(response), extends, frame)
+        job.finish(stored_body(response), output_items(response), extends)
 
 
-def _fail(job: Job, progress: Progress, error: APIError) -> events.Event:
-    *found, last = progress.fail(error)
-    job.add(_frames(found))
-    return last
-
-
-def ended_body(body: bytes, status: str, error: APIError | None) -> bytes:
-    """Return the stored body of a response that was cancelled, or whose process died."""
+def ended_body(body: bytes, status: str, error: APIError | None) -> bytes | None:
+    """Return the stored body of a response that was cancelled, or whose process died; None if it has ended."""
     members: dict[str, Any] = dict(json.members(body))
+    if is_final(json.string(json.text_of(members["status"])) or ""):
+        return None
     members["status"] = status
     if error is not None:
         members["error"] = error_of(error)
@@ -134,7 +135,6 @@ class _Follower:
         self._id = id
         self._after = after
         self._closed = threading.Event()
-        self._has_terminal_event = False
 
     def close(self) -> None:
         """Follow no longer."""
@@ -145,26 +145,17 @@ class _Follower:
         background = self._call.background
         assert background is not None
         while not self._closed.is_set():
-            is_over = self._is_over()
+            stored = read_response(self._id, self._call)
             found = self._next()
             if found:
                 yield found
-            elif is_over:
-                if not self._has_terminal_event:
-                    yield self._terminal_events()
+            elif stored is None:  # it was deleted
+                return
+            elif is_final(status_of(stored)):
+                yield self._terminal_events(stored)
                 return
             else:
                 background.wait()
-
-    def _is_over(self) -> bool:
-        """Return whether no more events will be stored."""
-        stored = read_response(self._id, self._call)
-        background = self._call.background
-        if stored is None or background is None:
-            return True
-        return is_final(status_of(stored)) and not ask(
-            self._call.store, lambda store: background.is_running(self._call.owner, self._id)
-        )
 
     def _next(self) -> list[bytes]:
         """Return the frames of the next events that are stored, each once."""
@@ -176,23 +167,18 @@ class _Follower:
             found += frames[max(0, after + 1 - first) :]
             after = last
         self._after = after
-        if found:
-            self._has_terminal_event = found[-1].startswith(_TERMINAL)
         return found
 
-    def _terminal_events(self) -> list[NamedEvent]:
-        """Return the last event of a response that was cancelled, or whose process died: it is not stored."""
-        stored = read_response(self._id, self._call)
-        if stored is None:  # it was deleted
+    def _terminal_events(self, stored: StoredObject) -> list[NamedEvent]:
+        """Return the last event, which is made of the response as it is stored; OpenAI has none for a cancelled one."""
+        call, before = self._call, self._after - 1
+        rows = ask(call.store, lambda store: store.events(RESPONSE, call.owner, self._id, before, limit=1))
+        if self._after >= 0 and not rows:  # the client has all of them
             return []
-        name = "response.failed" if status_of(stored) == "failed" else "response.incomplete"
+        status = status_of(stored)
+        name = f"response.{'incomplete' if status == 'cancelled' else status}"
         response = Raw(response_body(stored, self._call))
-        event = {"type": name, "sequence_number": self._after + 1, "response": response}
-        return [NamedEvent(name, event)]
-
-
-#: the beginnings of frames after which no more follow
-_TERMINAL = (b"event: response.completed\n", b"event: response.incomplete\n", b"event: response.failed\n")
+        return [NamedEvent(name, {"type": name, "sequence_number": self._after + 1, "response": response})]
 
 
 def is_background(members: dict[str, Raw]) -> bool:

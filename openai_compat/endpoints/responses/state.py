@@ -124,9 +124,15 @@ def read_response(id: str, call: Call) -> StoredObject | None:
 
     :raises APIError: 503 for a store that fails.
     """
-    if call.background is not None:
-        call.background.fail_if_stale(call.owner, id)
-    return ask(call.store, lambda store: store.get(RESPONSE, call.owner, id, json.is_native_object))
+
+    def read(store: Store) -> StoredObject | None:
+        stored = store.get(RESPONSE, call.owner, id, json.is_native_object)
+        if stored is None or is_final(status_of(stored)) or call.background is None:
+            return stored
+        call.background.fail_if_stale(call.owner, id, call.now - stored.created)
+        return store.get(RESPONSE, call.owner, id, json.is_native_object)
+
+    return ask(call.store, read)
 
 
 def response_body(stored: StoredObject, call: Call) -> bytes:
