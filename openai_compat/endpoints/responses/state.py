@@ -17,7 +17,7 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.endpoints.contract import CONVERSATION, RESPONSE, Call
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.request import ConversationRef, input_items
-from openai_compat.errors import invalid, too_long
+from openai_compat.errors import invalid, missing, too_long
 from openai_compat.storage.store import Item, Store, StoredObject, TooLarge
 from openai_compat.translate.items import item_type
 from openai_compat.translate.store_errors import ask, existing, needs_store
@@ -196,7 +196,7 @@ def _references(items: Sequence[Raw]) -> dict[int, str]:
             if item_type(members, path) == "item_reference":
                 id = json.string(json.text_of(members.get("id", UNSET)))
                 if not id:
-                    raise invalid(f"Missing required parameter: '{path}.id'.", f"{path}.id")
+                    raise missing(f"{path}.id")
                 found[index] = id
     return found
 

@@ -1,0 +1,204 @@
+"""Conversations: created, changed and deleted; their items; responses in them; several writers at once."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openai_compat.testing import done, say
+from tests.contract import check
+from tests.endpoints.test_responses_state import Keeping, assistant, error, user
+
+pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+
+MISSING = "conv_" + "0" * 32
+
+
+@pytest.fixture
+def keeping() -> Keeping:
+    return Keeping()
+
+
+def create(keeping: Keeping, **fields: Any) -> str:
+    response = keeping.post("/conversations", fields)
+    assert response.status_code == 200, response.data
+    check("ConversationResource", response.get_json())
+    return response.get_json()["id"]  # type: ignore[no-any-return]
+
+
+def texts(keeping: Keeping, id: str) -> list[str]:
+    page = keeping.get(f"/conversations/{id}/items", order="asc", limit=100).get_json()
+    check("ConversationItemList", page)
+    return [item["content"][0]["text"] for item in page["data"]]
+
+
+def test_a_conversation_is_created_changed_and_deleted(keeping: Keeping) -> None:
+    id = create(keeping, metadata={"a": "b"})
+    assert keeping.get(f"/conversations/{id}").get_json()["metadata"] == {"a": "b"}
+    changed = keeping.post(f"/conversations/{id}", {"metadata": {"c": "d"}}).get_json()
+    check("ConversationResource", changed)
+    assert keeping.get(f"/conversations/{id}").get_json() == changed
+    assert changed["metadata"] == {"c": "d"}
+    deleted = keeping.client.delete(f"/v1/conversations/{id}").get_json()
+    check("DeletedConversationResource", deleted)
+    assert deleted == {"id": id, "object": "conversation.deleted", "deleted": True}
+    assert error(keeping.get(f"/conversations/{id}"), 404)["message"] == f"Conversation with id '{id}' not found."
+
+
+def test_a_body_may_be_empty(keeping: Keeping) -> None:
+    assert keeping.client.post("/v1/conversations", input_stream=io.BytesIO(), content_length=0).status_code == 200
+    assert create(keeping, items=None, metadata=None)
+
+
+def test_items_are_added_read_and_deleted(keeping: Keeping) -> None:
+    id = create(keeping, items=[user("1")])
+    added = keeping.post(f"/conversations/{id}/items?include[]=x", {"items": [assistant("One"), user("2")]})
+    check("ConversationItemList", added.get_json())
+    first, second = added.get_json()["data"]
+    assert (added.get_json()["first_id"], added.get_json()["last_id"]) == (first["id"], second["id"])
+    assert texts(keeping, id) == ["1", "One", "2"]
+    assert keeping.get(f"/conversations/{id}/items/{first['id']}").get_json() == first
+    deleted = keeping.client.delete(f"/v1/conversations/{id}/items/{first['id']}")
+    check("ConversationResource", deleted.get_json())
+    assert texts(keeping, id) == ["1", "2"]
+    for method in ("GET", "DELETE"):
+        missing = keeping.client.open(f"/v1/conversations/{id}/items/{first['id']}", method=method)
+        assert error(missing, 404)["message"] == f"Item with id '{first['id']}' not found."
+
+
+def test_items_are_listed_page_by_page_the_newest_first(keeping: Keeping) -> None:
+    id = create(keeping, items=[user(str(n)) for n in range(5)])
+    seen: list[str] = []
+    after = None
+    while True:
+        page = keeping.get(f"/conversations/{id}/items", limit=2, **({"after": after} if after else {})).get_json()
+        seen += [item["content"][0]["text"] for item in page["data"]]
+        after = page["last_id"]
+        if not page["has_more"]:
+            break
+    assert seen == ["4", "3", "2", "1", "0"]
+    assert error(keeping.get(f"/conversations/{id}/items", after="msg_0"))["param"] == "after"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"items": [user("x")] * 21}, "items", "array_above_max_length"),
+        ({"items": [{"content": "x"}]}, "items[0].type", "missing_required_parameter"),
+        ({"items": ["x"]}, "items[0]", "invalid_type"),
+        ({"items": {"a": 1}}, "items", "invalid_type"),
+        ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+    ],
+)
+def test_what_is_not_valid_is_a_400(keeping: Keeping, fields: dict[str, Any], param: str, code: str) -> None:
+    found = error(keeping.post("/conversations", fields))
+    assert (found["param"], found["code"]) == (param, code)
+    if "items" in fields:
+        id = create(keeping)
+        found = error(keeping.post(f"/conversations/{id}/items", fields))
+        assert (found["param"], found["code"]) == (param, code)
+        assert texts(keeping, id) == []
+
+
+def test_what_is_needed_is_asked_for(keeping: Keeping) -> None:
+    id = create(keeping)
+    assert error(keeping.post(f"/conversations/{id}/items", {}))["param"] == "items"
+    assert error(keeping.post(f"/conversations/{id}", {}))["param"] == "metadata"
+
+
+@pytest.mark.parametrize("store", ["sqlite://", None])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "", None),
+        ("POST", "", {"metadata": {"a": "b"}}),
+        ("DELETE", "", None),
+        ("GET", "/items", None),
+        ("POST", "/items", {"items": [user("x")]}),
+        ("GET", "/items/msg_1", None),
+        ("DELETE", "/items/msg_1", None),
+    ],
+)
+def test_what_is_not_there_is_a_404(store: str | None, method: str, path: str, body: Any) -> None:
+    keeping = Keeping(store=store)
+    error(keeping.client.open(f"/v1/conversations/{MISSING}{path}", method=method, json=body), 404)
+
+
+def test_without_a_store_it_is_said_how_to_configure_one() -> None:
+    assert "OPENAI_COMPAT_STORE" in error(Keeping(store=None).post("/conversations"))["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_adds_its_input_and_output(keeping: Keeping, stream: bool) -> None:
+    id = create(keeping, items=[user("1")])
+    first = keeping.ask(say("One"), done(), input="2", conversation=id, stream=stream)
+    assert keeping.sent() == [user("1"), user("2")]
+    assert first["conversation"] == {"id": id}
+    assert texts(keeping, id) == ["1", "2", "One"]
+    keeping.ask(say("Two"), done(), input="3", conversation={"id": id}, store=False, stream=stream)
+    assert keeping.sent() == [user("1"), user("2"), assistant("One"), user("3")]
+    assert texts(keeping, id) == ["1", "2", "One", "3", "Two"]
+    listed = keeping.get(f"/responses/{first['id']}/input_items", order="asc").get_json()
+    assert [item["content"][0]["text"] for item in listed["data"]] == ["1", "2"]
+    # One item, in two lists.
+    [message] = first["output"]
+    assert keeping.get(f"/conversations/{id}/items/{message['id']}").get_json() == message
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_turn_that_fails_adds_nothing(keeping: Keeping, stream: bool) -> None:
+    id = create(keeping, items=[user("1")])
+    keeping.fake.script("/api/chat", say("On"), {"error": "the runner died"})
+    response = keeping.post(body={"model": "demo", "input": "2", "conversation": id, "stream": stream})
+    assert response.data
+    assert texts(keeping, id) == ["1"]
+
+
+def test_a_conversation_deleted_meanwhile_is_listed_as_unstored(keeping: Keeping) -> None:
+    id = create(keeping)
+
+    def deleting(environ: Any, start_response: Any) -> Any:
+        keeping.client.delete(f"/v1/conversations/{id}")
+        return keeping.fake(environ, start_response)
+
+    keeping.app.backend = deleting
+    keeping.fake.script("/api/chat", say("One"), done())
+    response = keeping.post(body={"model": "demo", "input": "1", "conversation": id})
+    assert response.status_code == 200
+    assert response.headers["openai-compat-ignored"] == "store"
+
+
+def test_deleting_a_conversation_keeps_its_responses(keeping: Keeping) -> None:
+    id = create(keeping, items=[user("1")])
+    asked = keeping.ask(say("One"), done(), input="2", conversation=id)
+    keeping.client.delete(f"/v1/conversations/{id}")
+    assert keeping.get(f"/responses/{asked['id']}").get_json() == asked
+    keeping.ask(input="3", previous_response_id=asked["id"])
+    assert keeping.sent() == [user("1"), user("2"), assistant("One"), user("3")]
+
+
+@pytest.mark.slow
+def test_several_writers_lose_nothing_and_keep_their_turns_together(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    apps = [Keeping(store=url, store_timeout=20.0) for _ in range(2)]
+    id = create(apps[0])
+
+    def write(n: int) -> None:
+        keeping = apps[n % 2]
+        items = [user(f"{n}.{part}") for part in range(3)]
+        assert keeping.post(f"/conversations/{id}/items", {"items": items}).status_code == 200
+
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(write, range(24)))
+    found = texts(apps[0], id)
+    assert len(found) == 72
+    turns = [found[i : i + 3] for i in range(0, 72, 3)]
+    assert sorted(turns) == sorted([[f"{n}.{part}" for part in range(3)] for n in range(24)])
+    with closing(sqlite3.connect(tmp_path / "store.db")) as database:
+        assert database.execute("SELECT count(*) FROM openai_compat_items").fetchone() == (72,)
