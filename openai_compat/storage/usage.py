@@ -191,7 +191,7 @@ def lock_or_add_owner(tx: Connection, owner: str) -> OwnerUsage:
 def sweep(tx: Connection, now: float) -> None:
     """Delete a batch of expired objects of one owner."""
     o, owners = tables().objects, tables().owners
-    expired = o.select().where(o.c.expires <= now).order_by(o.c.expires)
+    expired = o.select().where(o.c.expires <= now).order_by(o.c.expires, o.c.seq)
     owner = expired.with_only_columns(o.c.owner).limit(1).scalar_subquery()
     # An owner that another transaction has locked is skipped: waiting with a lock of one's own may deadlock.
     row = tx.execute(owners.select().where(owners.c.owner == owner).with_for_update(skip_locked=True)).first()

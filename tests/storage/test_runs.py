@@ -1,0 +1,158 @@
+"""Runs: who works on an object, what it emitted, and how others end it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from openai_compat.storage.store import AlreadyStored, Run, Store, TooLarge
+from tests.storage.databases import Clock, Make, audit, fill, ids, items, rows, stored_object, together
+
+pytestmark = pytest.mark.slow
+
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
+
+R = ("response", "me", "r")
+
+
+@pytest.fixture
+def running(store: Store) -> Store:
+    store.add("response", "me", stored_object("r"), items("i"))
+    store.begin_run(*R, "h")
+    return store
+
+
+def test_a_run_has_its_holder_and_its_age(running: Store, clock: Clock) -> None:
+    assert running.run(*R) == Run("h", 0.0, False)
+    clock.now += 5
+    assert running.run(*R) == Run("h", 5.0, False)
+    assert running.beat(*R, "h") is False
+    assert running.run(*R) == Run("h", 0.0, False)
+    running.end_run(*R)
+    assert running.run(*R) is None
+    assert running.beat(*R, "h") is None
+    running.end_run(*R)
+
+
+def test_what_has_no_run(running: Store, clock: Clock) -> None:
+    fill(running, "me", "r")
+    for place in (("response", "me", "other"), ("response", "you", "r"), ("chat", "me", "r"), ("response", None, "r")):
+        assert running.run(*place) is None
+        assert running.beat(*place, "h", [(0, 1, b"x")]) is None
+        assert running.request_cancel(*place) is False
+        assert running.events(*place, -1) == []
+        running.end_run(*place)
+    running.begin_run("response", "me", "other", "h")
+    assert running.beat(*R, "another") is None
+    assert [row.object for row in rows(running, "runs")] == [1]
+    assert rows(running, "events") == []
+    clock.now += 100
+    assert running.run(*R) is running.beat(*R, "h") is None
+    assert running.runs_of("h") == running.stale_runs(1) == []
+
+
+def test_a_holder_hears_that_it_is_to_end(running: Store) -> None:
+    assert running.request_cancel(*R) is True
+    assert running.request_cancel(*R) is True
+    assert running.run(*R) == Run("h", 0.0, True)
+    assert running.beat(*R, "h") is True
+    running.begin_run(*R, "next")
+    assert running.run(*R) == Run("next", 0.0, False)
+    assert running.beat(*R, "h") is None, "it was taken over"
+    assert running.beat(*R, "next") is False
+
+
+def test_events_come_in_batches(running: Store) -> None:
+    batches = [(0, 2, b"abc"), (3, 3, b"\x00\xff"), (4, 9, b"")]
+    assert running.beat(*R, "h", batches[:2]) is False
+    assert running.beat(*R, "h", batches[2:]) is False
+    assert running.events(*R, -1) == batches
+    assert running.events(*R, 1) == batches, "the batch that has the next one"
+    assert running.events(*R, 2) == batches[1:]
+    assert running.events(*R, 3) == batches[2:]
+    assert running.events(*R, 9) == []
+    assert running.events(*R, -1, limit=1) == batches[:1]
+    audit(running)
+    running.end_run(*R)
+    assert running.events(*R, 3) == batches[2:], "they stay with the object"
+    running.begin_run(*R, "h")
+    with pytest.raises(AlreadyStored):
+        running.beat(*R, "h", [(8, 9, b"")])
+    assert running.delete(*R)
+    assert rows(running, "events") == rows(running, "runs") == rows(running, "owners") == []
+
+
+def test_the_end_of_a_run_with_its_object(running: Store) -> None:
+    assert running.complete(*R, b"[1]", items("o"), end_run=True, only_if_running="h")
+    assert running.run(*R) is None
+    assert running.get(*R) == stored_object("r", body=b"[1]")
+    assert running.complete(*R, b"[2]", items("p"), only_if_running="h") is False
+    assert running.get(*R) == stored_object("r", body=b"[1]")
+    assert running.outputs(*R) == items("o")
+    assert running.complete(*R, b"[3]", end_run=True), "whether or not there is a run"
+
+
+def test_a_run_goes_on_unless_it_ends(running: Store) -> None:
+    assert running.complete(*R, b"[1]", only_if_running="h")
+    assert running.complete(*R, b"[2]", only_if_running="other") is False
+    assert running.beat(*R, "h") is False
+
+
+def test_a_failure_to_complete_leaves_the_run(running: Store) -> None:
+    with pytest.raises(AlreadyStored):
+        running.complete(*R, b"[1]", items("i"), end_run=True)
+    assert running.run(*R) == Run("h", 0.0, False)
+
+
+def test_stale_runs_are_found_and_taken_away_once(running: Store, clock: Clock) -> None:
+    running.add("response", None, stored_object("s"))
+    clock.now += 5
+    running.begin_run("response", None, "s", "g")
+    running.add("response", "you", stored_object("t"))
+    running.begin_run("response", "you", "t", "h")
+    clock.now += 5
+    assert running.stale_runs(20) == []
+    assert running.stale_runs(7) == [R]
+    assert running.stale_runs(4) == [R, ("response", None, "s"), ("response", "you", "t")]
+    assert running.runs_of("h") == [R, ("response", "you", "t")]
+    assert running.runs_of("g") == [("response", None, "s")]
+    assert running.runs_of("") == []
+    won = together(8, lambda i: running.complete(*R, b"[%d]" % i, end_run=True, only_if_running="h"))
+    assert sorted(won) == [False] * 7 + [True]
+    assert running.get(*R) == stored_object("r", body=b"[%d]" % won.index(True))
+    assert running.beat(*R, "h") is None
+
+
+def test_a_run_of_a_deleted_object_is_gone(running: Store) -> None:
+    assert running.delete(*R)
+    assert running.beat(*R, "h", [(0, 0, b"x")]) is None
+    assert rows(running, "runs") == rows(running, "events") == []
+
+
+def test_event_bytes_count(make: Make) -> None:
+    store = make(max_bytes=200)
+    store.add(*R[:2], stored_object("r", body=b""))
+    fill(store, "me", "ab")
+    store.begin_run(*R, "h")
+    assert store.beat(*R, "h", [(0, 0, b"x" * 193)]) is False
+    assert ids(store.page("chat", "me")) == ["a", "b"]
+    assert store.beat(*R, "h", [(1, 1, b"x")]) is False
+    assert ids(store.page("chat", "me")) == ["b"]
+    with pytest.raises(TooLarge):
+        store.beat(*R, "h", [(2, 2, b"x" * 10)])
+    assert [batch[:2] for batch in store.events(*R, -1)] == [(0, 0), (1, 1)]
+
+
+def test_events_of_many_at_once(running: Store) -> None:
+    def work(i: int) -> Any:
+        id = f"r{i}"
+        running.add("response", "me", stored_object(id))
+        running.begin_run("response", "me", id, id)
+        for n in range(5):
+            assert running.beat("response", "me", id, id, [(n, n, b"%d" % i)]) is False
+        assert running.events("response", "me", id, -1) == [(n, n, b"%d" % i) for n in range(5)]
+        return running.complete("response", "me", id, b"", end_run=True, only_if_running=id)
+
+    assert all(together(8, work))
+    assert running.stale_runs(-1) == [R]
