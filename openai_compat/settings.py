@@ -315,7 +315,7 @@ class Settings:
     )
     delete_models: bool = _env("allow ``DELETE /v1/models/{id}`` to delete a model", False)
     store: str | None = _env(
-        "database of stored completions: ``sqlite:///file``, ``sqlite://`` (memory), ``postgresql+psycopg://…``; "
+        "database of stored responses, conversations and completions: ``sqlite:///file``, ``sqlite://`` (memory), ``postgresql+psycopg://…``; "
         "unset: nothing is stored",
         None,
     )
@@ -326,9 +326,11 @@ class Settings:
     )
     max_background: int = _env("responses that one process generates in the background at once; more wait", 8)
     store_timeout: float = _env("seconds that one operation of the store may take, in total", 2.0)
-    store_ttl: float = _env("seconds until a stored object expires", 30 * 86400.0)  # OpenAI's 30 days
-    store_max_objects: int = _env("stored objects of one owner; the oldest are deleted first", 10_000)
-    store_max_bytes: int = _env("stored bytes of one owner; the oldest objects are deleted first", 1024 * MEBIBYTE)
+    store_ttl: float = _env("seconds until a stored object expires that is not used", 30 * 86400.0)  # OpenAI's 30 days
+    store_max_objects: int = _env("stored objects of one owner; the least recently used are deleted first", 10_000)
+    store_max_bytes: int = _env(
+        "stored bytes of one owner; the least recently used objects are deleted first", 1024 * MEBIBYTE
+    )
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
