@@ -315,8 +315,8 @@ class Settings:
     )
     delete_models: bool = _env("allow ``DELETE /v1/models/{id}`` to delete a model", False)
     store: str | None = _env(
-        "database of stored responses, conversations and completions: ``sqlite:///file``, ``sqlite://`` (memory), ``postgresql+psycopg://…``; "
-        "unset: nothing is stored",
+        "database of stored responses, conversations and completions: ``sqlite:///file``, ``sqlite://`` (memory), "
+        "``postgresql+psycopg://…``; unset: nothing is stored",
         None,
     )
     store_failure: StoreFailure = _env(

@@ -201,10 +201,16 @@ _EFFECTIVE: dict[str, Callable[[Settings], bool]] = {
 }
 
 
+#: fields that are a 400 without a store
+_NEEDS_STORE = ("previous_response_id", "conversation", "background")
+
+
 def _field(name: str, row: Field, settings: Settings) -> CompatibleField:
     status: str = row.status
     if status == "policy":
         status = "refused" if settings.unsupported == "error" else "accepted"
+    elif name in _NEEDS_STORE and settings.store is None:
+        status = "refused"
     elif name in _EFFECTIVE and not _EFFECTIVE[name](settings):
         status = "accepted"
     return CompatibleField(name=name, status=status, native=row.native or None, note=row.note.replace("``", ""))

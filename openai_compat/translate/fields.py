@@ -20,7 +20,7 @@ from openai_compat.log import log
 from openai_compat.settings import Settings
 from openai_compat.wire import json
 
-Status = Literal["mapped", "emulated", "accepted", "policy"]
+Status = Literal["mapped", "emulated", "accepted", "policy", "refused"]
 
 #: an integer, which a client may also write ``100.0``
 Integer = int | float | None
@@ -40,7 +40,7 @@ class Field:
     """One row: how a field is supported.
 
     ``status``: *mapped* to the field ``native``; *emulated* here, since Ollama does not support it; *accepted* without
-    a native counterpart; *policy*: accepted or refused, as the setting ``unsupported`` says.
+    a native counterpart; *policy*: accepted or refused, as the setting ``unsupported`` says; *refused* always.
     """
 
     status: Status
@@ -93,6 +93,11 @@ def accepted(note: str = "") -> Field:
 def policy(note: str, *, empty_has_meaning: bool = False) -> Field:
     """Describe a parameter that Ollama cannot support, and why."""
     return Field("policy", "", note, effect=False, empty_has_meaning=empty_has_meaning)
+
+
+def refused(note: str) -> Field:
+    """Describe a parameter that a request cannot have, since the answer would be another one without it."""
+    return Field("refused", "", note)
 
 
 @functools.cache

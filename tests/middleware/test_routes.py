@@ -145,3 +145,14 @@ def test_a_site_may_offer_what_we_do_not() -> None:
 def test_options_tells_the_methods(path: str, methods: str) -> None:
     response = Client(OpenAICompat(FakeOllama())).options(path)
     assert (response.status_code, response.headers["Allow"]) == (204, methods)
+
+
+def test_what_needs_a_store_is_refused_without_one() -> None:
+    for store, status in ((None, "refused"), ("sqlite://", "emulated")):
+        if store:
+            pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+        found = Client(OpenAICompat(FakeOllama(), store=store)).get("/v1/compatibility").get_json()
+        [route] = [route for route in found["routes"] if (route["method"], route["path"]) == ("POST", "/v1/responses")]
+        fields = {field["name"]: field["status"] for field in route["fields"]}
+        assert {fields[name] for name in ("previous_response_id", "conversation", "background")} == {status}
+        assert fields["prompt"] == "refused"

@@ -33,6 +33,7 @@ from openai_compat.translate.fields import (
     mapped,
     mapped_integer,
     note_effectless,
+    refused,
 )
 from openai_compat.translate.items import from_items
 from openai_compat.translate.metadata import from_metadata
@@ -114,7 +115,7 @@ class ResponseRequest(reasoning.ThinkFields):
         str | None, mapped("truncate", "``auto`` lets Ollama cut the prompt, ``disabled`` is a 400 for one too long")
     ] = None
     service_tier: Annotated[str | None, accepted("the response has ``default``")] = None
-    prompt: Annotated[Raw | UnsetType, emulated("refused with 400: there is no store of prompts")] = UNSET
+    prompt: Annotated[Raw | UnsetType, refused("there is no store of prompts")] = UNSET
     prompt_cache_key: Annotated[str | None, accepted("returned; Ollama finds a common beginning itself")] = None
     prompt_cache_options: Annotated[Raw | UnsetType, accepted()] = UNSET
     prompt_cache_retention: Annotated[Raw | UnsetType, accepted()] = UNSET
