@@ -205,9 +205,11 @@ class Store(Items, Runs):
         :raises UnknownParent: there is no such object to extend; nothing was written.
         :raises TooLarge: one of the objects alone would be over *max_bytes*.
         :raises AlreadyStored: two items of an object have the same id.
-        :raises ValueError: an id is longer than :data:`MAX_ID`.
+        :raises ValueError: an id is longer than :data:`MAX_ID`; or the object is to extend itself.
         """
         size(*outputs)
+        if extend == (kind, id):
+            raise ValueError("an object cannot extend itself")
         with self._locked(kind, owner, id) as locked:
             if locked is None or not _may_complete(locked[0].tx, locked[1].seq, only_if_running):
                 return False

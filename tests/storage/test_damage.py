@@ -130,6 +130,73 @@ def test_a_damaged_item_is_left_out_of_lists_and_logged(
         assert store.append("chat", "me", "a", items("l"))
 
 
+@pytest.mark.parametrize(("column", "value"), [("body", b"broken"), ("id", b"\xff")])
+def test_a_conversation_does_not_go_on_without_a_damaged_item(store: Store, column: str, value: bytes) -> None:
+    store.add("response", "me", stored_object("a"), items("i", "j"), outputs=items("o"))
+    damage(store, "items", "j", column, value)
+    with pytest.raises(Damaged, match=f"The stored item 1 of object 1 is damaged: {column}"):
+        store.context("response", "me", "a", limit=9, is_valid=is_valid)
+    assert store.outputs("response", "me", "a", is_valid=is_valid) == items("o")
+    assert set(store.find_items("me", ["i", "o"], is_valid=is_valid)) == {"i", "o"}
+    if column == "body":
+        with pytest.raises(Damaged, match="item 1 of object 1"):
+            store.item("response", "me", "a", "j", is_valid=is_valid)
+        with pytest.raises(Damaged, match="The stored item 2 is damaged: body"):
+            store.find_items("me", ["j"], is_valid=is_valid)
+        damage(store, "items", "j", column, b'"1"')
+    else:
+        store.add("conversation", "me", stored_object("c"))
+        assert store.complete("response", "me", "a", b"{}", extend=("conversation", "c"))
+        assert store.delete("conversation", "me", "c")
+        assert store.delete("response", "me", "a")
+
+
+def execute(store: Store, statement: str) -> None:
+    with store._begin(write=True) as tx:
+        tx.exec_driver_sql(statement)
+
+
+def test_a_lost_item_is_a_hole() -> None:
+    with new("sqlite://") as store:
+        store.add("chat", "me", stored_object("a"), items("i", "j", "k"))
+        store.ping()
+        [database] = store._databases.values()
+        with database.engine.connect() as connection:  # the pragma has no effect in a transaction
+            connection.connection.driver_connection.executescript(
+                "PRAGMA foreign_keys = OFF; DELETE FROM openai_compat_items WHERE seq = 2"
+            )
+        with pytest.raises(Damaged, match="item 1 of object 1 is damaged: id, body"):
+            store.context("chat", "me", "a", limit=9)
+        assert ids(store.items("chat", "me", "a")) == ["i", "k"]
+
+
+def test_damaged_runs_and_events(caplog: pytest.LogCaptureFixture) -> None:
+    with new("sqlite://") as store:
+        fill(store, "me", "ab")
+        for id in "ab":
+            store.begin_run("chat", "me", id, "h")
+        assert store.beat("chat", "me", "a", "h", [(0, 1, b"x")]) is False
+        execute(store, "UPDATE openai_compat_runs SET heartbeat = 'now'")
+        execute(store, "UPDATE openai_compat_events SET data = 5")
+        with pytest.raises(Damaged, match="The stored run of object 1 is damaged: heartbeat"):
+            store.run("chat", "me", "a")
+        with pytest.raises(Damaged, match="batch 1 of the events of object 1 is damaged: data"):
+            store.events("chat", "me", "a", -1)
+        damage(store, "objects", "a", "id", b"\xff")
+        assert store.runs_of("h") == [("chat", "me", "b")]
+        assert "The stored object 1 is damaged" in caplog.text
+
+
+def test_a_circle_of_parents_ends() -> None:
+    with new("sqlite://") as store:
+        for id, parent in (("a", None), ("b", "a"), ("c", "b")):
+            store.add("response", "me", stored_object(id), items(id), parent=parent)
+        execute(store, "UPDATE openai_compat_objects SET parent = 3 WHERE seq = 1")
+        store.add("response", "me", stored_object("d"), parent="c")
+        for id in "cbda":
+            assert store.delete("response", "me", id)
+
+
 @pytest.mark.parametrize("value", ["many", b"\xff", 1.5])
 def test_a_damaged_number_fails_as_a_store_fails(value: Any) -> None:
     with new("sqlite://") as store:

@@ -178,6 +178,20 @@ def try_all(store: Store) -> None:
         lambda: store.set_metadata(*place, SECRETS[3], whole.metadata),
         lambda: store.delete(*place, SECRETS[3]),
         lambda: store.delete_item(*place, SECRETS[3], SECRETS[3]),
+        lambda: store.add(*place, whole, more, outputs=more, parent=SECRETS[3]),
+        lambda: store.complete(*place, SECRETS[3], SECRETS[2].encode(), more),
+        lambda: store.context(*place, SECRETS[3], limit=1),
+        lambda: store.outputs(*place, SECRETS[3]),
+        lambda: store.item(*place, SECRETS[3], SECRETS[3]),
+        lambda: store.find_items(SECRETS[1], [SECRETS[3]]),
+        lambda: store.begin_run(*place, SECRETS[3], SECRETS[4]),
+        lambda: store.beat(*place, SECRETS[3], SECRETS[4], [(0, 1, SECRETS[2].encode())]),
+        lambda: store.end_run(*place, SECRETS[3]),
+        lambda: store.request_cancel(*place, SECRETS[3]),
+        lambda: store.run(*place, SECRETS[3]),
+        lambda: store.events(*place, SECRETS[3], 0),
+        lambda: store.runs_of(SECRETS[4]),
+        store.ping,
     ):
         with pytest.raises(StoreFailed) as caught:
             work()

@@ -208,6 +208,11 @@ def test_a_child_of_a_parent_extends_a_conversation_by_its_own_items(talk: Store
     assert (context(talk, "2"), context(talk, "c", "conversation")) == ("abcd", "ijcd")
 
 
+def test_an_object_does_not_extend_itself(talk: Store) -> None:
+    with pytest.raises(ValueError, match="extend itself"):
+        talk.complete("conversation", "me", "c", b"", extend=CONVERSATION)
+
+
 def test_the_end_of_what_is_gone(talk: Store, clock: Clock) -> None:
     respond(talk, "1", "a")
     with pytest.raises(UnknownParent):

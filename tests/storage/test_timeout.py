@@ -46,9 +46,15 @@ READS: dict[str, Callable[[Store], Any]] = {
     "get": lambda store: store.get("chat", "me", "a"),
     "page": lambda store: store.page("chat", "me", metadata={"k": "v"}),
     "items": lambda store: store.items("chat", "me", "a"),
+    "context": lambda store: store.context("chat", "me", "a", limit=9),
+    "find_items": lambda store: store.find_items("me", ["i"]),
+    "stale_runs": lambda store: store.stale_runs(1.0),
+    "ping": lambda store: store.ping(),
 }
 WRITES: dict[str, Callable[[Store], Any]] = {
     "add": lambda store: store.add("chat", "me", stored_object("b"), items("i")),
+    "complete": lambda store: store.complete("chat", "me", "a", b"{}", items("o")),
+    "beat": lambda store: store.beat("chat", "me", "a", "h"),
     "append": lambda store: store.append("chat", "me", "a", items("j")),
     "set_metadata": lambda store: store.set_metadata("chat", "me", "a", {"k": "w"}),
     "delete_item": lambda store: store.delete_item("chat", "me", "a", "i"),
