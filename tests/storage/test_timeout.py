@@ -48,8 +48,8 @@ READS: dict[str, Callable[[Store], Any]] = {
     "items": lambda store: store.items("chat", "me", "a"),
     "context": lambda store: store.context("chat", "me", "a", limit=9),
     "find_items": lambda store: store.find_items("me", ["i"]),
-    "stale_runs": lambda store: store.stale_runs(1.0),
-    "ping": lambda store: store.ping(),
+    "stale_runs": lambda store: store.stale_runs(1.0) == [],
+    "ping": lambda store: store.ping() is None,
 }
 WRITES: dict[str, Callable[[Store], Any]] = {
     "add": lambda store: store.add("chat", "me", stored_object("b"), items("i")),
