@@ -432,6 +432,21 @@ def test_openai_client_without_socket() -> None:
     ]
 
 
+# -- responses_with_state.py ------------------------------------------------------------------
+
+
+def test_responses_with_state() -> None:
+    pytest.importorskip("openai", minversion="3", reason="openai 3 or later is not installed")
+    pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+    said = "This is the openai-compat demo, not a model. You said:"
+    assert finished(python("responses_with_state.py")).splitlines() == [
+        f"{said} My name is Ann.",
+        "The second one was sent 3 items.",
+        "The conversation has 4 items.",
+        f"completed: {said} Take your time.",
+    ]
+
+
 # -- all of them ------------------------------------------------------------------------------
 
 TESTS: dict[str, tuple[Callable[..., None], ...]] = {
@@ -440,6 +455,7 @@ TESTS: dict[str, tuple[Callable[..., None], ...]] = {
     "flask_site.py": (test_flask_site_in_process, test_flask_site_served),
     "gunicorn_app.py": (test_gunicorn_app_in_process, test_gunicorn_app_served),
     "openai_client_without_socket.py": (test_openai_client_without_socket,),
+    "responses_with_state.py": (test_responses_with_state,),
     "test_with_webtest.py": (test_with_webtest_runs_as_a_program, test_with_webtest_runs_under_pytest),
 }
 
