@@ -19,7 +19,7 @@ from openai_compat.storage.store import Item, Store, StoredObject
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ItemsQuery, ListPage, from_query, to_page
 from openai_compat.translate.metadata import from_metadata
-from openai_compat.translate.store_errors import ask, check_deleted, existing, needs_store
+from openai_compat.translate.store_errors import ask, check_deleted, existing, needs_store, page_of_items
 from openai_compat.translate.stored_items import to_stored_item
 from openai_compat.wire import json
 
@@ -141,21 +141,8 @@ def list_items(call: Call, backend: Backend) -> Reply:
     """
     ignored, id = Ignored(call.settings, []), call.path["id"]
     query = from_query(call.query, ItemsQuery, ignored)
-    page = ask(
-        call.store,
-        lambda store: store.items(
-            CONVERSATION,
-            call.owner,
-            id,
-            after=query.after,
-            before=query.before,
-            limit=query.limit,
-            order=query.order,
-            is_valid=json.is_native_object,
-        ),
-    )
-    page = existing(page, _WHAT, id)
-    return Answer(_page(page.rows, has_more=page.has_more), ignored.headers())
+    page = page_of_items(call.store, CONVERSATION, call.owner, id, query, _WHAT)
+    return Answer(page, ignored.headers())
 
 
 def retrieve_item(call: Call, backend: Backend) -> Reply:

@@ -19,7 +19,7 @@ from openai_compat.storage.store import StoredObject
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ListQuery, PageQuery, from_query, to_page
 from openai_compat.translate.metadata import from_metadata
-from openai_compat.translate.store_errors import ask, check_deleted, existing
+from openai_compat.translate.store_errors import ask, check_deleted, existing, page_of_items
 from openai_compat.wire import json
 
 _WHAT = "Chat completion"
@@ -104,20 +104,8 @@ def messages(call: Call, backend: Backend) -> Reply:
     """
     ignored = Ignored(call.settings, [])
     query, id = from_query(call.query, PageQuery, ignored), call.path["id"]
-    page = ask(
-        call.store,
-        lambda store: store.items(
-            CHAT_COMPLETION,
-            call.owner,
-            id,
-            after=query.after,
-            limit=query.limit,
-            order=query.order,
-            is_valid=_is_json,
-        ),
-    )
-    page = existing(page, _WHAT, id)
-    return Answer(to_page({item.id: item.body for item in page.rows}, has_more=page.has_more), ignored.headers())
+    page = page_of_items(call.store, CHAT_COMPLETION, call.owner, id, query, _WHAT)
+    return Answer(page, ignored.headers())
 
 
 def _is_json(body: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Failures of the store as the client sees them: what is not found, and a store that does not answer."""
+"""What the store returns as the client sees it: pages, what is not found, and a store that does not answer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TypeVar
 from openai_compat.errors import APIError, invalid
 from openai_compat.log import log
 from openai_compat.storage.store import Damaged, Store, StoreFailed, UnknownCursor
+from openai_compat.translate.listing import ItemsQuery, ListPage, PageQuery, to_page
+from openai_compat.wire import json
 
 T = TypeVar("T")
 
@@ -52,6 +54,39 @@ def check_deleted(was_deleted: bool | None, what: str, id: str) -> None:
     :raises APIError: 404 for an id that does not exist.
     """
     existing(was_deleted or None, what, id)
+
+
+def page_of_items(
+    store: Store | None,
+    kind: str,
+    owner: str | None,
+    id: str,
+    query: PageQuery,
+    what: str,
+    *,
+    section: int | None = None,
+) -> ListPage:
+    """Return a page of the items of a stored object.
+
+    :param section: only items of this one.
+    :raises APIError: 400 for a cursor that does not exist; 404; 503 for a store that fails.
+    """
+    page = ask(
+        store,
+        lambda store: store.items(
+            kind,
+            owner,
+            id,
+            after=query.after,
+            before=query.before if isinstance(query, ItemsQuery) else None,
+            limit=query.limit,
+            order=query.order,
+            is_valid=json.is_native_object,
+            section=section,
+        ),
+    )
+    page = existing(page, what, id)
+    return to_page({item.id: item.body for item in page.rows}, has_more=page.has_more)
 
 
 def needs_store(param: str) -> APIError:

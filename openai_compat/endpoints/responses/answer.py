@@ -13,7 +13,6 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.responses.request import ResponseOutput, ResponseRequest, TextConfig, TextFormat
 from openai_compat.native import types as native
-from openai_compat.translate.fields import Ignored
 from openai_compat.translate.logprobs import TokenLogprob
 from openai_compat.translate.usage import to_usage
 from openai_compat.wire import json
@@ -245,10 +244,3 @@ def _shown_tool(raw: Raw) -> Raw:
 def is_final(status: str) -> bool:
     """Return whether a response of this status does not change any more."""
     return status not in ("queued", "in_progress")
-
-
-def with_header(ignored: Ignored, response: Response, is_stored: bool) -> None:
-    """Note whether a response was stored; list ``store`` if it was to be and is not."""
-    response.store = is_stored
-    if not is_stored:
-        ignored.add("store")

@@ -20,8 +20,8 @@ from openai_compat.endpoints.responses.state import read_response, response_body
 from openai_compat.errors import invalid
 from openai_compat.native.client import Backend
 from openai_compat.translate.fields import Ignored, accepted, emulated
-from openai_compat.translate.listing import ItemsQuery, from_query, to_page
-from openai_compat.translate.store_errors import ask, check_deleted, existing
+from openai_compat.translate.listing import ItemsQuery, from_query
+from openai_compat.translate.store_errors import ask, check_deleted, existing, page_of_items
 from openai_compat.wire import json
 
 _WHAT = "Response"
@@ -97,22 +97,8 @@ def input_items(call: Call, backend: Backend) -> Reply:
     """
     ignored = Ignored(call.settings, [])
     query, id = from_query(call.query, ItemsQuery, ignored), call.path["id"]
-    page = ask(
-        call.store,
-        lambda store: store.items(
-            RESPONSE,
-            call.owner,
-            id,
-            after=query.after,
-            before=query.before,
-            limit=query.limit,
-            order=query.order,
-            is_valid=json.is_native_object,
-            section=0,
-        ),
-    )
-    page = existing(page, _WHAT, id)
-    return Answer(to_page({item.id: item.body for item in page.rows}, has_more=page.has_more), ignored.headers())
+    page = page_of_items(call.store, RESPONSE, call.owner, id, query, _WHAT, section=0)
+    return Answer(page, ignored.headers())
 
 
 def _read_query(query: Sequence[tuple[str, str]], ignored: Ignored) -> RetrieveQuery:
