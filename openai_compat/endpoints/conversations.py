@@ -19,7 +19,7 @@ from openai_compat.storage.store import Item, Store, StoredObject
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ItemsQuery, ListPage, from_query, to_page
 from openai_compat.translate.metadata import from_metadata
-from openai_compat.translate.store_errors import ask, check_deleted, existing, needs_store, page_of_items
+from openai_compat.translate.store_errors import ask, check_deleted, existing, is_sound, needs_store, page_of_items
 from openai_compat.translate.stored_items import to_stored_item
 from openai_compat.wire import json
 
@@ -154,7 +154,7 @@ def retrieve_item(call: Call, backend: Backend) -> Reply:
     id, item_id = call.path["id"], call.path["item"]
     item = ask(
         call.store,
-        lambda store: store.item(CONVERSATION, call.owner, id, item_id, is_valid=json.is_native_object),
+        lambda store: store.item(CONVERSATION, call.owner, id, item_id, is_valid=is_sound),
     )
     return Answer(Raw(existing(item, "Item", item_id).body))
 

@@ -19,7 +19,7 @@ from openai_compat.storage.store import StoredObject
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ListQuery, PageQuery, from_query, to_page
 from openai_compat.translate.metadata import from_metadata
-from openai_compat.translate.store_errors import ask, check_deleted, existing, page_of_items
+from openai_compat.translate.store_errors import ask, check_deleted, existing, is_sound, page_of_items
 from openai_compat.wire import json
 
 _WHAT = "Chat completion"
@@ -56,7 +56,7 @@ def list_all(call: Call, backend: Backend) -> Reply:
             order=query.order,
             model=query.model,
             metadata=query.metadata,
-            is_valid=_is_json,
+            is_valid=is_sound,
         ),
     )
     rows = {stored.id: _body(stored) for stored in page.rows} if page is not None else {}
@@ -69,7 +69,7 @@ def retrieve(call: Call, backend: Backend) -> Reply:
     :raises APIError: 404; 503 for a store that fails.
     """
     id = call.path["id"]
-    stored = ask(call.store, lambda store: store.get(CHAT_COMPLETION, call.owner, id, _is_json))
+    stored = ask(call.store, lambda store: store.get(CHAT_COMPLETION, call.owner, id, is_sound))
     return Answer(Raw(_body(existing(stored, _WHAT, id))))
 
 
@@ -82,7 +82,7 @@ def update(call: Call, backend: Backend) -> Reply:
     if not json.text_of(request.metadata):
         raise missing("metadata")
     metadata, id = from_metadata(request.metadata), call.path["id"]
-    stored = ask(call.store, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata, _is_json))
+    stored = ask(call.store, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata, is_sound))
     return Answer(Raw(_body(existing(stored, _WHAT, id))), Ignored(call.settings, unknown).headers())
 
 
@@ -106,15 +106,6 @@ def messages(call: Call, backend: Backend) -> Reply:
     query, id = from_query(call.query, PageQuery, ignored), call.path["id"]
     page = page_of_items(call.store, CHAT_COMPLETION, call.owner, id, query, _WHAT)
     return Answer(page, ignored.headers())
-
-
-def _is_json(body: bytes) -> bool:
-    """Return whether a body is the text of a JSON object, as every body was when it was stored."""
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return False
-    return json.is_native_object(body)
 
 
 def _body(stored: StoredObject) -> bytes:

@@ -56,6 +56,15 @@ def check_deleted(was_deleted: bool | None, what: str, id: str) -> None:
     existing(was_deleted or None, what, id)
 
 
+def is_sound(body: bytes) -> bool:
+    """Return whether a body is the text of a JSON object, as every body was when it was stored."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return json.is_native_object(body)
+
+
 def page_of_items(
     store: Store | None,
     kind: str,
@@ -81,7 +90,7 @@ def page_of_items(
             before=query.before if isinstance(query, ItemsQuery) else None,
             limit=query.limit,
             order=query.order,
-            is_valid=json.is_native_object,
+            is_valid=is_sound,
             section=section,
         ),
     )

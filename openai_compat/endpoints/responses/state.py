@@ -20,7 +20,7 @@ from openai_compat.endpoints.responses.request import ConversationRef, input_ite
 from openai_compat.errors import invalid, missing, too_long
 from openai_compat.storage.store import Item, Store, StoredObject, TooLarge
 from openai_compat.translate.items import item_type
-from openai_compat.translate.store_errors import ask, existing, needs_store
+from openai_compat.translate.store_errors import ask, existing, is_sound, needs_store
 from openai_compat.wire import json
 
 
@@ -126,11 +126,11 @@ def read_response(id: str, call: Call) -> StoredObject | None:
     """
 
     def read(store: Store) -> StoredObject | None:
-        stored = store.get(RESPONSE, call.owner, id, json.is_native_object)
+        stored = store.get(RESPONSE, call.owner, id, is_sound)
         if stored is None or is_final(status_of(stored)) or call.background is None:
             return stored
         call.background.fail_if_stale(call.owner, id, call.now - stored.created)
-        return store.get(RESPONSE, call.owner, id, json.is_native_object)
+        return store.get(RESPONSE, call.owner, id, is_sound)
 
     return ask(call.store, read)
 
@@ -142,7 +142,7 @@ def response_body(stored: StoredObject, call: Call) -> bytes:
     """
     items = ask(
         call.store,
-        lambda store: store.outputs(RESPONSE, call.owner, stored.id, is_valid=json.is_native_object),
+        lambda store: store.outputs(RESPONSE, call.owner, stored.id, is_valid=is_sound),
     )
     output = [Raw(item.body) for item in items or ()]
     return json.encode({**json.members(stored.body), "output": output})
@@ -157,7 +157,7 @@ def _context(store: Store, kind: str, id: str, call: Call) -> list[Raw] | None:
     limit = call.settings.max_messages
 
     def read(store: Store) -> list[Item] | None:
-        return store.context(kind, call.owner, id, limit=limit, is_valid=json.is_native_object)
+        return store.context(kind, call.owner, id, limit=limit, is_valid=is_sound)
 
     try:
         found = ask(store, read)
@@ -177,7 +177,7 @@ def resolved(items: Sequence[Raw], call: Call) -> list[Raw]:
     if call.store is None:
         raise needs_store(f"input[{next(iter(references))}]")
     ids = list(references.values())
-    found = ask(call.store, lambda store: store.find_items(call.owner, ids, is_valid=json.is_native_object)) or {}
+    found = ask(call.store, lambda store: store.find_items(call.owner, ids, is_valid=is_sound)) or {}
     result = list(items)
     for index, id in references.items():
         if id not in found:
