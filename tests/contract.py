@@ -133,3 +133,198 @@ def whole(completion: dict[str, Any]) -> dict[str, Any]:
         "usage": completion["usage"],
         "logprobs": [(entry["token"], entry["logprob"]) for entry in logprobs],
     }
+
+
+# -- the Responses API ------------------------------------------------------------------------
+
+#: the last event of a stream → the status of its response
+LAST_EVENTS = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
+#: what a list of an item's events must be, by the item's type; ``delta`` may come any number of times
+_PARTS = {
+    "message": (["content_part.added"], "output_text.delta", ["output_text.done", "content_part.done"]),
+    "reasoning": (
+        ["reasoning_summary_part.added"],
+        "reasoning_summary_text.delta",
+        ["reasoning_summary_text.done", "reasoning_summary_part.done"],
+    ),
+    "function_call": ([], "function_call_arguments.delta", ["function_call_arguments.done"]),
+    "custom_tool_call": ([], "custom_tool_call_input.delta", ["custom_tool_call_input.done"]),
+}
+
+
+def named_frames(body: bytes) -> Iterator[dict[str, Any]]:
+    """The data of each frame of a Responses stream. Fails on anything but whole frames with the name of their data."""
+    assert body.endswith(b"\n\n")
+    for frame in body[:-2].split(b"\n\n"):
+        name, data = frame.split(b"\n")
+        assert name.startswith(b"event: "), frame
+        assert data.startswith(b"data: "), frame
+        event = json.loads(data[6:])
+        assert name[7:].decode() == event["type"]
+        yield event
+
+
+@functools.cache
+def _event_schemas() -> dict[str, jsonschema.Draft202012Validator]:
+    """The schema of each event by its type: of all at once the errors would say nothing."""
+    whole = json.loads((DATA / "ResponseStreamEvent.json").read_text())
+    definitions = whole["$defs"]
+    names = [item["$ref"].rsplit("/", 1)[1] for item in definitions["ResponseStreamEvent"]["anyOf"]]
+    return {
+        definitions[name]["properties"]["type"]["enum"][0]: jsonschema.Draft202012Validator(
+            {"$ref": f"#/$defs/{name}", "$defs": definitions}
+        )
+        for name in names
+    }
+
+
+def check_event(event: dict[str, Any]) -> None:
+    """Fail unless OpenAI's schema accepts an event.
+
+    It lacks one code of an error, which Codex reads; and OpenAI's own usage is null while a response is in progress.
+    """
+    response = dict(event.get("response") or {})
+    if response.get("error") and response["error"]["code"] == "context_length_exceeded":
+        response["error"] = {**response["error"], "code": "server_error"}
+    if response and response["usage"] is None:
+        del response["usage"]
+    errors = _event_schemas()[event["type"]].iter_errors({**event, "response": response} if response else event)
+    assert [f"{event['type']} {error.json_path}: {error.message[:200]}" for error in errors] == []
+
+
+def check_events(body: bytes) -> list[dict[str, Any]]:
+    """The events of a Responses stream; fails unless every one is sound, and they fit together."""
+    events = list(named_frames(body))
+    for number, event in enumerate(events):
+        check_event(event)
+        assert event["sequence_number"] == number
+    if validator() and len(events) < 500:
+        found = validator().check_sse("ResponseStreamEvent", body.decode(), wire=True)
+        assert [text for text in found if "context_length_exceeded" not in text] == []
+    types = [event["type"] for event in events]
+    assert types[:2] == ["response.created", "response.in_progress"]
+    assert [name for name in types if name in LAST_EVENTS] == types[-1:]
+    assert (types[-2] == "error") == (types[-1] == "response.failed")
+    assert types.count("error") == (types[-1] == "response.failed")
+    _check_responses(events)
+    middle = events[2 : -2 if types[-1] == "response.failed" else -1]
+    items = _check_items(middle, is_whole=types[-1] != "response.failed")
+    assert events[-1]["response"]["output"] == items
+    return events
+
+
+def _check_responses(events: list[dict[str, Any]]) -> None:
+    """The responses in the events are one that goes on."""
+    found = [event["response"] for event in events if "response" in event]
+    changing = {"status", "output", "usage", "completed_at", "incomplete_details", "error", "store"}
+    assert len(found) == 3
+    for response in found[:2]:
+        assert (response["status"], response["output"], response["usage"]) == ("in_progress", [], None)
+        assert (response["completed_at"], response["incomplete_details"], response["error"]) == (None, None, None)
+    kept = [{key: value for key, value in response.items() if key not in changing} for response in found]
+    assert kept[0] == kept[1] == kept[2]
+    check_final(found[2])
+    assert found[2]["status"] == LAST_EVENTS[events[-1]["type"]]
+    if found[2]["status"] == "failed":
+        error = events[-2]
+        assert {key: error["error"][key] for key in ("code", "message", "param")} == {
+            key: error[key] for key in ("code", "message", "param")
+        }
+        assert error["message"] == found[2]["error"]["message"]
+
+
+def check_final(response: dict[str, Any]) -> None:
+    """A response that has ended says how, and nothing else; its items do too."""
+    status = response["status"]
+    assert (response["error"] is not None) == (status == "failed")
+    assert response["incomplete_details"] == ({"reason": "max_output_tokens"} if status == "incomplete" else None)
+    assert (response["completed_at"] is not None) == (status == "completed")
+    assert (response["usage"] is not None) == (status != "failed")
+    ids = [item["id"] for item in response["output"]] + [item["call_id"] for item in calls_of(response)]
+    assert len(set(ids)) == len(ids)
+    *first, last = [item["status"] for item in response["output"]] or ["completed"]
+    assert set(first) <= {"completed"}
+    assert last in (("completed", "incomplete") if status != "completed" else ("completed",))
+
+
+def calls_of(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """The items of a response that are calls."""
+    return [item for item in response["output"] if item["type"] in ("function_call", "custom_tool_call")]
+
+
+def _check_items(events: list[dict[str, Any]], *, is_whole: bool) -> list[dict[str, Any]]:
+    """The items that the events of a stream add up to: one after the other, each with its own events in order."""
+    items: list[dict[str, Any]] = []
+    while events:
+        added, *events = events
+        assert (added["type"], added["output_index"]) == ("response.output_item.added", len(items))
+        ends = [i for i, event in enumerate(events) if event["type"] == "response.output_item.done"]
+        if not ends:
+            assert not is_whole, "an item that does not end"
+            _check_item(added["item"], None, events, len(items))
+            return items
+        own, end, events = events[: ends[0]], events[ends[0]], events[ends[0] + 1 :]
+        assert end["output_index"] == len(items)
+        _check_item(added["item"], end["item"], own, len(items))
+        items.append(end["item"])
+    return items
+
+
+def _check_item(empty: dict[str, Any], item: dict[str, Any] | None, events: list[dict[str, Any]], index: int) -> None:
+    """The events between an item's first and last; *item* is None for one that a failure cut."""
+    before, delta, after = _PARTS[empty["type"]]
+    assert empty["status"] == "in_progress"
+    for event in events:
+        assert (event["item_id"], event["output_index"]) == (empty["id"], index)
+        assert event.get("content_index", 0) == event.get("summary_index", 0) == 0
+    types = [event["type"].removeprefix("response.") for event in events]
+    text = "".join(event["delta"] for event in events if "delta" in event)
+    logprobs = [entry for event in events if event["type"].endswith("output_text.delta") for entry in event["logprobs"]]
+    if item is None:
+        assert types == before + [delta] * (len(types) - len(before))
+        return
+    assert types == before + [delta] * (len(types) - len(before) - len(after)) + after
+    for key in ("id", "type", "call_id", "name", "namespace", "role"):
+        assert empty.get(key) == item.get(key)
+    part = {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+    done = {event["type"].removeprefix("response."): event for event in events[len(events) - len(after) :]}
+    if item["type"] == "message":
+        assert (empty["content"], item["content"]) == ([], [part])
+        assert events[0]["part"] == {**part, "text": "", "logprobs": []}
+        assert (done["output_text.done"]["text"], done["output_text.done"]["logprobs"]) == (text, logprobs)
+        assert done["content_part.done"]["part"] == part
+    elif item["type"] == "reasoning":
+        part = {"type": "summary_text", "text": text}
+        assert (empty["summary"], item["summary"], events[0]["part"]) == ([], [part], {**part, "text": ""})
+        assert done["reasoning_summary_text.done"]["text"] == text
+        assert done["reasoning_summary_part.done"]["part"] == part
+    elif item["type"] == "function_call":
+        assert (empty["arguments"], item["arguments"]) == ("", text)
+        last = done["function_call_arguments.done"]
+        assert (last["name"], last["arguments"]) == (item["name"], text)
+    else:
+        assert (empty["input"], item["input"], done["custom_tool_call_input.done"]["input"]) == ("", text, text)
+
+
+def check_response(response: dict[str, Any]) -> dict[str, Any]:
+    """A response that was not streamed; fails unless it is sound."""
+    check("Response", response)
+    check_final(response)
+    return response
+
+
+def said(response: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What a response says, item by item, without ids."""
+    found: list[tuple[Any, ...]] = []
+    for item in response["output"]:
+        kind = item["type"]
+        if kind == "message":
+            [part] = item["content"]
+            found.append(("text", part["text"], [entry["token"] for entry in part["logprobs"]], item["status"]))
+        elif kind == "reasoning":
+            [part] = item["summary"]
+            found.append(("thinking", part["text"], item["status"]))
+        else:
+            text = item["arguments"] if kind == "function_call" else item["input"]
+            found.append((kind, item.get("namespace"), item["name"], text, item["status"]))
+    return found

@@ -162,7 +162,7 @@ def from_items(
         history.messages.append(native.Message("system", instructions))
     for i, raw in enumerate(items):
         history.add(raw, f"input[{i}]")
-    history.end_thinking()
+    history.end()
     if not history.messages and history.unknown is not None:
         raise history.unknown
     return history.messages
@@ -180,12 +180,18 @@ class _History:
         self._files = files
         self._fetch = fetch
         self._thinking: list[str] = []
+        #: the last message that has thinking, and its pieces
+        self._thinker: native.Message | None = None
+        self._thoughts: list[str] = []
 
     def add(self, raw: Raw, path: str) -> None:
         """Add an item."""
         text = bytes(raw)
         kind = item_type(json.members_of(text, path), path)
         reader = _READERS.get(kind)
+        if kind == "item_reference":
+            text_of_error = f"{path}: the item that it refers to is not stored; send the item itself."
+            raise invalid(text_of_error, f"{path}.id")
         if reader is None:
             self._ignored.add(f"input[].{kind[:64]}")
             text_of_error = f'{path}: unknown input item type: "{kind[:64]}"'
@@ -231,6 +237,9 @@ class _History:
             if part.text is None and role != "assistant":
                 raise missing(f"{path}.text")
             texts.append(part.text or "")
+            for name in ("annotations", "logprobs"):
+                if not json.is_blank(getattr(part, name)):
+                    self._ignored.add(f"input[].content[].{name}")
         elif part.type == "refusal":
             texts.append(part.refusal or "")
         elif part.type in ("input_image", "image_url"):
@@ -275,30 +284,42 @@ class _History:
 
     def _function_call(self, text: bytes, path: str) -> None:
         call = self._noted(_decode_call(text, path))
+        if call.input:
+            self._ignored.add("input[].input")
         self._add_call(call, from_arguments(call.arguments), path)
 
     def _custom_call(self, text: bytes, path: str) -> None:
         call = self._noted(_decode_call(text, path))
+        if not json.is_blank(call.arguments):
+            self._ignored.add("input[].arguments")
         self._add_call(call, Raw(json.encode({"input": call.input or ""})), path)
 
     def _add_call(self, call: CallItem, arguments: Raw, path: str) -> None:
         """Add a call to the last message if it is an assistant's, else to a new one."""
         if not call.name:
             raise missing(f"{path}.name")
-        name = self._names.native_name(call.namespace, call.name) or joined(call.namespace, call.name)
+        name = self._native_name(call.namespace, call.name)
         sent = native.ToolCall(native.ToolCallFunction(name, arguments), call.call_id or call.id or UNSET)
         if not self.messages or self.messages[-1].role != "assistant":
             self.messages.append(native.Message("assistant"))
         last = self.messages[-1]
         self._take_thinking(last)
-        last.tool_calls = [*(last.tool_calls or ()), sent]
+        if not last.tool_calls:
+            last.tool_calls = []
+        last.tool_calls.append(sent)
+
+    def _native_name(self, namespace: str | None, name: str) -> str:
+        """Return the name that the model sees; a tool of another request has its own."""
+        return self._names.native_name(namespace, name) or joined(namespace, name)
 
     def _call_output(self, text: bytes, path: str) -> None:
         item = self._noted(_decode_output(text, path))
         self.end_thinking()
         if item.call_id:
-            self._join_text_after_call(item.call_id)
+            self._join_after_call(item.call_id)
         sent = native.Message("tool")
+        if item.name:
+            sent.tool_name = self._native_name(item.namespace, item.name)
         self._set_output(sent, item.output, path)
         if item.call_id:
             sent.tool_call_id = item.call_id
@@ -313,29 +334,42 @@ class _History:
             value = json.string(text)
             sent.content = text.decode() if value is None else value
 
-    def _join_text_after_call(self, call_id: str) -> None:
-        """Put text that stands between a call and its result before the call: templates want the result to follow."""
-        if len(self.messages) < 2:
+    def _join_after_call(self, call_id: str) -> None:
+        """Put what stands between a call and its result before the call: templates want the result to follow.
+
+        Source: ``FromResponsesRequest``. Differs: any number of the assistant's messages, with calls too.
+        """
+        start = end = len(self.messages)
+        for i in range(end - 1, -1, -1):
+            message = self.messages[i]
+            if message.role != "assistant":
+                break
+            if any(call.id == call_id for call in message.tool_calls or ()):
+                start = i
+        if end - start < 2:
             return
-        before, last = self.messages[-2:]
-        is_text = last.role == "assistant" and not last.tool_calls
-        if not is_text or before.role != "assistant" or call_id not in {call.id for call in before.tool_calls or ()}:
-            return
-        del self.messages[-1]
-        before.content = "\n".join(filter(None, (before.content, last.content)))
-        thinking = "\n".join(filter(None, (before.thinking or "", last.thinking or "")))
+        self._settle()
+        before, *others = together = self.messages[start:]
+        del self.messages[start + 1 :]
+        before.content = "\n".join(message.content for message in together if message.content)
+        thinking = "\n".join(message.thinking for message in together if message.thinking)
         if thinking:
             before.thinking = thinking
+        images = [image for message in together for image in message.images or ()]
+        if images:
+            before.images = images
+        assert before.tool_calls
+        for message in others:
+            before.tool_calls += message.tool_calls or ()
 
     # -- reasoning ----------------------------------------------------------------------------
 
     def _reasoning(self, text: bytes, path: str) -> None:
         item = self._noted(_decode_reasoning(text, path))
-        if item.encrypted_content:
-            thinking = unseal(item.encrypted_content, "reasoning")
-            if thinking is None:
+        thinking = unseal(item.encrypted_content, "reasoning") if item.encrypted_content else None
+        if thinking is None:
+            if item.encrypted_content:
                 self._ignored.add("input[].encrypted_content", "Another server encoded it.")
-        else:
             thinking = _texts_of(item.content)
             if not thinking and not json.is_blank(item.summary):
                 self._ignored.add("input[].summary")
@@ -345,8 +379,17 @@ class _History:
     def _take_thinking(self, sent: native.Message) -> None:
         """Give the thinking that waits to a message of the assistant."""
         if self._thinking:
-            sent.thinking = "\n".join([*filter(None, [sent.thinking or ""]), *self._thinking])
+            if sent is not self._thinker:
+                self._settle()
+                self._thinker = sent
+            self._thoughts += self._thinking
             self._thinking = []
+
+    def _settle(self) -> None:
+        """Write down what the last message with thinking thought: once, since each call may add to it."""
+        if self._thinker is not None:
+            self._thinker.thinking = "\n".join(self._thoughts)
+            self._thinker, self._thoughts = None, []
 
     def end_thinking(self) -> None:
         """Make a message of the thinking that waits for one of the assistant, where none follows."""
@@ -354,6 +397,11 @@ class _History:
             sent = native.Message("assistant")
             self._take_thinking(sent)
             self.messages.append(sent)
+
+    def end(self) -> None:
+        """End the history."""
+        self.end_thinking()
+        self._settle()
 
     def _compaction(self, text: bytes, path: str) -> None:
         item = self._noted(_decode_compaction(text, path))
@@ -366,6 +414,9 @@ class _History:
 
 
 _TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+
+#: types of parts; a list without any of them is a value that a tool returned
+_PARTS = frozenset([*_TEXT_PARTS, "refusal", "input_image", "image_url", "input_file"])
 
 _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
     "message": _History._message,
@@ -381,10 +432,11 @@ _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
 def _is_list_of_parts(output: Raw | UnsetType, path: str) -> bool:
     """Return whether a list is one of content parts; results of tools may be any list."""
     assert output is not UNSET
-    return all(
-        bytes(item)[:1] == b"{" and json.string(json.text_of(json.members_of(bytes(item), path).get("type", UNSET)))
-        for item in json.items_of(output, f"{path}.output")
-    )
+    items = [bytes(item) for item in json.items_of(output, f"{path}.output")]
+    if not all(item[:1] == b"{" for item in items):
+        return False
+    kinds = [json.string(json.text_of(json.members_of(item, path).get("type", UNSET))) for item in items]
+    return all(kinds) and (not kinds or not _PARTS.isdisjoint(kinds))
 
 
 def _texts_of(parts: Raw | UnsetType) -> str:

@@ -10,6 +10,7 @@ not sent as functions without a name; custom tools exist.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -21,7 +22,7 @@ from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.native_schema import readable, tool_parameters
 from openai_compat.translate.tools import FunctionDefinition
-from openai_compat.wire import json
+from openai_compat.wire import json, surrogates
 
 
 class FunctionTool(RequestObject):
@@ -76,41 +77,73 @@ class KnownTool(NamedTuple):
 
 
 class ToolNames:
-    """The tools of a request by the names that the model sees."""
+    """The tools of a request by the names that the model sees, each of which is one tool's."""
 
     def __init__(self) -> None:
+        #: by the name that the model sees
         self._tools: dict[str, KnownTool] = {}
+        #: the name that the model sees, by namespace and name
+        self._native: dict[tuple[str | None, str], str] = {}
+        #: the names that the model sees, by other spellings: those of clients, and of models
+        self._spellings: dict[str, list[str]] = {}
 
     def add(self, tool: KnownTool) -> str:
         """Add a tool, and return the name that the model sees."""
-        name = joined(tool.namespace, tool.name)
+        key = tool.namespace, tool.name
+        name = self._native.get(key)
+        if name is None:
+            name = full = joined(tool.namespace, tool.name)
+            number = 1
+            while name in self._tools:
+                number += 1
+                name = f"{full}_{number}"
+            self._native[key] = name
+            for spelling in _spellings(tool):
+                self._spellings.setdefault(spelling, []).append(name)
         self._tools[name] = tool
         return name
 
     def of(self, native_name: str) -> KnownTool:
         """Return the tool of a call that the model made; a function of this name if there is none.
 
-        A model may leave the namespace out: the tool is found where no other has the name.
+        A model may leave the namespace out, or join it otherwise: the tool is found where no other has the name.
         """
         known = self._tools.get(native_name)
         if known is None:
-            found = [tool for tool in self._tools.values() if tool.name == native_name]
-            known = found[0] if len(found) == 1 else KnownTool("function", native_name, None, native_name)
+            found = self._spelled(native_name)
+            known = KnownTool("function", native_name, None, native_name) if found is None else self._tools[found]
         return known
 
     def native_name(self, namespace: str | None, name: str) -> str | None:
-        """Return the name that the model sees for a name of the client; None if there is no such tool."""
-        if namespace:
-            full = joined(namespace, name)
-            return full if full in self._tools else None
-        if name in self._tools:
-            return name
-        found = [native_name for native_name, tool in self._tools.items() if tool.name == name]
+        """Return the name that the model sees for a name of the client; None if there is no such tool.
+
+        Codex sends a tool of a namespace with the namespace beside its name, or joined to it, or both.
+        """
+        found = self._native.get((namespace or None, name))
+        if found is None and namespace:
+            for separator in _SEPARATORS:
+                found = found or self._native.get((namespace, name.removeprefix(namespace + separator)))
+            return found
+        return found or self._spelled(name)
+
+    def _spelled(self, name: str) -> str | None:
+        found = self._spellings.get(name, ())
         return found[0] if len(found) == 1 else None
 
     def paths(self) -> dict[str, str]:
         """Return the paths of the schemas in the request by the names that the model sees."""
         return {name: tool.path for name, tool in self._tools.items()}
+
+
+#: what joins the names of a namespace and a tool
+_SEPARATORS = (".", "__")
+
+
+def _spellings(tool: KnownTool) -> set[str]:
+    """Return the spellings of a tool's name without its namespace beside it."""
+    if tool.namespace is None:
+        return {tool.name}
+    return {tool.name, *(f"{tool.namespace}{separator}{tool.name}" for separator in _SEPARATORS)}
 
 
 def joined(namespace: str | None, name: str) -> str:
@@ -165,6 +198,8 @@ def _from_tools(
                 raise missing(f"{where}.name")
             if not depth:
                 raise invalid(f"Invalid '{where}': namespaces are nested too deep.", where)
+            if nested.description:
+                ignored.add("tools[].description")
             inner = joined(namespace, name)
             yield from _from_tools(nested.tools or [], f"{where}.tools", inner, names, ignored, depth - 1)
         else:
@@ -214,9 +249,20 @@ def _from_custom(tool: CustomTool, path: str, namespace: str | None, names: Tool
 
 
 def custom_input(arguments: str) -> str:
-    """Return the text of a custom tool's call from its arguments; all of them if they are something else."""
+    """Return the text of a custom tool's call from its arguments; all of them if they are something else.
+
+    Arguments that were cut have the beginning of the text.
+    """
     text = json.string(json.text_of(_members(arguments).get("input", UNSET)))
+    if text is None and (begun := _BEGUN.fullmatch(arguments)):
+        text = json.string(surrogates.mended(f'"{begun[1]}"'.encode("utf-8", "replace")))
     return arguments if text is None else text
+
+
+#: arguments that end within the text, perhaps within an escape
+_BEGUN = re.compile(
+    r'\s*\{\s*"input"\s*:\s*"((?:[^"\\]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*)(?:\\(?:u[0-9a-fA-F]{0,3})?)?'
+)
 
 
 def _members(arguments: str) -> dict[str, Raw]:

@@ -13,7 +13,7 @@ from werkzeug.test import Client, TestResponse
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done
 from openai_compat.testing.demo import encode
-from tests.contract import check, check_stream, check_text_stream
+from tests.contract import check, check_events, check_response, check_stream, check_text_stream, said
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
@@ -201,3 +201,40 @@ class Remote(Watched):
     def _lines(self, prompt: str) -> Iterator[bytes]:
         self._all.wait()
         yield from super()._lines(prompt)
+
+
+# -- responses --------------------------------------------------------------------------------
+
+
+class Responses(Endpoint):
+    """``POST /v1/responses``; *steps* are the native answer of one call."""
+
+    def answered(self, *steps: Any, settings: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+        """The response, streamed and whole: both must say the same. Returned is the whole one."""
+        streamed = self.events(*steps, settings=settings, **fields)[-1]["response"]
+        fake = FakeOllama()
+        fake.script("/api/chat", *steps)
+        response = self.post(fake, settings, **fields)
+        assert response.status_code == 200, response.data
+        assert fake.opened == fake.closed == 1
+        found = check_response(response.get_json())
+        for key in found.keys() - {"id", "output"}:
+            assert streamed[key] == found[key], key
+        assert said(streamed) == said(found)
+        return found
+
+    def events(
+        self, *steps: Any, settings: dict[str, Any] | None = None, cut: int | None = None, **fields: Any
+    ) -> list[dict[str, Any]]:
+        fake = FakeOllama()
+        fake.script("/api/chat", *steps, cut=cut)
+        response = self.post(fake, settings, stream=True, **fields)
+        assert response.status_code == 200, response.data
+        assert response.content_type == "text/event-stream; charset=utf-8"
+        found = check_events(response.data)
+        response.close()
+        assert fake.opened == fake.closed == 1
+        return found
+
+
+RESPONSES = Responses("/v1/responses", "/api/chat", {"model": "demo", "input": "Hello"}, done())

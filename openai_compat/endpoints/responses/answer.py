@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from openai_compat.endpoints.responses.choice import shown
 from openai_compat.endpoints.responses.request import ResponseOutput, ResponseRequest, TextConfig, TextFormat
 from openai_compat.native import types as native
 from openai_compat.translate.logprobs import TokenLogprob
@@ -184,7 +185,7 @@ def new_response(request: ResponseRequest, output: ResponseOutput, id: str, crea
         safety_identifier=request.safety_identifier,
         temperature=1.0 if request.temperature is None else request.temperature,
         text=_text(request),
-        tool_choice=Raw(json.encode(request.tool_choice or "auto")),
+        tool_choice=shown(request.tool_choice),
         tools=[_shown_tool(raw) for raw in request.tools or ()],
         top_logprobs=_integer(request.top_logprobs) or 0,
         top_p=1.0 if request.top_p is None else request.top_p,

@@ -5,11 +5,16 @@ Source: OpenAI's ``ToolChoiceParam``; Ollama's own middleware ignores it.
 
 from __future__ import annotations
 
+from typing import Any
+
+from msgspec import Raw, structs
+
 from openai_compat.errors import invalid, missing
 from openai_compat.native import types as native
 from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, only, required
 from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.response_tools import ToolNames
+from openai_compat.wire import json
 
 
 class ChosenTool(RequestObject, omit_defaults=True):
@@ -93,3 +98,20 @@ def _native_name(tool: ChosenTool, path: str, names: ToolNames) -> str:
         text = f"Invalid value for 'tool_choice': there is no tool '{name[:64]}' among the tools."
         raise invalid(text, f"{path}.name")
     return native_name
+
+
+def shown(choice: str | ResponseToolChoice | None) -> Raw:
+    """Return a choice as the response has it: as it was given, in the form of this API where it came in chat's."""
+    if choice in (None, "", ResponseToolChoice()):
+        return Raw(b'"auto"')
+    if isinstance(choice, ResponseToolChoice):
+        choice = structs.replace(choice, **_shown(choice))
+        if choice.type == "allowed_tools":
+            tools = [structs.replace(tool, **_shown(tool)) for tool in choice.tools or ()]
+            choice = structs.replace(choice, mode=choice.mode or "auto", tools=tools)
+    return Raw(json.encode(choice))
+
+
+def _shown(tool: ChosenTool) -> dict[str, Any]:
+    name = tool.name or (tool.function.name if tool.function is not None else None)
+    return {"type": tool.type or "function", "name": name, "function": None}

@@ -70,12 +70,12 @@ class Progress:
         :raises APIError: the native errors.
         """
         for _, _, delta in run:
+            if delta.finish_reason is None and run.streams.size > max_answer:
+                raise answer_too_long()  # before the delta's events are numbered
             found = self.begin(run.created)
             found += self._output.feed(delta)
             if delta.finish_reason is not None:
                 found += self._end(delta.finish_reason, run)
-            elif run.streams.size > max_answer:
-                raise answer_too_long()
             yield found
 
     def collect(self, run: Run[native.ChatResponse]) -> Response:

@@ -224,6 +224,13 @@ def _check(request: ResponseRequest, ignored: Ignored) -> str:
     for name in request.include or ():
         if name not in _INCLUDED:
             ignored.add(f"include.{name}")
+    if request.reasoning is not None:
+        if request.reasoning.exclude:
+            ignored.add("reasoning.exclude")
+        for name in ("summary", "generate_summary"):
+            raw = getattr(request.reasoning, name)
+            if not json.is_blank(raw) and json.string(json.text_of(raw)) is None:
+                ignored.add(f"reasoning.{name}")
     if request.truncation not in (None, "", "auto", "disabled"):
         supported = "Supported values are: 'auto' and 'disabled'."
         raise invalid(f"Invalid value: '{request.truncation[:64]}'. {supported}", "truncation")
