@@ -183,7 +183,7 @@ def _from_tools(
 ) -> Iterator[native.Tool]:
     for i, raw in enumerate(tools):
         where = f"{path}[{i}]"
-        text = json.text_of(raw)
+        text = bytes(raw)
         kind = json.string(json.text_of(json.members_of(text, where).get("type", UNSET))) or "function"
         if kind == "function":
             tool, unknown = _decode_function(text, where)

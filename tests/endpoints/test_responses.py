@@ -184,7 +184,7 @@ def test_the_events_of_a_text() -> None:
 
 def test_arguments_are_streamed_as_they_come() -> None:
     written = '{"name": "f", "parameters": {"city": "Oslo"}}'
-    steps = [say(written[i : i + 4]) for i in range(0, len(written), 3)]
+    steps = [say(written[i : i + 3]) for i in range(0, len(written), 3)]
     events = RESPONSES.events(*steps, done(), tools=TOOLS, tool_choice={"type": "function", "name": "f"})
     deltas = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
     assert len(deltas) > 4
