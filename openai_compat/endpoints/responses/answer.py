@@ -228,9 +228,15 @@ def _text(request: ResponseRequest) -> Raw:
 
 
 def _shown_tool(raw: Raw) -> Raw:
-    """Return a tool as it was given; a function always has its description, parameters and ``strict``."""
+    """Return a tool as it was given, with the members that OpenAI's tools of its type always have."""
     members = json.members_of(bytes(raw))
-    if (json.string(json.text_of(members.get("type", UNSET))) or "function") != "function":
+    kind = json.string(json.text_of(members.get("type", UNSET))) or "function"
+    if kind == "namespace":
+        text = json.text_of(members.get("tools", UNSET))
+        tools = json.items_of(Raw(text), "tools") if text[:1] == b"[" else []
+        shown_tools = [_shown_tool(tool) for tool in tools]
+        return Raw(json.encode({"type": kind, "name": None, "description": "", **members, "tools": shown_tools}))
+    if kind != "function":
         return raw
     nested = json.text_of(members.pop("function", UNSET))
     if nested[:1] == b"{":
