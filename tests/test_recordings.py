@@ -10,7 +10,17 @@ from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama
-from tests.contract import DATA, check, check_stream, check_text_stream, frames, merged, whole
+from tests.contract import (
+    DATA,
+    check,
+    check_events,
+    check_response,
+    check_stream,
+    check_text_stream,
+    frames,
+    merged,
+    whole,
+)
 
 RECORDINGS = [json.loads(line) for line in (DATA / "recordings.jsonl").read_text().split("\n") if line]
 CUTS = [0, pytest.param(1, marks=pytest.mark.slow), 7, pytest.param(4096, marks=pytest.mark.slow)]
@@ -432,3 +442,119 @@ def test_missing_model(name: str) -> None:
     assert response.status_code == 404
     assert response.get_json()["error"]["code"] == "model_not_found"
     assert json.loads(the(name)["native"]["body"])["error"] in response.get_json()["error"]["message"]
+
+
+# -- responses --------------------------------------------------------------------------------
+
+
+def response_of(row: dict[str, Any]) -> dict[str, Any]:
+    """What Ollama's own /v1 made of it: its response, or that of its last event."""
+    body = row["openai"]["body"]
+    if row["openai"]["request"].get("stream"):
+        body = body.rstrip("\n").rsplit("\ndata: ", 1)[1]
+        return json.loads(body)["response"]  # type: ignore[no-any-return]
+    return json.loads(body)  # type: ignore[no-any-return]
+
+
+def texts_of(response: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What a response says, without status: Ollama's items of reasoning have none, and its cut texts are complete."""
+    found: list[tuple[Any, ...]] = []
+    for item in response["output"]:
+        if item["type"] == "function_call":
+            found.append((item["name"], json.loads(item["arguments"])))
+        else:
+            parts = item["summary"] if item["type"] == "reasoning" else item["content"]
+            found.append((item["type"], "".join(part["text"] for part in parts)))
+    return found
+
+
+#: fields of the request that Ollama has in its response, too
+SAME = ("object", "created_at", "model", "instructions", "max_output_tokens", "temperature", "top_p", "truncation")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("row", named("responses/"))
+def test_a_response_says_at_least_what_ollama_said(row: dict[str, Any], stream: bool, cut: int) -> None:
+    theirs = row["openai"]
+    fake = replay(row, cut)
+    client = Client(OpenAICompat(fake, overflow="truncate"))
+    response = client.post("/v1/responses", json={**theirs["request"], "stream": stream})
+    assert response.status_code == theirs["status"]
+    sent = fake.requests[0].json
+    assert {**sent, "options": {**sent["options"], "temperature": 0}} == {
+        **row["native"]["request"],
+        "options": {"top_p": 1.0, **row["native"]["request"]["options"], "temperature": 0},
+        "stream": True,
+        **({"tools": sent["tools"]} if "tools" in sent else {}),
+    }
+    if response.status_code != 200:
+        assert_error(response.get_json(), json.loads(theirs["body"]))
+        return
+    ours = check_events(response.data)[-1]["response"] if stream else check_response(response.get_json())
+    response.close()
+    assert fake.opened == fake.closed == 1
+    expected = response_of(row)
+    assert texts_of(ours) == texts_of(expected)
+    assert {key: ours[key] for key in SAME} == {key: expected[key] for key in SAME}
+    for key in ("input_tokens", "output_tokens", "total_tokens"):
+        assert ours["usage"][key] == expected["usage"][key]
+    assert expected["status"] == "completed"  # a listed defect of those that were cut
+    assert ours["status"] == ("incomplete" if "length" in row["name"] else "completed")
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("row", [row for row in named("native/chat-") if row.id in NATIVE])
+@pytest.mark.parametrize("stream", [False, True])
+def test_native_chat_as_a_response(row: dict[str, Any], stream: bool, cut: int) -> None:
+    client = Client(OpenAICompat(replay(row, cut)))
+    response = client.post("/v1/responses", json={"model": "ocean", "input": "Which ocean?", "stream": stream})
+    status, param, code = NATIVE[row["name"]]
+    if stream and code == "context_length_exceeded":  # Codex reads it in the stream only
+        events = check_events(response.data)
+        assert (events[-2]["code"], events[-1]["response"]["error"]["code"]) == (code, code)
+        return
+    assert response.status_code == status
+    if status != 200:
+        check("ErrorResponse", response.get_json())
+        found = response.get_json()["error"]
+        assert (found["param"], found["code"]) in ((param, code), ("input", code))
+        return
+    line = json.loads(row["native"]["body"])
+    ours = check_events(response.data)[-1]["response"] if stream else check_response(response.get_json())
+    assert texts_of(ours) == [("message", line["message"]["content"])]
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_runner_that_dies_is_a_failed_response(cut: int) -> None:
+    row = the("native/chat-runner-dies")
+    body = {"model": "ocean", "input": "Which ocean?"}
+    response = Client(OpenAICompat(replay(row, cut))).post("/v1/responses", json=body)
+    text = "an error was encountered while running the model: unexpected EOF"
+    assert (response.status_code, response.get_json()["error"]["message"]) == (502, text)
+    response = Client(OpenAICompat(replay(row, cut))).post("/v1/responses", json={**body, "stream": True})
+    events = check_events(response.data)
+    assert events[-1]["response"]["error"] == {"code": "server_error", "message": text}
+    lines = [json.loads(line) for line in row["native"]["body"].splitlines()]
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == "".join(line["message"]["content"] for line in lines[:-1])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("row", [row for row in named("chat/") if row.values[0]["native"]["status"] == 200])
+def test_a_recorded_chat_is_a_response_too(row: dict[str, Any], stream: bool) -> None:
+    """The native answer of every chat says as a response what it says as a chat."""
+    body = {"model": "demo", "input": "x", "stream": stream}
+    response = Client(OpenAICompat(replay(row, 7))).post("/v1/responses", json=body)
+    assert response.status_code == 200
+    ours = check_events(response.data)[-1]["response"] if stream else check_response(response.get_json())
+    chat = Client(OpenAICompat(replay(row, 7))).post("/v1/chat/completions", json={"model": "demo", "messages": HELLO})
+    expected = whole(chat.get_json())
+    said = texts_of(ours)
+    assert "".join(item[1] for item in said if item[0] == "message") == expected["content"]
+    assert "".join(item[1] for item in said if item[0] == "reasoning") == expected["reasoning"]
+    assert [item for item in said if item[0] not in ("message", "reasoning")] == expected["tool_calls"]
+    assert (ours["status"] == "incomplete") is (expected["finish_reason"] == "length")
+
+
+HELLO = [{"role": "user", "content": "x"}]
