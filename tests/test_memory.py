@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 
 MEBIBYTE = 1024 * 1024
 CHATS, TEXTS, VECTORS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 
 
 def joined(item: str, count: int) -> str:
@@ -30,6 +31,10 @@ def numbered(item: str, count: int) -> str:
 
 def chat(messages: str = '{"role":"user","content":"Hi"}', more: str = "") -> str:
     return f'{{"model":"demo","messages":[{messages}]{more}}}'
+
+
+def response(items: str = '{"role":"user","content":"Hi"}', more: str = "") -> str:
+    return f'{{"model":"demo","input":[{items}]{more}}}'
 
 
 PART = '{"type":"text","text":""}'
@@ -90,6 +95,43 @@ SHAPES: dict[str, tuple[str, str]] = {
         VECTORS,
         '{"model":"demo-embed","input":"x","options":{' + numbered('"%d":1', 190_000) + "}}",
     ),
+}
+
+
+ITEMS = {
+    "messages": '{"role":"user","content":""}',
+    "parts of messages": '{"role":"user","content":[' + joined('{"type":"input_text","text":""}', 8) + "]}",
+    "calls": '{"type":"function_call","name":"f","arguments":"{}"}',
+    "custom calls": '{"type":"custom_tool_call","name":"f","input":""}',
+    "results": '{"type":"function_call_output","call_id":"c","output":""}',
+    "lists of results": '{"type":"function_call_output","call_id":"c","output":[' + joined(PART, 8) + "]}",
+    "reasoning": '{"type":"reasoning","summary":[],"encrypted_content":"openai-compat.1.r.dA=="}',
+    "thinking and calls": '{"type":"reasoning","encrypted_content":"a b"},{"type":"function_call","name":"f"}',
+    "other items": '{"type":"web_search_call","id":"ws_1","action":{"type":"search","query":"x"}}',
+    "unknown fields": '{"role":"user","content":"","x":1,"y":{}}',
+}
+SHAPES |= {
+    f"{name} of a response": (RESPONSES, response('{"role":"user","content":"Hi"},' + joined(item, 4_999)))
+    for name, item in ITEMS.items()
+}
+NESTED = '{"type":"namespace","name":"a%d","tools":[{"type":"function","name":"f"}]}'
+SHAPES |= {
+    "arguments of a response": (
+        RESPONSES,
+        response('{"type":"function_call","name":"f","arguments":"{\\"a\\":\\"' + "x" * 4 * MEBIBYTE + '\\"}"}'),
+    ),
+    "a string as input": (RESPONSES, f'{{"model":"demo","input":"{"x" * 4 * MEBIBYTE}"}}'),
+    "a list as a result": (
+        RESPONSES,
+        response('{"type":"function_call_output","call_id":"c","output":[' + joined("[]", 99_000) + "]}"),
+    ),
+    "tools of a response": (RESPONSES, response(more=f',"tools":[{numbered(NESTED, 128)}]')),
+    "empty tools of a response": (RESPONSES, response(more=f',"tools":[{joined("{}", 99_000)}]')),
+    "properties of a tool of a response": (
+        RESPONSES,
+        response(more=f',"tools":[{{"type":"function","name":"f","parameters":{PROPERTIES}}}]'),
+    ),
+    "include": (RESPONSES, response(more=f',"include":[{numbered(chr(34) + "%d" + chr(34), 190_000)}]')),
 }
 
 

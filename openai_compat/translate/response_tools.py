@@ -171,16 +171,18 @@ def from_response_tools(tools: list[Raw], settings: Settings, ignored: Ignored) 
     """
     names = ToolNames()
     sent: list[native.Tool] = []
-    for tool in _from_tools(tools, "tools", None, names, ignored, _MAX_NESTED):
-        sent.append(tool)
-        if len(sent) > settings.max_tools:
-            raise too_long("tools", settings.max_tools, len(sent))
+    for number, tool in enumerate(_from_tools(tools, "tools", None, names, ignored, _MAX_NESTED), 1):
+        if number > settings.max_tools:
+            raise too_long("tools", settings.max_tools, number)
+        if tool is not None:
+            sent.append(tool)
     return sent, names
 
 
 def _from_tools(
     tools: list[Raw], path: str, namespace: str | None, names: ToolNames, ignored: Ignored, depth: int
-) -> Iterator[native.Tool]:
+) -> Iterator[native.Tool | None]:
+    """Yield the tools, those of namespaces too; None for one that is not supported."""
     for i, raw in enumerate(tools):
         where = f"{path}[{i}]"
         text = bytes(raw)
@@ -204,6 +206,7 @@ def _from_tools(
             yield from _from_tools(nested.tools or [], f"{where}.tools", inner, names, ignored, depth - 1)
         else:
             ignored.unsupported(f"tools[].{kind[:64]}", "It is a tool that OpenAI runs itself.")
+            yield None
             continue
         for field in unknown:
             ignored.add(field)

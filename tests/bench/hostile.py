@@ -13,19 +13,27 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from msgspec import Raw
+
 from openai_compat.endpoints.chat.request import decode as decode_chat
+from openai_compat.endpoints.responses.output import Output
+from openai_compat.endpoints.responses.request import decode as decode_response
+from openai_compat.endpoints.responses.request import input_items
 from openai_compat.errors import APIError
-from openai_compat.native.types import AnswerMessage, ChatResponse
+from openai_compat.native.types import AnswerMessage, ChatResponse, ToolCall, ToolCallFunction
 from openai_compat.settings import Settings
 from openai_compat.structured.call_schema import calls_schema
 from openai_compat.structured.forced_choice import ForcedChoiceBuilder
 from openai_compat.structured.json_text import JSONUnwrapper
 from openai_compat.structured.schema_checker import Uncheckable, checker
 from openai_compat.structured.tool_choice import ForcedChoice
+from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.fields import Ignored
+from openai_compat.translate.items import from_items
 from openai_compat.translate.messages import read_messages
 from openai_compat.translate.native_schema import format_schema, tool_parameters
-from openai_compat.translate.tools import CallIds
+from openai_compat.translate.response_tools import from_response_tools
+from openai_compat.translate.tools import CallIds, to_deltas
 from openai_compat.wire import json
 
 SIZE = 30_000
@@ -88,6 +96,24 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "unknown keys": lambda n: b"{" + b",".join(b'"k%d":1' % i for i in range(n // 10)) + b"}",
     "parts of messages": lambda n: b'{"model":"m","messages":[' + (_MESSAGE + b",") * (n // len(_MESSAGE)) + b"{}]}",
 }
+ITEMS: dict[str, Callable[[int], str]] = {
+    "messages": lambda n: '{"role":"user","content":"x"},' * (n // 30),
+    "calls": lambda n: '{"type":"function_call","call_id":"c","name":"f"},' * (n // 50),
+    "thinking and calls": lambda n: _THOUGHT * (n // len(_THOUGHT)),
+    "calls, text and results": lambda n: _TURN * (n // len(_TURN)),
+    "texts between a call and its result": lambda n: _CALLED + _SAID * (n // len(_SAID)) + _GIVEN,
+    "arguments": lambda n: '{"type":"function_call","name":"f","arguments":"{\\"a\\":\\"%s\\"}"},' % ("x" * n),
+    "arguments that do not end": lambda n: '{"type":"function_call","name":"f","arguments":"%s"},' % ("{" * n),
+    "a list of lists": lambda n: '{"type":"function_call_output","output":[%s[]]},' % ("[]," * (n // 3)),
+    "a list of parts": lambda n: '{"type":"function_call_output","output":[%s{}]},' % ('{"type":"text"},' * (n // 16)),
+    "other items": lambda n: "".join(f'{{"type":"x{i}"}},' for i in range(n // 15)),
+}
+_THOUGHT = '{"type":"reasoning","encrypted_content":"a b"},{"type":"function_call","name":"f"},'
+_CALLED = '{"type":"function_call","call_id":"c","name":"f"},'
+_SAID = '{"role":"assistant","content":"x"},'
+_GIVEN = '{"type":"function_call_output","call_id":"c","output":"x"},'
+_TURN = _CALLED + _SAID + _GIVEN
+
 _MESSAGE = b'{"role":"user","content":[{"type":"text","text":""},{"type":"text","text":""}]}'
 
 SCHEMAS: dict[str, Callable[[int], bytes]] = {
@@ -107,6 +133,40 @@ def decode(body: bytes) -> None:
     list(read_messages(request.messages, Ignored(Settings(), unknown), 1_000_000))
 
 
+def _input(items: Callable[[int], str], size: int) -> bytes:
+    return f'{{"model":"m","input":[{items(size)}{{"role":"user"}}]}}'.encode()
+
+
+def read_items(body: bytes) -> None:
+    request, unknown = decode_response(body)
+    ignored = Ignored(Settings(), unknown)
+    _, names = from_response_tools(request.tools or [], Settings(max_tools=1_000_000), ignored)
+    json.encode(from_items(input_items(request, 1_000_000), names, ignored))
+
+
+def answer(lines: list[AnswerMessage]) -> None:
+    """The items and events of a response with such messages, encoded."""
+    names = from_response_tools([Raw(b'{"type":"custom","name":"c"}')], Settings(), Ignored(Settings(), []))[1]
+    output, ids = Output(names, lambda prefix: prefix), CallIds(lambda prefix: prefix)
+    for line in lines:
+        calls = to_deltas(line.tool_calls or [], ids, start=0)
+        for event in output.feed(ChoiceDelta(line.thinking or "", line.content, [], calls)):
+            json.encode(event)
+    json.encode([list(output.end("completed")), output.items])
+
+
+def _calls(name: str, count: int) -> list[ToolCall]:
+    return [ToolCall(ToolCallFunction(name, Raw(b'{"input":"x"}')))] * count
+
+
+ANSWERS: dict[str, Callable[[int], list[AnswerMessage]]] = {
+    "deltas": lambda n: [AnswerMessage("x")] * n,
+    "thinking and text in turn": lambda n: [AnswerMessage("x", thinking="t")] * (n // 4),
+    "calls": lambda n: [AnswerMessage("", tool_calls=_calls("f", 1))] * (n // 4),
+    "calls in one line": lambda n: [AnswerMessage("", tool_calls=_calls("c", n // 4))],
+}
+
+
 def cases() -> Iterator[tuple[str, Callable[[Any], object], Callable[[int], Any]]]:
     """A name, what is measured, and what makes its input."""
     for part, cut in (("by character", 1), ("at once", 100_000_000)):
@@ -116,6 +176,10 @@ def cases() -> Iterator[tuple[str, Callable[[Any], object], Callable[[int], Any]
             yield f"call, {part}: {name}", partial(force, cut=cut), make
     for name, body in BODIES.items():
         yield f"request body: {name}", decode, body
+    for name, item in ITEMS.items():
+        yield f"items: {name}", read_items, partial(_input, item)
+    for name, lines in ANSWERS.items():
+        yield f"response: {name}", answer, lines
     for name, schema in SCHEMAS.items():
         yield f"tool: {name}", partial(tool_parameters, param="p"), schema
         yield f"format: {name}", partial(format_schema, param="p"), schema

@@ -295,6 +295,7 @@ def test_fields_that_are_mapped(fields: dict[str, Any], native: dict[str, Any]) 
         ({"prompt_cache_key": "k", "safety_identifier": "me", "max_tool_calls": 1}, set()),
         ({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]}, set()),
         ({"include": ["file_search_call.results"]}, {"include.file_search_call.results"}),
+        ({"include": [f"x{i:02}" for i in range(33)]}, {"include", *[f"include.x{i:02}" for i in range(32)]}),
         ({"service_tier": "flex"}, {"service_tier"}),
         ({"stream_options": {"include_obfuscation": True}}, {"stream_options.include_obfuscation"}),
         ({"stream_options": {"include_usage": True}}, {"stream_options.include_usage"}),

@@ -148,9 +148,10 @@ def test_the_path_of_a_tool_is_where_it_stands() -> None:
     assert dict(ignored.headers())["openai-compat-ignored"] == "tools[].web_search"
 
 
-def test_the_limit_counts_tools_that_are_sent() -> None:
-    tools = [Raw(b'{"type":"web_search"}')] * 5 + [Raw(b'{"name":"f%d"}' % i) for i in range(3)]
-    assert len(from_response_tools(tools, Settings(max_tools=3), Ignored(Settings(), []))[0]) == 3
+def test_the_limit_counts_all_tools() -> None:
+    nested = Raw(b'{"type":"namespace","name":"a","tools":[{"name":"f"},{"name":"g"}]}')
+    tools = [Raw(b'{"type":"web_search"}'), nested]
+    assert len(from_response_tools(tools, Settings(max_tools=3), Ignored(Settings(), []))[0]) == 2
     with pytest.raises(APIError) as raised:
         from_response_tools(tools, Settings(max_tools=2), Ignored(Settings(), []))
     assert (raised.value.param, raised.value.code) == ("tools", "array_above_max_length")

@@ -134,6 +134,9 @@ decode = json.request_decoder(ResponseRequest)
 #: values of ``include`` that have an effect, or that always hold
 _INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
+#: values of ``include`` that are listed one by one
+_MAX_LISTED = 32
+
 
 @dataclass(frozen=True)
 class ResponseOutput:
@@ -221,9 +224,11 @@ def _check(request: ResponseRequest, ignored: Ignored) -> str:
         ignored.add("service_tier")
     if request.stream_options is not None and request.stream_options.include_obfuscation:
         ignored.add("stream_options.include_obfuscation")
-    for name in request.include or ():
-        if name not in _INCLUDED:
-            ignored.add(f"include.{name}")
+    unknown = [name for name in request.include or () if name not in _INCLUDED]
+    for name in unknown[:_MAX_LISTED]:
+        ignored.add(f"include.{name[:64]}")
+    if len(unknown) > _MAX_LISTED:
+        ignored.add("include")
     if request.reasoning is not None:
         if request.reasoning.exclude:
             ignored.add("reasoning.exclude")
