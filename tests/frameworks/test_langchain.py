@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 import pytest
 
-from openai_compat import OpenAICompat
+from openai_compat import OpenAICompat, Settings
 from tests.frameworks.backend import FORMS, NAME, SAID, TOLD, WAYS, Area, City, Journey, Model, Stop, expected
 from tests.servers import live
 
@@ -341,6 +341,114 @@ def test_what_breaks_a_strict_schema_is_an_error(chat: Any, model: Model, stream
     with pytest.raises(openai.APIError, match=r"\$\.people: 'many' is not of type 'integer'"):
         answered(runnable, "Tell me.", stream)
     assert len(model.chats) == 1
+
+
+# -- responses --------------------------------------------------------------------------------
+
+#: how an answer's content is written
+VERSIONS = pytest.mark.parametrize("version", ["v0", "responses/v1", "v1"])
+
+REASONING = {"effort": "low", "summary": "auto"}
+
+
+@pytest.fixture
+def respond(model: Model, ignored: list[str | None]) -> Iterator[Make]:
+    """Makes a model over the Responses API of a server with a store."""
+    pytest.importorskip("sqlalchemy", reason="the package sqlalchemy is not installed")
+    app = OpenAICompat(model, settings=Settings(store="sqlite://"))
+    note = [lambda response: ignored.append(response.headers.get("openai-compat-ignored"))]
+    transport = httpx2.WSGITransport(app=app)
+    with openai.DefaultHttpxClient(transport=transport, trust_env=False, event_hooks={"response": note}) as http:
+        options = {"base_url": "http://testserver/v1", "api_key": "x", "model": NAME, "http_client": http}
+        yield lambda **rest: langchain.ChatOpenAI(use_responses_api=True, **options, **rest)
+
+
+@WHOLE_AND_STREAM
+@VERSIONS
+def test_a_response(respond: Make, model: Model, ignored: list[str | None], stream: bool, version: str) -> None:
+    chat = respond(output_version=version, max_tokens=50, temperature=0.5)
+    answer = answered(chat, [("system", "Be brief."), ("human", "Hello!")], stream)
+    assert answer.text == SAID + "Hello!"
+    assert answer.usage_metadata["input_tokens"] == 7
+    assert answer.response_metadata["id"].startswith("resp_")
+    assert answer.response_metadata["model_name"] == NAME
+    assert [block["type"] for block in answer.content_blocks] == ["reasoning", "text"]
+    assert ignored == [None]
+    [sent] = model.chats
+    assert sent["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello!"}]
+    assert {"num_predict": 50, "temperature": 0.5}.items() <= sent["options"].items()
+
+
+@WHOLE_AND_STREAM
+@VERSIONS
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_response_with_a_tool(respond: Make, model: Model, stream: bool, version: str, encrypted: bool) -> None:
+    options = {"store": False, "include": ["reasoning.encrypted_content"]} if encrypted else {}
+    chat = respond(output_version=version, reasoning=REASONING, **options).bind_tools([weather])
+    history = [messages.HumanMessage("The weather?")]
+    history.append(answered(chat, history, stream))
+    [call] = history[-1].tool_calls
+    assert (call["name"], call["args"]["city"]) == ("weather", "demo")
+    history.append(weather.invoke(call))
+    history.append(answered(chat, history, stream))
+    assert history[-1].text == TOLD + "rain in demo"
+    answered(chat, [*history, messages.HumanMessage("Really?")], stream)
+    sent = model.chats[2]["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
+    assert [message.get("thinking") for message in sent if message["role"] == "assistant"] == ["Well."] * 2
+
+
+@WHOLE_AND_STREAM
+@pytest.mark.parametrize("choice", ["any", "travel"])
+def test_a_response_with_a_forced_tool(respond: Make, model: Model, stream: bool, choice: str) -> None:
+    answer = answered(respond().bind_tools([weather, travel], tool_choice=choice), "I want to travel.", stream)
+    [call] = answer.tool_calls
+    assert Journey.model_validate(call["args"]["journey"]) == expected(Journey)
+    check_forced(model.chats[0], ["weather", "travel"] if choice == "any" else ["travel"])
+
+
+@WHOLE_AND_STREAM
+@WAYS
+@FORMS
+@STRUCTURED
+def test_structured_output_of_a_response(respond: Make, model: Model, form: Any, method: str, stream: bool) -> None:
+    runnable = respond().with_structured_output(form, method=method)
+    prompt = prompt_for(form, method)
+    found = list(runnable.stream(prompt))[-1] if stream else runnable.invoke(prompt)
+    assert found == expected(form)
+    check_structured(model.chats[0], form, method)
+
+
+@WHOLE_AND_STREAM
+@VERSIONS
+def test_the_previous_response(respond: Make, model: Model, stream: bool, version: str) -> None:
+    chat = respond(output_version=version, use_previous_response_id=True).bind_tools([weather])
+    history = [messages.HumanMessage("The weather?")]
+    history.append(answered(chat, history, stream))
+    history.append(weather.invoke(history[-1].tool_calls[0]))
+    history.append(answered(chat, history, stream))
+    assert history[-1].text == TOLD + "rain in demo"
+    answered(chat, [*history, messages.HumanMessage("Really?")], stream)
+    sent = model.chats[2]["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "assistant", "user"]
+
+
+@WHOLE_AND_STREAM
+def test_a_response_that_fails(respond: Make, model: Model, stream: bool) -> None:
+    model.edits.append(lambda value: {**value, "people": "many"})
+    runnable = respond().with_structured_output(City, method="json_schema", strict=True)
+    with pytest.raises(openai.APIError, match=r"\$\.people: 'many' is not of type 'integer'"):
+        answered(runnable, "Tell me.", stream)
+
+
+def test_a_response_of_several_turns_at_once(respond: Make, model: Model) -> None:
+    async def main() -> list[str]:
+        with live(OpenAICompat(model)) as url:
+            chat = langchain.ChatOpenAI(base_url=f"{url}/v1", api_key="x", model=NAME, use_responses_api=True)
+            answers = await asyncio.gather(*(chat.ainvoke(text) for text in ("one", "two", "three")))
+            return [answer.text for answer in answers]
+
+    assert asyncio.run(main()) == [SAID + text for text in ("one", "two", "three")]
 
 
 # -- embeddings -------------------------------------------------------------------------------
