@@ -336,6 +336,39 @@ def test_a_compaction_is_gone_on_from(server: Server) -> None:
     assert "They greeted." in server.sent[-1][2][1]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_compaction_is_asked_for_in_the_input(server: Server, stream: bool) -> None:
+    server.fake.script("/api/chat", say(thinking="Hm."), say("They "), say("greeted."), done(prompt=9))
+    server.says("Two.")
+    given = [{"role": "user", "content": "first"}, {"type": "compaction_trigger"}]
+    made = server.ask(given, tools=[TOOL], stream=stream)
+    if stream:
+        with made:
+            *_, added, ended, last = list(made)
+        assert (added.type, ended.type, last.type) == (
+            "response.output_item.added",
+            "response.output_item.done",
+            "response.completed",
+        )
+        assert added.item == ended.item
+        made = last.response
+    assert [item.type for item in made.output] == ["compaction"]
+    assert "tools" not in server.fake.requests[0].json
+    assert [role for role, _ in server.sent[0]] == ["user", "user"]
+    server.ask([made.output[0], {"role": "user", "content": "second"}])
+    assert [("They greeted." in text, text == "second") for _, text in server.sent[-1]] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_compaction_without_a_summary_fails(server: Server, stream: bool) -> None:
+    server.fake.script("/api/chat", say(thinking="Hm."), done())
+    with pytest.raises(openai.APIError, match="no summary"):
+        list(server.ask([{"role": "user", "content": "first"}, {"type": "compaction_trigger"}], stream=stream))
+
+
 # -- without blocking -------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from openai_compat.endpoints.contract import FLUSH, Answer, Call, EventStream, NamedEvent, NoSource, Reply
 from openai_compat.endpoints.responses import background
 from openai_compat.endpoints.responses.answer import ConversationOut, new_response
+from openai_compat.endpoints.responses.compaction import asks_for_summary, is_trigger, of_trigger
 from openai_compat.endpoints.responses.errors import of_input
 from openai_compat.endpoints.responses.keeping import Keeper, input_to_store
 from openai_compat.endpoints.responses.progress import Progress, named
@@ -58,14 +59,20 @@ def _prepare(
 ) -> tuple[ChatPlan, Progress, Keeper]:
     """Map a request to the plan of its native call, the response as it begins, and what is stored of it."""
     read = read_input(request, call)
-    plan, output = from_response_request(request, read.items, call, ignored, is_stored=stores)
+    compacts = is_trigger(read.given)
+    items = read.items[:-1] if compacts else read.items
+    mapped = of_trigger(request) if compacts else request
+    plan, output = from_response_request(mapped, items, call, ignored, is_stored=stores)
+    if compacts:
+        plan = asks_for_summary(plan)
     response = new_response(request, output, call.new_id("resp_"), call.now)
     response.store = stores
     if read.state.conversation is not None:
         response.conversation = ConversationOut(id=read.state.conversation)
     keeps = stores or read.state.conversation is not None
-    keeper = Keeper(call, read.state, input_to_store(read.given, call) if keeps else [], stores)
-    return plan, Progress(response, output.tools, call.new_id), keeper
+    given = read.given[:-1] if compacts else read.given
+    keeper = Keeper(call, read.state, input_to_store(given, call) if keeps else [], stores)
+    return plan, Progress(response, output.tools, call.new_id, compacts=compacts), keeper
 
 
 def _stream(call: Call, chat: ChatRun, progress: Progress, keeper: Keeper, ignored: Ignored) -> Reply:

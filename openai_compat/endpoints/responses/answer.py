@@ -80,7 +80,15 @@ class CustomCallItem(Struct, kw_only=True):
     input: str
 
 
-OutItem = MessageOut | ReasoningOut | FunctionCallItem | CustomCallItem
+class Compaction(Struct, kw_only=True):
+    """Source: OpenAI's ``CompactionBody``."""
+
+    id: str
+    type: str = "compaction"
+    encrypted_content: str
+
+
+OutItem = MessageOut | ReasoningOut | FunctionCallItem | CustomCallItem | Compaction
 
 
 class InputTokensDetails(Struct, kw_only=True):

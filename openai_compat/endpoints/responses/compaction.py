@@ -1,7 +1,8 @@
-"""``POST /v1/responses/compact``: a conversation made short, to go on from in a later request.
+"""A conversation made short, to go on from in a later request: by ``POST /v1/responses/compact``, or by an item of a
+response's input, as Codex asks for it.
 
-The model is asked for a summary. The answer keeps what the user said, and has the summary in an item that only this
-server reads back.
+The model is asked for a summary, which is the answer in an item that only this server reads back. The answer of
+``compact`` also keeps what the user said.
 
 Source: OpenAI's *Compact a response*.
 """
@@ -9,17 +10,17 @@ Source: OpenAI's *Compact a response*.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
-from openai_compat.endpoints.responses.answer import ResponseUsage, to_response_usage
-from openai_compat.endpoints.responses.errors import of_input
+from openai_compat.endpoints.responses.answer import Compaction, ResponseUsage, to_response_usage
+from openai_compat.endpoints.responses.errors import no_summary, of_input
 from openai_compat.endpoints.responses.request import ResponseRequest, from_response_request
 from openai_compat.endpoints.responses.state import read_input
-from openai_compat.errors import invalid_output
+from openai_compat.generation.plan import ChatPlan
 from openai_compat.generation.run import ChatRun
 from openai_compat.native import types as native
 from openai_compat.native.client import Backend
@@ -69,14 +70,6 @@ def _as_response(given: CompactRequest) -> ResponseRequest:
 _UNUSED = ("prompt_cache_key", "service_tier", "tools", "parallel_tool_calls", "text")
 
 
-class Compaction(Struct, kw_only=True):
-    """Source: OpenAI's ``CompactionBody``."""
-
-    id: str
-    type: str = "compaction"
-    encrypted_content: str
-
-
 class CompactedResponse(Struct, kw_only=True):
     """Source: OpenAI's ``CompactResource``."""
 
@@ -86,6 +79,29 @@ class CompactedResponse(Struct, kw_only=True):
     created_at: int
     output: list[Raw | Compaction]
     usage: ResponseUsage
+
+
+def asks_for_summary(plan: ChatPlan) -> ChatPlan:
+    """Return a plan that asks for a summary of the messages of a plan."""
+    asked = native.Message("user", _ASK)
+    sent = structs.replace(plan.native_request, messages=[*plan.native_request.messages, asked])
+    return dataclasses.replace(plan, native_request=sent)
+
+
+def is_trigger(items: Sequence[Raw]) -> bool:
+    """Return whether the last item of an input asks for a compaction.
+
+    Source: OpenAI's ``CompactionTriggerItemParam``.
+    """
+    if not items or b"compaction_trigger" not in bytes(items[-1]):
+        return False
+    path = f"input[{len(items) - 1}]"
+    return item_type(json.members_of(bytes(items[-1]), path), path) == "compaction_trigger"
+
+
+def of_trigger(request: ResponseRequest) -> ResponseRequest:
+    """Return the request for a summary that a request with a trigger stands for: no tools, and text in no format."""
+    return structs.replace(request, tools=None, tool_choice=None, text=None, format=UNSET)
 
 
 def compact(call: Call, backend: Backend) -> Reply:
@@ -99,15 +115,14 @@ def compact(call: Call, backend: Backend) -> Reply:
     request = _as_response(given)
     read = read_input(request, call)
     plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False)
-    asked = native.Message("user", _ASK)
-    sent = structs.replace(plan.native_request, messages=[*plan.native_request.messages, asked])
-    plan = dataclasses.replace(plan, native_request=sent)
-    chat = ChatRun(plan, backend, ignored, new_id=call.new_id, now=call.now, max_answer=call.settings.max_answer)
+    chat = ChatRun(
+        asks_for_summary(plan), backend, ignored, new_id=call.new_id, now=call.now, max_answer=call.settings.max_answer
+    )
     with of_input():
         run = chat.finish(retry_strict=False)
     sealed = seal(run.choices[0].text.strip(), "compaction") if run.choices[0].text.strip() else None
     if sealed is None:
-        raise invalid_output("The model wrote no summary.", "compaction_failed")
+        raise no_summary()
     kept: list[Raw | Compaction] = [Raw(body) for body in _of_user(read.items, call)]
     kept.append(Compaction(id=call.new_id("cmp_"), encrypted_content=sealed))
     usage = to_response_usage(run.final_messages)

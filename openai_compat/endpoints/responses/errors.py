@@ -1,11 +1,11 @@
-"""Native errors of a response: the prompt is in ``input``, where chat has ``messages``."""
+"""Errors of a response. In native ones the prompt is in ``input``, where chat has ``messages``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from openai_compat.errors import APIError
+from openai_compat.errors import APIError, invalid_output
 
 
 @contextmanager
@@ -20,3 +20,8 @@ def of_input() -> Iterator[None]:
         if error.param == "messages":
             error.param = "input"
         raise
+
+
+def no_summary() -> APIError:
+    """Return the error for a compaction of which the model wrote nothing."""
+    return invalid_output("The model wrote no summary.", "compaction_failed")

@@ -16,6 +16,7 @@ from msgspec import UNSET
 
 from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import (
+    Compaction,
     CustomCallItem,
     FunctionCallItem,
     MessageOut,
@@ -24,6 +25,7 @@ from openai_compat.endpoints.responses.answer import (
     ReasoningOut,
     SummaryText,
 )
+from openai_compat.endpoints.responses.errors import no_summary
 from openai_compat.native import types as native
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.logprobs import TokenLogprob, to_logprobs
@@ -47,15 +49,16 @@ class Output:
 
     :param names: the request's tools.
     :param new_id: returns a new id with the given prefix.
-    :param start: the number of the first event.
+    :param compacts: the text is a summary, which becomes a compaction; thinking is dropped.
     """
 
-    def __init__(self, names: ToolNames, new_id: Callable[[str], str], start: int = 0) -> None:
+    def __init__(self, names: ToolNames, new_id: Callable[[str], str], *, compacts: bool = False) -> None:
         #: complete items
         self.items: list[OutItem] = []
         self.new_id = new_id
         self._names = names
-        self._next = start
+        self._next = 0
+        self._summary: list[str] | None = [] if compacts else None
         self._open: OpenItem | None = None
         self._has_message_or_call = False
 
@@ -72,6 +75,9 @@ class Output:
 
     def feed(self, delta: ChoiceDelta) -> Iterator[events.Event]:
         """Add a delta, and yield its events."""
+        if self._summary is not None:
+            self._summary.append(delta.content)
+            return
         if delta.thinking:
             reasoning = self._open
             if not isinstance(reasoning, _Reasoning):
@@ -90,11 +96,25 @@ class Output:
         """Complete the open item; a response that says nothing at all, and was not cut, has an empty message.
 
         :param status: of the response: ``completed``, ``incomplete`` or ``failed``.
+        :raises APIError: 502 for a summary without text.
         """
+        if self._summary is not None:
+            if status == "completed":
+                yield from self._add_compaction("".join(self._summary).strip())
+            return
         yield from self._close("completed" if status == "completed" else "incomplete")
         if status == "completed" and not self._has_message_or_call:
             yield from self._begin(_Message(self))
             yield from self._close("completed")
+
+    def _add_compaction(self, summary: str) -> Iterator[events.Event]:
+        sealed = seal(summary, "compaction") if summary else None
+        if sealed is None:
+            raise no_summary()
+        item, index = Compaction(id=self.new_id("cmp_"), encrypted_content=sealed), self.index
+        self.items.append(item)
+        yield events.ItemAdded(sequence_number=self.number(), output_index=index, item=item)
+        yield events.ItemDone(sequence_number=self.number(), output_index=index, item=item)
 
     def _begin(self, item: OpenItem) -> Iterator[events.Event]:
         yield from self._close("completed")

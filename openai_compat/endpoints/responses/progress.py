@@ -31,11 +31,14 @@ class Progress:
     :param response: as it is before anything was generated; it is changed as it grows.
     :param names: the request's tools.
     :param new_id: returns a new id with the given prefix.
+    :param compacts: the output is one compaction.
     """
 
-    def __init__(self, response: Response, names: ToolNames, new_id: Callable[[str], str]) -> None:
+    def __init__(
+        self, response: Response, names: ToolNames, new_id: Callable[[str], str], *, compacts: bool = False
+    ) -> None:
         self.response = response
-        self._output = Output(names, new_id)
+        self._output = Output(names, new_id, compacts=compacts)
         self._has_begun = False
         self._is_queued = False
 
