@@ -118,6 +118,16 @@ def test_it_is_followed_from_any_event_on(keeping: Keeping) -> None:
     assert error(keeping.get(f"/responses/{id}", stream="true", starting_after="x"))["param"] == "starting_after"
 
 
+@pytest.mark.parametrize("background", [False, True])
+def test_line_ends_of_the_request_are_none_of_the_stream(keeping: Keeping, background: bool) -> None:
+    tools = b'[{"type": "custom",\r\n\r\n"name": "a"}, {"type": "function", "name": "f", "parameters": {\n\n}}]'
+    head = json.dumps({"model": "demo", "input": "x", "stream": True, "background": background}).encode()
+    keeping.fake.script("/api/chat", say("Hello"), done())
+    body = head[:-1] + b',\n\n"tools": ' + tools + b"}"
+    response = keeping.client.post("/v1/responses", data=body, content_type="application/json")
+    assert events(response.data)[-1]["type"] == "response.completed"
+
+
 def test_it_is_followed_live_by_several(keeping: Keeping) -> None:
     gate = Gate()
     id = begin(keeping, say("Hel"), gate, say("lo"), done())

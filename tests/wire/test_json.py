@@ -173,6 +173,11 @@ def test_encoding_keeps_what_is_kept_as_bytes() -> None:
     assert encode({"a": msgspec.Raw(b'{"z": 1, "a":2}')}) == b'{"a":{"z": 1, "a":2}}'
 
 
+def test_f38_line_ends_of_what_is_kept_as_bytes_become_blanks() -> None:
+    data = encode({"a": msgspec.Raw(b'{\r\n\n"z": "\\n\\r"\n}')})
+    assert data == b'{"a":{   "z": "\\n\\r" }}'
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
