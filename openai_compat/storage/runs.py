@@ -11,6 +11,7 @@ from openai_compat.storage.owned import OwnedObjects
 from openai_compat.storage.pages import check_row
 from openai_compat.storage.schema import tables
 from openai_compat.storage.types import Run
+from openai_compat.storage.usage import batches
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
     from sqlalchemy import ColumnElement, Connection
@@ -40,7 +41,8 @@ class Runs(OwnedObjects):
     ) -> bool | None:
         """Report that a run goes on, store its events, and return whether somebody asked for its end.
 
-        The result is None if the run is gone: the object was deleted, or another took the run away.
+        The result is None if the run is gone: the object was deleted, or another took the run away. Events renew the
+        object's time to live.
 
         :param events: number of the first and the last event, and the data of all of them.
         :raises TooLarge: the object alone would be over *max_bytes*.
@@ -56,8 +58,33 @@ class Runs(OwnedObjects):
                 rows = [{"object": seq, "first": first, "last": last, "data": data} for first, last, data in events]
                 tx.execute(table.insert(), rows)
                 written.grow(sum(len(data) for _, _, data in events))
-                self._save(written)
+                self._save(written, expires=self._clock() + self._ttl)
             return bool(run.cancelled)
+
+    def beat_all(self, kind: str, holder: str, ids: Sequence[str]) -> set[str]:
+        """Report in one operation that runs of any owner go on; return the ids of those that *holder* still has.
+
+        Runs whose end somebody asked for are not among them.
+
+        :param ids: of the objects.
+        """
+        o, runs = tables().objects, tables().runs
+        found: set[str] = set()
+        with self._begin(write=True) as tx:
+            for some in batches(ids):
+                held = runs.select().with_only_columns(runs.c.object, o.c.id, runs.c.cancelled)
+                held = held.join(o, o.c.seq == runs.c.object).where(o.c.kind == kind, o.c.id.in_(some))
+                rows = tx.execute(held.where(runs.c.holder == holder, o.c.expires > self._clock())).all()
+                found |= {row.id for row in rows if not row.cancelled}
+                # One that a transaction has locked is reported or deleted by it: waiting for it may deadlock.
+                free = (
+                    runs.select()
+                    .with_only_columns(runs.c.object)
+                    .where(runs.c.object.in_([row.object for row in rows]), runs.c.holder == holder)
+                )
+                seqs = tx.scalars(free.with_for_update(skip_locked=True)).all()
+                tx.execute(runs.update().where(runs.c.object.in_(seqs)).values(heartbeat=self._clock()))
+        return found
 
     def end_run(self, kind: str, owner: str | None, id: str) -> None:
         """End a run. Its events stay with the object."""

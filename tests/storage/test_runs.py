@@ -63,6 +63,30 @@ def test_a_holder_hears_that_it_is_to_end(running: Store) -> None:
     assert running.beat(*R, "next") is False
 
 
+def test_all_runs_of_a_holder_are_reported_at_once(running: Store, clock: Clock) -> None:
+    for owner, id, holder in [("you", "s", "h"), (None, "t", "h"), ("me", "u", "other"), ("me", "v", "h")]:
+        running.add("response", owner, stored_object(id))
+        running.begin_run("response", owner, id, holder)
+    running.request_cancel("response", None, "t")
+    running.end_run("response", "me", "v")
+    clock.now += 5
+    assert running.beat_all("response", "h", []) == set()
+    assert running.beat_all("response", "h", ["r", "s", "t", "u", "v", "w"]) == {"r", "s"}
+    assert running.run(*R) == Run("h", 0.0, False)
+    assert running.run("response", "you", "s") == Run("h", 0.0, False)
+    assert running.run("response", "me", "u") == Run("other", 5.0, False)
+    assert running.beat_all("chat", "h", ["r"]) == set()
+    clock.now += 100
+    assert running.beat_all("response", "h", ["r"]) == set(), "they have expired"
+
+
+def test_events_renew_the_time_to_live(running: Store, clock: Clock) -> None:
+    clock.now += 60
+    running.beat(*R, "h", [(0, 0, b"x")])
+    clock.now += 60
+    assert running.get(*R) is not None
+
+
 def test_events_come_in_batches(running: Store) -> None:
     batches = [(0, 2, b"abc"), (3, 3, b"\x00\xff"), (4, 9, b"")]
     assert running.beat(*R, "h", batches[:2]) is False
