@@ -114,6 +114,9 @@ class Responder:
         except BaseException:
             body.close()
             raise
+        if self._method == "HEAD":  # generating what nobody reads would hold the thread
+            body.close()
+            return []
         return body
 
     def send(self, answer: Answer | Text, body: bytes) -> Iterable[bytes]:
