@@ -16,19 +16,20 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from functools import partial
 
-from openai_compat.errors import APIError
+from openai_compat.errors import INTERNAL_ERROR, APIError
 from openai_compat.log import log
-from openai_compat.storage.store import Item, Store, StoreFailed, UnknownParent
+from openai_compat.storage.store import AlreadyStored, Item, Store, StoreFailed, UnknownParent
 from openai_compat.transport.cancel import Cancel
 
 #: seconds between two writes of the events of a run: followers see them so much later, and a long response takes a few
 #: hundred rows
 _INTERVAL = 0.2
-#: seconds after which a run without events is reported, and after which one that was not reported belongs to a process
-#: that died: several times the time-out of the store
+#: seconds between two reports of all runs, and after which one that was not reported belongs to a process that died:
+#: several times the time-out of the store
 _BEAT, _STALE = 2.0, 20.0
+#: seconds after which the end of a run is written again, if the store failed
+_RETRY = 1.0
 #: seconds after which a follower reads the store again: other processes do not notify it
 _POLL = 0.25
 #: runs that wait for a thread, for each thread
@@ -40,7 +41,7 @@ Ended = Callable[[bytes, str, "APIError | None"], "bytes | None"]
 
 
 class Job:
-    """One piece of work, and what it made that is not stored yet.
+    """One piece of work, and what it made that is not stored yet. It runs in the context in which it is made.
 
     :param first: number of its first event.
     """
@@ -50,55 +51,76 @@ class Job:
         self.id = id
         #: ends the native calls of the work
         self.cancel = Cancel()
-        self.work = work
+        self._work = work
+        self._context = copy_context()
         self._report = report
         self._lock = threading.Lock()
         self._frames: list[bytes] = []
         self._next = first
-        self._reported = time.monotonic()
+        self._waits_since = 0.0
+
+    def do(self) -> None:
+        """Do the work.
+
+        :raises StoreFailed: its end could not be stored.
+        :raises ValueError: its end cannot be stored, because it is too large.
+        """
+        self._context.run(self._work, self)
 
     def add(self, frames: Sequence[bytes]) -> None:
         """Add events, each of them framed; they are stored soon."""
         with self._lock:
+            if not self._frames:
+                self._waits_since = time.monotonic()
             self._frames += frames
 
-    def report(self, *, now: bool = False) -> bool:
-        """Store the events that wait, and renew the lease; return False if the run was taken away.
+    def report(self) -> bool:
+        """Store the events that wait; return False if the run was taken away.
 
-        :param now: also if nothing waits.
         :raises StoreFailed: the store failed; the events wait for the next time.
+        :raises ValueError: the object would be too large.
         """
         with self._lock:
-            if not (self._frames or now or time.monotonic() - self._reported > _BEAT):
+            if not self._frames:
                 return True
             last = self._next + len(self._frames) - 1
-            batch = [(self._next, last, b"".join(self._frames))] if self._frames else []
-            goes_on = self._report.beat(self, batch)
-            self._frames, self._next, self._reported = [], last + 1, time.monotonic()
+            try:
+                goes_on = self._report.beat(self, [(self._next, last, b"".join(self._frames))])
+            except AlreadyStored:  # by an attempt that seemed to have failed
+                goes_on = True
+            self._frames, self._next = [], last + 1
         return goes_on
 
     @property
-    def unreported(self) -> float:
-        """Return the seconds since the lease was renewed."""
-        return time.monotonic() - self._reported
+    def waits(self) -> float:
+        """Return the seconds for which events wait to be stored."""
+        return time.monotonic() - self._waits_since if self._frames else 0.0
 
     def begin(self, body: bytes) -> None:
-        """Store the body of the object as work begins.
-
-        :raises StoreFailed: the store failed.
-        """
-        self._report.save(self, body)
+        """Store the body of the object as work begins; if the store fails, it stays as it is until the end."""
+        try:
+            self._report.save(self, body)
+        except StoreFailed as error:
+            log.error("the beginning of a background response could not be stored: %s", error)
 
     def finish(self, body: bytes, outputs: Sequence[Item], extend: tuple[str, str] | None) -> None:
         """Store the end: the events so far, then the body and the output, with which the run ends.
 
         :param extend: kind and id of an object to which the items are added.
+        :raises StoreFailed: the store failed, also when it was asked again.
+        :raises ValueError: the end is too large to be stored.
         """
-        try:
-            if self.report():
-                self._report.save(self, body, outputs, extend, end_run=True)
-        except (StoreFailed, ValueError) as error:  # it becomes stale, and then failed
-            log.error("the end of a background response could not be stored: %s", error)
+        end = time.monotonic() + _STALE
+        while True:
+            try:
+                if self.report():
+                    self._report.save(self, body, outputs, extend, end_run=True)
+                return
+            except StoreFailed as error:
+                if time.monotonic() + _RETRY > end or self.cancel.is_set:
+                    raise
+                log.error("the end of a background response could not be stored yet: %s", error)
+            time.sleep(_RETRY)
 
 
 class Report:
@@ -118,6 +140,10 @@ class Report:
     def beat(self, job: Job, events: Sequence[tuple[int, int, bytes]]) -> bool:
         """Return False if the run is to end: it was taken away, or somebody asked for its end."""
         return self._store.beat(self._kind, job.owner, job.id, self.holder, events) is False
+
+    def beat_all(self, jobs: Sequence[Job]) -> set[str]:
+        """Return the ids of those that are to go on."""
+        return self._store.beat_all(self._kind, self.holder, [job.id for job in jobs])
 
     def save(
         self,
@@ -190,51 +216,105 @@ class Background:
                 atexit.register(_close, weakref.ref(self), os.getpid())
             self._jobs[id] = job
             self._waiting.append(job)
-            if self._reporter is None:
-                self._reporter = _thread(self._report_all, "openai-compat-background")
-            self._start_waiting()
+            try:
+                self._start_threads()
+            except RuntimeError as error:  # the system has no room for another one, or the process ends
+                if not self._running:
+                    self._drop(job)
+                    raise APIError(503, "No thread could be started.", code="overloaded") from error
 
-    def _start_waiting(self) -> None:
-        while self._waiting and self._running < self._threads:
+    def _start_threads(self) -> None:
+        if self._reporter is None:
+            self._reporter = _thread(self._report_all, "openai-compat-background")
+        if self._running < self._threads:
+            _thread(self._run_all, "openai-compat-background-run")
             self._running += 1
-            _thread(partial(self._run, self._waiting.popleft()), "openai-compat-background-run")
+
+    def _run_all(self) -> None:
+        """Do all work that waits, in a thread of its own."""
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._running -= 1
+                    return
+                job = self._waiting.popleft()
+            self._run(job)
+            with self._changed:
+                self._jobs.pop(job.id, None)
+                self._changed.notify_all()
 
     def _run(self, job: Job) -> None:
-        """Do a piece of work, in a thread of its own."""
+        """Do a piece of work; whatever happens, it ends."""
         try:
             if not job.cancel.is_set:
-                job.work(job)
+                job.do()
+        except (StoreFailed, ValueError) as error:
+            self._fail(job, error)
         except Exception:
             log.exception("a background response failed because of a defect in openai_compat")
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._jobs.pop(job.id, None)
-                self._start_waiting()
-                self._changed.notify_all()
+            self._fail(job, None)
+
+    def _fail(self, job: Job, error: Exception | None) -> None:
+        """End work whose events or end cannot be stored."""
+        job.cancel.set()
+        if error is not None:
+            log.error("a background response could not be stored: %s", error)
+        try:
+            self._end(job.owner, job.id, "failed", INTERNAL_ERROR if error is None else _UNSTORED)
+        except StoreFailed as failure:  # it becomes stale, and then failed
+            log.error("a background response could not be ended: %s", failure)
+
+    def _drop(self, job: Job) -> None:
+        """End work that was taken away. What waits for a thread waits no longer."""
+        job.cancel.set()
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._jobs.pop(job.id, None)
 
     def _report_all(self) -> None:
         """Report all work of this process, until there is none."""
+        reported = time.monotonic()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: not self._jobs, timeout=_INTERVAL)
                 if not self._jobs:
                     self._reporter = None
                     return
-                jobs = list(self._jobs.values())
-            for job in jobs:
-                self._report_one(job)
+                jobs = [job for job in self._jobs.values() if not job.cancel.is_set]
+            try:
+                if time.monotonic() - reported > _BEAT:
+                    self._beat(jobs)
+                    reported = time.monotonic()
+                for job in jobs:
+                    self._report_one(job)
+            except Exception:  # the next round may succeed, and without a report all work is lost
+                log.exception("background responses could not be reported because of a defect in openai_compat")
             with self._changed:
                 self._changed.notify_all()
+
+    def _beat(self, jobs: Sequence[Job]) -> None:
+        """Report all work in one operation: one for each could take longer than the lease."""
+        try:
+            kept = self._report.beat_all(jobs)
+        except StoreFailed as error:
+            log.error("background responses could not be reported: %s", error)
+            return
+        with self._changed:
+            for job in jobs:
+                if job.id not in kept:
+                    self._drop(job)
 
     def _report_one(self, job: Job) -> None:
         try:
             if not job.report():
-                job.cancel.set()
-        except (StoreFailed, ValueError) as error:
-            log.error("a background response could not be reported: %s", error)
-            if job.unreported > _STALE:  # another process has failed it by now
-                job.cancel.set()
+                with self._changed:
+                    self._drop(job)
+        except StoreFailed as error:
+            log.error("the events of a background response could not be stored: %s", error)
+            if job.waits > _STALE:  # a longer wait would take more and more memory
+                self._fail(job, error)
+        except ValueError as error:  # they never can
+            self._fail(job, error)
 
     def cancel(self, owner: str | None, id: str) -> None:
         """Cancel the work on an object, wherever it is; nothing happens if it has ended.
@@ -246,17 +326,17 @@ class Background:
         with self._changed:
             job = self._jobs.get(id)
             if job is not None:
-                job.cancel.set()
+                self._drop(job)
             self._changed.notify_all()
 
-    def fail_if_stale(self, owner: str | None, id: str, age: float) -> None:
+    def fail_if_stale(self, owner: str | None, id: str, created: int) -> None:
         """Fail the work on an object that has not ended, if its process has died.
 
-        :param age: seconds since the object was stored, which is before its run begins.
+        :param created: when the object was stored, in Unix seconds, which is before its run begins.
         :raises StoreFailed: the store failed.
         """
         run = self._store.run(self._kind, owner, id)
-        if (age if run is None else run.age) > _STALE:
+        if (time.time() - created if run is None else run.age) > _STALE:
             self._end(owner, id, "failed", _DIED)
 
     def wait(self) -> None:
@@ -288,10 +368,11 @@ class Background:
 
 _DIED = APIError(500, "The process that generated the response died.")
 _STOPPED = APIError(500, "The server was stopped while it generated the response.")
+_UNSTORED = APIError(500, "The response could not be stored.")
 
 
 def _thread(target: Callable[[], object], name: str) -> threading.Thread:
-    thread = threading.Thread(target=copy_context().run, args=(target,), name=name, daemon=True)
+    thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from openai_compat import OpenAICompat
 from openai_compat.generation import background
+from openai_compat.storage.store import StoreFailed
 from openai_compat.testing import Gate, done, say
 from tests.contract import check
 from tests.endpoints.test_responses_state import Keeping, assistant, error, user
@@ -327,6 +329,218 @@ def test_a_defect_is_a_failed_response(keeping: Keeping, monkeypatch: pytest.Mon
     id = begin(keeping, say("x"), done())
     ended(keeping)
     assert retrieve(keeping, id)["error"]["message"] == "The gateway failed."
+
+
+# -- failures of the store and of the system --------------------------------------------------
+
+
+class Failing:
+    """Fails the first calls of a store's method, before or after it has done its work."""
+
+    def __init__(self, keeping: Keeping, name: str, times: int, *, after: bool = False, **only: Any) -> None:
+        self._call = getattr(keeping.app.store, name)
+        self._rest = times
+        self._after = after
+        self._only = only
+        setattr(keeping.app.store, name, self)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if not self._rest or any(options.get(key) != value for key, value in self._only.items()):
+            return self._call(*arguments, **options)
+        self._rest -= 1
+        if self._after:
+            self._call(*arguments, **options)
+        raise StoreFailed("gone")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("method", "only"), [("beat", {}), ("complete", {"end_run": True})])
+def test_a_store_that_fails_for_a_while_loses_nothing(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, method: str, only: dict[str, Any], after: bool
+) -> None:
+    monkeypatch.setattr(background, "_RETRY", 0.05)
+    Failing(keeping, method, 2, after=after, **only)
+    id = begin(keeping, say("Hel"), say("lo"), done())
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] == "completed"
+    found = followed(keeping, id)
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+
+
+def test_a_store_that_fails_at_the_beginning_fails_no_response(keeping: Keeping) -> None:
+    Failing(keeping, "complete", 1, end_run=False)
+    Failing(keeping, "complete", 1)
+    id = begin(keeping, say("Hello"), done())
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] == "completed"
+
+
+def test_an_end_that_cannot_be_stored_is_a_failure(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_RETRY", 30.0)
+    Failing(keeping, "complete", 1, end_run=True)
+    id = begin(keeping, say("Hello"), done())
+    ended(keeping)
+    assert "could not be stored" in retrieve(keeping, id)["error"]["message"]
+
+
+def test_an_end_that_cannot_even_fail_is_failed_by_who_reads_it(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_RETRY", 30.0)
+    Failing(keeping, "complete", 2, end_run=True)
+    id = begin(keeping, say("Hello"), done())
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] == "in_progress"
+    monkeypatch.setattr(background, "_STALE", -1.0)
+    assert "died" in retrieve(keeping, id)["error"]["message"]
+
+
+@pytest.mark.parametrize("words", [1, 100])
+def test_what_is_larger_than_the_store_may_be_is_a_failure_at_once(words: int) -> None:
+    keeping = Keeping(store_max_bytes=20_000)
+    gate = Gate()
+    id = begin(keeping, *[say("x" * (30_000 // words))] * words, *([gate] if words > 1 else []), done())
+    gate.open()
+    ended(keeping)
+    found = retrieve(keeping, id)
+    assert (found["status"], "could not be stored" in found["error"]["message"]) == ("failed", True)
+    assert followed(keeping, id)[-1]["type"] == "response.failed"
+
+
+def test_events_that_wait_for_too_long_end_the_response(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    monkeypatch.setattr(background, "_STALE", -1.0)
+    Failing(keeping, "beat", 1)
+    id = begin(keeping, gate, say("x"), done())
+    [job] = keeping.app._background._jobs.values()  # type: ignore[union-attr]
+    changed = keeping.app._background._changed  # type: ignore[union-attr]
+    with changed:
+        assert changed.wait_for(lambda: job.cancel.is_set, timeout=20)
+    gate.open()
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] == "failed"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_without_a_thread_nothing_is_started(keeping: Keeping, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(background, "_thread", fail)
+    response = keeping.post(body={"model": "demo", "input": "x", "background": True, "stream": stream})
+    assert error(response, 503)["code"] == "overloaded"
+    assert keeping.app.store is not None
+    assert keeping.app.store.page("response", None).rows == []
+    ended(keeping)
+
+
+def test_a_defect_of_a_report_does_not_end_all_reports(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, report, raised = Gate(), background.Job.report, threading.Event()
+
+    def once(job: background.Job) -> bool:
+        if not raised.is_set():
+            raised.set()
+            raise RuntimeError("defect")
+        return report(job)
+
+    monkeypatch.setattr(background.Job, "report", once)
+    id = begin(keeping, say("Hel"), gate, say("lo"), done())
+    assert raised.wait(20)
+    response = keeping.client.get(f"/v1/responses/{id}?stream=true", buffered=False)
+    assert next(iter(response.response))  # reported while it goes on
+    response.close()
+    gate.open()
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] == "completed"
+
+
+def test_a_cancelled_one_waits_no_longer() -> None:
+    keeping = Keeping(max_background=1)
+    gates = [Gate() for _ in range(1 + background._MAX_WAITING)]
+    started = [begin(keeping, gate, say("x"), done()) for gate in gates]
+    assert keeping.client.post(f"/v1/responses/{started[-1]}/cancel").get_json()["status"] == "cancelled"
+    last = begin(keeping, say("x"), done())
+    for gate in gates:
+        gate.open()
+    ended(keeping)
+    assert retrieve(keeping, last)["status"] == "completed"
+    assert retrieve(keeping, started[-1])["status"] == "cancelled"
+
+
+def test_one_that_waits_is_dropped_when_another_process_cancels_it(
+    two: tuple[Keeping, Keeping], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two
+    monkeypatch.setattr(background, "_BEAT", 0.0)
+    found = first.app._background
+    assert found is not None
+    monkeypatch.setattr(found, "_threads", 1)
+    gate = Gate()
+    ids = [begin(first, gate, say("x"), done()), begin(first, say("x"), done())]
+    assert second.client.post(f"/v1/responses/{ids[1]}/cancel").status_code == 200
+    with found._changed:
+        assert found._changed.wait_for(lambda: list(found._jobs) == ids[:1], timeout=20)
+    gate.open()
+    ended(first)
+    assert [retrieve(second, id)["status"] for id in ids] == ["completed", "cancelled"]
+
+
+# -- followers --------------------------------------------------------------------------------
+
+
+def test_a_follower_sees_that_the_process_died_before_it_began(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keeping.app.store is not None
+    monkeypatch.setattr(keeping.app.store, "begin_run", lambda *arguments: None)
+    gate, now, waits = Gate(), time.time(), []
+
+    def wait(found: background.Background) -> None:
+        waits.append(found)
+        assert len(waits) < 10
+        monkeypatch.setattr(time, "time", lambda: now + 60)
+
+    id = begin(keeping, gate, say("x"), done())
+    monkeypatch.setattr(background.Background, "wait", wait)
+    assert followed(keeping, id, starting_after=-9)[-1]["type"] == "response.failed"
+    gate.open()
+
+
+def test_a_follower_sees_that_the_response_was_deleted(keeping: Keeping) -> None:
+    gate = Gate()
+    id = begin(keeping, say("Hel"), gate, say("lo"), done())
+    response = keeping.client.get(f"/v1/responses/{id}?stream=true", buffered=False)
+    body = iter(response.response)
+    found = events(next(body))  # type: ignore[arg-type]
+    keeping.client.delete(f"/v1/responses/{id}")
+    found += events(b"".join(body))  # type: ignore[arg-type]
+    assert (found[-1]["type"], found[-1]["code"]) == ("error", "not_found")
+    assert found[-1]["sequence_number"] >= found[-2]["sequence_number"]
+    gate.open()
+
+
+def test_a_follower_whose_store_fails_can_go_on_from_the_number_of_the_error(keeping: Keeping) -> None:
+    id = begin(keeping, say("Hello"), done())
+    ended(keeping)
+    whole = followed(keeping, id)
+    Failing(keeping, "events", 1)
+    [failure] = followed(keeping, id, starting_after=2)
+    assert (failure["type"], failure["code"]) == ("error", "store_failed")
+    assert followed(keeping, id, starting_after=failure["sequence_number"]) == whole[3:]
+
+
+def test_head_follows_nothing(keeping: Keeping) -> None:
+    gate = Gate()
+    id = begin(keeping, gate, say("x"), done())
+    response = keeping.client.head(f"/v1/responses/{id}?stream=true")
+    assert (response.status_code, response.data) == (200, b"")
+    gate.open()
+
+
+def test_a_number_without_a_stream_is_listed(keeping: Keeping) -> None:
+    id = begin(keeping, say("x"), done())
+    ended(keeping)
+    assert keeping.get(f"/responses/{id}", starting_after=0).headers["openai-compat-ignored"] == "starting_after"
 
 
 def test_nothing_is_started_before_the_first() -> None:

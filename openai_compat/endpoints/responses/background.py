@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Raw, structs
 
-from openai_compat.endpoints.contract import RESPONSE, Answer, Call, EventStream, NamedEvent, Reply
+from openai_compat.endpoints.contract import RESPONSE, Answer, Call, EventStream, Headers, NamedEvent, Reply
 from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.errors import of_input
@@ -56,7 +56,7 @@ def start(call: Call, chat: ChatRun, progress: Progress, keeper: Keeper, ignored
     response = progress.response
     response.status, response.store = "queued", True
     keeper.queue(response)
-    queued = structs.replace(response)
+    queued, headers = structs.replace(response), ignored.headers()  # both change in the other thread
     first = progress.queue()
 
     def work(job: Job) -> None:
@@ -68,8 +68,8 @@ def start(call: Call, chat: ChatRun, progress: Progress, keeper: Keeper, ignored
         ask(call.store, lambda store: store.delete(RESPONSE, call.owner, response.id))
         raise
     if stream:
-        return follow(call, response.id, ignored, after=-1)
-    return Answer(queued, ignored.headers())
+        return follow(call, response.id, headers, after=-1)
+    return Answer(queued, headers)
 
 
 def _frames(found: Sequence[events.Event]) -> list[bytes]:
@@ -112,17 +112,13 @@ def ended_body(body: bytes, status: str, error: APIError | None) -> bytes | None
 # -- following --------------------------------------------------------------------------------
 
 
-def follow(call: Call, id: str, ignored: Ignored, *, after: int) -> EventStream:
+def follow(call: Call, id: str, headers: Headers, *, after: int) -> EventStream:
     """Return the events of a background response from any one on, and follow it until it ends.
 
     :param after: number of the last event that the client has; −1 for none.
     """
-    source = _Follower(call, id, after)
-    return EventStream(source.events(), source, ignored.headers(), _failure_events, ends_with_done=False)
-
-
-def _failure_events(error: APIError) -> Sequence[NamedEvent]:
-    return named(failed_events(error, 0))
+    source = _Follower(call, id, max(after, -1))
+    return EventStream(source.events(), source, headers, source.failure_events, ends_with_done=False)
 
 
 class _Follower:
@@ -140,8 +136,15 @@ class _Follower:
         """Follow no longer."""
         self._closed.set()
 
+    def failure_events(self, error: APIError) -> Sequence[NamedEvent]:
+        """Return the event of a failure to follow, with the number after which the client can follow again."""
+        return named(failed_events(error, max(self._after, 0)))
+
     def events(self) -> Iterator[Sequence[object]]:
-        """Yield the frames of events."""
+        """Yield the frames of events.
+
+        :raises APIError: 404 for a response that was deleted, 503 for a store that fails.
+        """
         background = self._call.background
         assert background is not None
         while not self._closed.is_set():
@@ -149,8 +152,8 @@ class _Follower:
             found = self._next()
             if found:
                 yield found
-            elif stored is None:  # it was deleted
-                return
+            elif stored is None:
+                raise APIError(404, "The response was deleted.", code="not_found")
             elif is_final(status_of(stored)):
                 yield self._terminal_events(stored)
                 return

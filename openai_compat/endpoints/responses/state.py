@@ -129,7 +129,7 @@ def read_response(id: str, call: Call) -> StoredObject | None:
         stored = store.get(RESPONSE, call.owner, id, is_sound)
         if stored is None or is_final(status_of(stored)) or call.background is None:
             return stored
-        call.background.fail_if_stale(call.owner, id, call.now - stored.created)
+        call.background.fail_if_stale(call.owner, id, stored.created)
         return store.get(RESPONSE, call.owner, id, is_sound)
 
     return ask(call.store, read)
@@ -138,13 +138,13 @@ def read_response(id: str, call: Call) -> StoredObject | None:
 def response_body(stored: StoredObject, call: Call) -> bytes:
     """Return the JSON of a stored response, with the items of its output.
 
-    :raises APIError: 503 for a store that fails.
+    :raises APIError: 404 for one that was deleted meanwhile; 503 for a store that fails.
     """
     items = ask(
         call.store,
         lambda store: store.outputs(RESPONSE, call.owner, stored.id, is_valid=is_sound),
     )
-    output = [Raw(item.body) for item in items or ()]
+    output = [Raw(item.body) for item in existing(items, "Response", stored.id)]
     return json.encode({**json.members(stored.body), "output": output})
 
 

@@ -31,7 +31,9 @@ class RetrieveQuery(Struct, kw_only=True):
     """The query parameters of one response."""
 
     stream: Annotated[bool, emulated("``true``: the events of a response in the background")] = False
-    starting_after: Annotated[int, emulated("with ``stream``: the number of the last event that the client has")] = -1
+    starting_after: Annotated[
+        int | None, emulated("with ``stream``: the number of the last event that the client has")
+    ] = None
     include: Annotated[list[str], accepted("what is there is always included")] = []
     include_obfuscation: Annotated[bool, accepted("nothing is obfuscated")] = False
 
@@ -54,10 +56,12 @@ def retrieve(call: Call, backend: Backend) -> Reply:
     id = call.path["id"]
     stored = existing(read_response(id, call), _WHAT, id)
     if not query.stream:
+        if query.starting_after is not None:
+            ignored.add("starting_after")
         return Answer(Raw(response_body(stored, call)), ignored.headers())
     if not is_background(json.members(stored.body)):
         raise invalid("Only a response with 'background' can be streamed again.", "stream")
-    return follow(call, id, ignored, after=query.starting_after)
+    return follow(call, id, ignored.headers(), after=-1 if query.starting_after is None else query.starting_after)
 
 
 def cancel(call: Call, backend: Backend) -> Reply:
