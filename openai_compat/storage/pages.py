@@ -31,7 +31,7 @@ def paged(
         before that one, and *has_more* says whether others stand before them.
     :param read: reads a row, and raises :exc:`Damaged`.
     """
-    start, end = _position(tx, after), _position(tx, before)
+    start, end = _position(tx, after, "after"), _position(tx, before, "before")
     is_backward = start is None and end is not None
     if is_backward:
         order, start, end = "desc" if order == "asc" else "asc", end, None
@@ -52,12 +52,12 @@ def paged(
     return Page(page[::-1] if is_backward else page, len(found) > limit)
 
 
-def _position(tx: Connection, cursor: Select[Any] | None) -> int | None:
+def _position(tx: Connection, cursor: Select[Any] | None, name: str) -> int | None:
     if cursor is None:
         return None
     position: int | None = tx.scalar(cursor)
     if position is None:
-        raise UnknownCursor("no object or item has that id")
+        raise UnknownCursor(name)
     return position
 
 

@@ -23,7 +23,14 @@ class TooLarge(ValueError):
 
 
 class UnknownCursor(LookupError):
-    """*after* or *before* is not the id of a stored object or item."""
+    """*after* or *before* is not the id of a stored object or item.
+
+    :param name: which of them.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} is not the id of an object or item")
+        self.name = name
 
 
 class UnknownParent(LookupError):

@@ -23,8 +23,8 @@ def ask(store: Store | None, query: Callable[[Store], T]) -> T | None:
         return None
     try:
         return query(store)
-    except UnknownCursor:
-        raise invalid("Invalid 'after': it is not the id of a stored object.", "after") from None
+    except UnknownCursor as error:
+        raise invalid(f"Invalid '{error.name}': it is not the id of a stored object.", error.name) from None
     except StoreFailed as error:
         raise store_failed(error) from error
 
