@@ -19,6 +19,7 @@ from openai_compat.storage.store import Item, Store, StoredObject
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
 from openai_compat.translate.listing import ItemsQuery, ListPage, from_query, to_page
 from openai_compat.translate.metadata import from_metadata
+from openai_compat.translate.references import resolved
 from openai_compat.translate.store_errors import ask, check_deleted, existing, is_sound, needs_store, page_of_items
 from openai_compat.translate.stored_items import to_stored_item
 from openai_compat.wire import json
@@ -193,13 +194,15 @@ def _write(store: Store | None, write: Any) -> Any:
 
 
 def _items(raws: list[Raw], call: Call) -> list[Item]:
-    """Return items as they are stored.
+    """Return items as they are stored; those in the places of references are copies.
 
-    :raises APIError: 400 for too many, and for one without a type.
+    :raises APIError: 400 for too many, for one that is not valid, and for a reference to one that is not stored; 503
+        for a store that fails.
     """
     if len(raws) > MAX_ITEMS:
         raise too_long("items", MAX_ITEMS, len(raws))
-    return [to_stored_item(raw, f"items[{i}]", call.new_id) for i, raw in enumerate(raws)]
+    found = resolved(raws, "items", call.store, call.owner, call.settings.max_body)
+    return [to_stored_item(raw, f"items[{i}]", call.new_id) for i, raw in enumerate(found)]
 
 
 def _conversation(stored: StoredObject) -> Conversation:

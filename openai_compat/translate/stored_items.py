@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import UNSET, Raw
 
+from openai_compat.errors import invalid, missing
 from openai_compat.storage.store import Item
 from openai_compat.translate.items import item_type
 from openai_compat.wire import json
@@ -38,7 +39,8 @@ def to_stored_item(raw: Raw, path: str, new_id: Callable[[str], str]) -> Item:
 
     :param path: of the item in the request, for errors.
     :param new_id: returns a new id with the given prefix.
-    :raises APIError: 400 for an item without a type.
+    :raises APIError: 400 for an item without a type, a message without a role or with content of another kind, and a
+        call without a name: no request could go on from them.
     """
     members: dict[str, Any] = dict(json.members_of(bytes(raw), path))
     kind = item_type(members, path)
@@ -47,22 +49,38 @@ def to_stored_item(raw: Raw, path: str, new_id: Callable[[str], str]) -> Item:
     if kind in _WITH_STATUS and not json.text_of(members.get("status", UNSET)):
         item["status"] = "completed"
     if kind == "message":
-        role = json.string(json.text_of(members.get("role", UNSET))) or ""
-        item["content"] = _content(members.get("content", UNSET), role, path)
+        item["content"] = _content(members.get("content", UNSET), _needed(members, "role", path), path)
     elif kind == "reasoning" and "summary" not in members:
         item["summary"] = _EMPTY_LIST
-    elif kind == "function_call":
+    elif kind in ("function_call", "custom_tool_call"):
+        _needed(members, "name", path)
+    if kind == "function_call":
         arguments = json.text_of(members.get("arguments", UNSET)) or b"{}"
         item["arguments"] = Raw(arguments) if arguments[:1] == b'"' else arguments.decode()
     return Item(id, json.encode({"id": id, "type": kind, **item}))
+
+
+def _needed(members: dict[str, Any], name: str, path: str) -> str:
+    """Return a text that an item must have."""
+    text = json.text_of(members.get(name, UNSET))
+    found = json.string(text)
+    if found is None and text:
+        raise invalid(f"Invalid type for '{path}.{name}': expected a string.", f"{path}.{name}", "invalid_type")
+    if not found:
+        raise missing(f"{path}.{name}")
+    return found
 
 
 def _content(content: Any, role: str, path: str) -> Any:
     """Return the content of a message as a list of parts."""
     text = json.text_of(content)
     if text[:1] == b"[":
-        return [_part(part, role, f"{path}.content") for part in json.items_of(content, f"{path}.content")]
-    return [_text_part(Raw(text), role)] if text else []
+        parts = json.items_of(content, f"{path}.content")
+        return [_part(part, role, f"{path}.content[{i}]") for i, part in enumerate(parts)]
+    if text and text[:1] != b'"' and not json.is_blank(content):
+        wanted = "expected a string or an array"
+        raise invalid(f"Invalid type for '{path}.content': {wanted}.", f"{path}.content", "invalid_type")
+    return [_text_part(Raw(text), role)] if text[:1] == b'"' else []
 
 
 def _text_part(text: Raw, role: str) -> dict[str, Any]:

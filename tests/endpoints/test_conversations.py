@@ -94,6 +94,15 @@ def test_items_are_listed_page_by_page_the_newest_first(keeping: Keeping) -> Non
         ({"items": ["x"]}, "items[0]", "invalid_type"),
         ({"items": {"a": 1}}, "items", "invalid_type"),
         ({"metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+        ({"items": [{"type": "message", "content": "x"}]}, "items[0].role", "missing_required_parameter"),
+        ({"items": [{"type": "message", "role": 5, "content": "x"}]}, "items[0].role", "invalid_type"),
+        ({"items": [{"role": "user", "content": 5}]}, "items[0].content", "invalid_type"),
+        ({"items": [{"role": "user", "content": {"a": 1}}]}, "items[0].content", "invalid_type"),
+        ({"items": [{"role": "user", "content": [{"text": "x"}, 5]}]}, "items[0].content[1]", "invalid_type"),
+        ({"items": [{"type": "function_call", "arguments": "{}"}]}, "items[0].name", "missing_required_parameter"),
+        ({"items": [{"type": "custom_tool_call", "name": 5}]}, "items[0].name", "invalid_type"),
+        ({"items": [{"type": "item_reference", "id": "msg_0"}]}, "items[0].id", "item_not_found"),
+        ({"items": [{"type": "item_reference"}]}, "items[0].id", "missing_required_parameter"),
     ],
 )
 def test_what_is_not_valid_is_a_400(keeping: Keeping, fields: dict[str, Any], param: str, code: str) -> None:
@@ -104,6 +113,31 @@ def test_what_is_not_valid_is_a_400(keeping: Keeping, fields: dict[str, Any], pa
         found = error(keeping.post(f"/conversations/{id}/items", fields))
         assert (found["param"], found["code"]) == (param, code)
         assert texts(keeping, id) == []
+
+
+def test_references_become_what_they_refer_to(keeping: Keeping) -> None:
+    [message] = keeping.ask(say("One"), done(), input="1")["output"]
+    reference = {"type": "item_reference", "id": message["id"]}
+    id = create(keeping, items=[reference])
+    added = keeping.post(f"/conversations/{id}/items", {"items": [{"id": message["id"]}]}).get_json()
+    assert added["data"][0]["content"] == message["content"]
+    assert texts(keeping, id) == ["One", "One"]
+    keeping.ask(input="2", conversation=id)
+    assert keeping.sent() == [assistant("One"), assistant("One"), user("2")]
+
+
+@pytest.mark.parametrize("text", ["", None, []])
+def test_a_message_may_be_empty(keeping: Keeping, text: Any) -> None:
+    id = create(keeping, items=[{"role": "user", "content": text}])
+    keeping.ask(input="2", conversation=id)
+    assert keeping.sent() == [user(""), user("2")]
+
+
+@pytest.mark.parametrize("name", ["after", "before"])
+def test_a_cursor_that_does_not_exist_is_named(keeping: Keeping, name: str) -> None:
+    id = create(keeping, items=[user("1")])
+    found = error(keeping.get(f"/conversations/{id}/items", **{name: "msg_0"}))
+    assert (found["param"], f"'{name}'" in found["message"]) == (name, True)
 
 
 def test_what_is_needed_is_asked_for(keeping: Keeping) -> None:

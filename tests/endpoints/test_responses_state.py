@@ -86,6 +86,16 @@ def test_a_response_goes_on_from_the_previous_one(keeping: Keeping, stream: bool
     assert [message["content"] for message in keeping.sent()] == ["Again.", "1", "One", "2", "Two", "3"]
 
 
+@pytest.mark.parametrize("path", ["/responses", "/responses/input_tokens", "/responses/compact"])
+def test_references_to_a_large_item_have_a_limit(path: str) -> None:
+    keeping = Keeping(max_body=10_000)
+    [message] = keeping.ask(say("x" * 4_000), done())["output"]
+    references = [{"type": "item_reference", "id": message["id"]}] * 3
+    keeping.ask(input=references[:2])
+    found = error(keeping.post(path, {"model": "demo", "input": references}))
+    assert (found["param"], "10000 bytes" in found["message"]) == ("input[2]", True)
+
+
 def test_a_response_may_go_on_twice(keeping: Keeping) -> None:
     first = keeping.ask(say("One"), done(), input="1")
     for text in ("a", "b"):

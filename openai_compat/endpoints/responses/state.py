@@ -8,7 +8,6 @@ Source: OpenAI's ``previous_response_id``, ``conversation``, ``ItemReferencePara
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -17,9 +16,9 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.endpoints.contract import CONVERSATION, RESPONSE, Call
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.request import ConversationRef, input_items
-from openai_compat.errors import invalid, missing, too_long
+from openai_compat.errors import invalid, too_long
 from openai_compat.storage.store import Item, Store, StoredObject, TooLarge
-from openai_compat.translate.items import item_type
+from openai_compat.translate.references import resolved
 from openai_compat.translate.store_errors import ask, existing, is_sound, needs_store
 from openai_compat.wire import json
 
@@ -80,7 +79,7 @@ def read_input(request: HasInput, call: Call) -> Input:
     state = read_state(request.previous_response_id, request.conversation, call)
     if len(given) + len(state.history) > limit:
         raise too_long("input", limit, len(given) + len(state.history))
-    return Input(state, resolved(given, call))
+    return Input(state, resolved(given, "input", call.store, call.owner, call.settings.max_body))
 
 
 def read_state(previous: str | None, conversation: str | ConversationRef | None, call: Call) -> State:
@@ -164,42 +163,3 @@ def _context(store: Store, kind: str, id: str, call: Call) -> list[Raw] | None:
     except TooLarge:
         raise too_long("input", limit, limit + 1) from None
     return None if found is None else [Raw(item.body) for item in found]
-
-
-def resolved(items: Sequence[Raw], call: Call) -> list[Raw]:
-    """Return the items of an input, with stored items in the places of references to them.
-
-    :raises APIError: 400 without a store, and for an item that is not stored; 503 for a store that fails.
-    """
-    references = _references(items)
-    if not references:
-        return list(items)
-    if call.store is None:
-        raise needs_store(f"input[{next(iter(references))}].id")
-    ids = list(references.values())
-    found = ask(call.store, lambda store: store.find_items(call.owner, ids, is_valid=is_sound)) or {}
-    result = list(items)
-    for index, id in references.items():
-        if id not in found:
-            raise invalid(f"Item with id '{id[:128]}' not found.", f"input[{index}].id", "item_not_found")
-        result[index] = Raw(found[id].body)
-    return result
-
-
-def _references(items: Sequence[Raw]) -> dict[int, str]:
-    """Return the ids of the items that only refer to stored ones, by their places."""
-    found = {}
-    for index, raw in enumerate(items):
-        if b"item_reference" in bytes(raw) or len(raw_text := bytes(raw)) < _SHORT and b'"id"' in raw_text:
-            path = f"input[{index}]"
-            members = json.members_of(bytes(raw), path)
-            if item_type(members, path) == "item_reference":
-                id = json.string(json.text_of(members.get("id", UNSET)))
-                if not id:
-                    raise missing(f"{path}.id")
-                found[index] = id
-    return found
-
-
-#: bytes of an item that may be a reference without a type; an id has at most 512
-_SHORT = 1024
