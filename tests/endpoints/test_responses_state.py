@@ -363,6 +363,29 @@ def test_nothing_is_answered_without_its_history(failing: Keeping, fields: dict[
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("store", "method"), [(True, "add"), (False, "append")])
+def test_a_turn_that_is_not_in_its_conversation_says_so(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, store: bool, method: str, stream: bool
+) -> None:
+    conversation = keeping.post("/conversations").get_json()["id"]
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        raise StoreFailed("down")
+
+    monkeypatch.setattr(keeping.app.store, method, fail)
+    found = keeping.ask(conversation=conversation, store=store, stream=stream)
+    assert (found["store"], found["conversation"]) == (False, None)
+
+
+def test_a_failed_stream_is_not_stored_and_says_so(keeping: Keeping) -> None:
+    keeping.fake.script("/api/chat", say("Hel"), {"error": "the runner died"})
+    response = keeping.post(body={"model": "demo", "input": "x", "stream": True})
+    found = json.loads(response.data.decode().strip().rpartition("data: ")[2])["response"]
+    assert (found["status"], found["store"]) == ("failed", False)
+    error(keeping.get(f"/responses/{found['id']}"), 404)
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_store_that_is_wanted_and_down_is_a_503_before_anything_is_generated(
     monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
@@ -394,6 +417,7 @@ def test_a_store_that_is_wanted_and_fails_at_the_end_fails_the_response(
             json.loads(frame.partition("data: ")[2]) for frame in response.data.decode().strip().split("\n\n")
         ]
         assert (event["type"], event["code"], last["type"]) == ("error", "store_failed", "response.failed")
+        assert last["response"]["store"] is False
     else:
         assert error(response, 503)["code"] == "store_failed"
 

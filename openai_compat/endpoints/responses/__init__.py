@@ -82,6 +82,7 @@ def _stream(call: Call, chat: ChatRun, progress: Progress, keeper: Keeper, ignor
     """
 
     def failure_events(error: APIError) -> Sequence[NamedEvent]:
+        progress.response.store = False
         return named(progress.fail(error))
 
     try:

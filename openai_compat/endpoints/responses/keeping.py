@@ -54,6 +54,8 @@ class Keeper:
     def keep(self, response: Response) -> bool:
         """Store a response that has ended; return False if that failed, and note in it whether it is stored.
 
+        One that could not be added to its conversation has none.
+
         :raises APIError: 503 for a store that fails, if the settings want that.
         """
         response.store = self.stores and self.call.store is not None
@@ -65,7 +67,7 @@ class Keeper:
             log.error("a response could not be stored: %s", error)
             if self.call.settings.store_failure == "refuse":
                 raise APIError(503, "The response could not be stored.", code="store_failed", retry=False) from error
-            response.store = False
+            response.store, response.conversation = False, None
             return False
         return True
 
