@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from msgspec import structs
+from msgspec import UNSET, Raw, Struct, structs
 
 from openai_compat.errors import bad_gateway
 from openai_compat.generation.plan import ChatPlan
@@ -16,12 +16,27 @@ from openai_compat.native.client import Backend
 from openai_compat.native.errors import ContextOverflow
 from openai_compat.native.usage import count
 from openai_compat.translate.fields import Ignored
+from openai_compat.wire import json
+
+#: fields that say how an answer is made, sent and kept, where there is none
+_UNCOUNTED = (
+    *("background", "include", "max_completion_tokens", "max_output_tokens", "max_tokens", "metadata", "n", "store"),
+    *("stream", "stream_options"),
+)
+
+
+def note_uncounted(request: Struct, ignored: Ignored) -> None:
+    """List the given fields of a request that have no effect on the number of its tokens."""
+    for name in _UNCOUNTED:
+        value = getattr(request, name, None)
+        if value and not (isinstance(value, Raw) and json.is_blank(value)) and value is not UNSET:
+            ignored.add(name)
 
 
 def prompt_size(plan: ChatPlan, backend: Backend, ignored: Ignored) -> int:
     """Return the number of tokens of a plan's prompt, also of one that is longer than the context.
 
-    :raises APIError: the native errors.
+    :raises APIError: the native errors; 502 for a backend that does not count.
     """
     request = plan.native_request
     request = structs.replace(request, options={**request.options, "num_predict": 1}, truncate=False)
@@ -35,5 +50,8 @@ def prompt_size(plan: ChatPlan, backend: Backend, ignored: Ignored) -> int:
     with closing(stream):
         for message in stream:
             if message.done:
-                return count(message.prompt_eval_count)
+                tokens = count(message.prompt_eval_count)
+                if not tokens:  # a prompt has one at least
+                    raise bad_gateway("The backend did not count the tokens of the prompt.")
+                return tokens
     raise bad_gateway("The request was cancelled.")

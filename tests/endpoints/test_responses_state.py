@@ -460,6 +460,35 @@ def test_a_prompt_longer_than_the_context_is_counted_too(keeping: Keeping, path:
     assert keeping.post(path, {"model": "demo", **body}).get_json()["input_tokens"] == 7208
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "listed"),
+    [
+        (
+            "/responses/input_tokens",
+            {"input": "x", "stream": True, "background": True, "store": True, "metadata": {"a": "b"}, "include": ["a"]},
+            "background, include, include.a, metadata, store, stream",
+        ),
+        ("/responses/input_tokens", {"input": "x", "stream": False, "metadata": {}, "max_output_tokens": 5}, "max_o"),
+        ("/responses/input_tokens", {"input": "x", "store": False, "include": []}, ""),
+        ("/chat/completions/input_tokens", {"messages": [user("x")], "n": 2, "max_tokens": 5}, "max_tokens, n"),
+    ],
+)
+def test_what_has_no_effect_on_a_count_is_listed(
+    keeping: Keeping, path: str, body: dict[str, Any], listed: str
+) -> None:
+    keeping.fake.script("/api/chat", say("x"), done(prompt=5))
+    response = keeping.post(path, {"model": "demo", **body})
+    assert response.get_json()["input_tokens"] == 5
+    assert response.headers.get("openai-compat-ignored", "").startswith(listed)
+
+
+@pytest.mark.parametrize("counted", [{"prompt": 0}, {"prompt_eval_count": None}])
+def test_a_backend_that_does_not_count_is_a_502(keeping: Keeping, counted: dict[str, Any]) -> None:
+    keeping.fake.script("/api/chat", say("x"), done(**counted))
+    error(keeping.post("/responses/input_tokens", {"model": "demo", "input": "x"}), 502)
+    assert keeping.fake.closed == keeping.fake.opened
+
+
 def test_a_count_that_fails_is_the_native_error(keeping: Keeping) -> None:
     keeping.fake.script("/api/chat", {"error": "model 'demo' not found"}, status="404 Not Found")
     found = error(keeping.post("/responses/input_tokens", {"model": "demo", "input": "x"}), 404)

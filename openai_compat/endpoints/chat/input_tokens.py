@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from openai_compat.endpoints.chat.request import decode, from_chat_request
 from openai_compat.endpoints.contract import Answer, Call, Reply
-from openai_compat.generation.prompt_size import prompt_size
+from openai_compat.generation.prompt_size import note_uncounted, prompt_size
 from openai_compat.native.client import Backend
 from openai_compat.translate.fields import Ignored
 
@@ -27,5 +27,6 @@ def count(call: Call, backend: Backend) -> Reply:
     """
     request, unknown = decode(call.body)
     ignored = Ignored(call.settings, unknown)
+    note_uncounted(request, ignored)
     plan, _ = from_chat_request(request, call, ignored)
     return Answer(InputTokens(prompt_size(plan, backend, ignored)), ignored.headers())

@@ -11,7 +11,7 @@ from openai_compat.endpoints.contract import Answer, Call, Reply
 from openai_compat.endpoints.responses.errors import of_input
 from openai_compat.endpoints.responses.request import decode, from_response_request
 from openai_compat.endpoints.responses.state import read_input
-from openai_compat.generation.prompt_size import prompt_size
+from openai_compat.generation.prompt_size import note_uncounted, prompt_size
 from openai_compat.native.client import Backend
 from openai_compat.translate.fields import Ignored
 
@@ -30,6 +30,7 @@ def count(call: Call, backend: Backend) -> Reply:
     """
     request, unknown = decode(call.body)
     ignored = Ignored(call.settings, unknown)
+    note_uncounted(request, ignored)
     read = read_input(request, call)
     plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False)
     with of_input():
