@@ -23,9 +23,11 @@ HELLO = [{"role": "user", "content": "Hi"}]
 CHAT = {"model": "demo", "messages": HELLO}
 TEXT = {"model": "demo", "prompt": "Hi"}
 EMBED = {"model": "demo-embed", "input": "Hi"}
+RESPONSE = {"model": "demo", "input": "Hi"}
 
 CHATS, TEXTS, VECTORS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
-BODIES: dict[str, dict[str, Any]] = {CHATS: CHAT, TEXTS: TEXT, VECTORS: EMBED}
+RESPONSES = "/v1/responses"
+BODIES: dict[str, dict[str, Any]] = {CHATS: CHAT, TEXTS: TEXT, VECTORS: EMBED, RESPONSES: RESPONSE}
 
 EMPTY = ["", [], {}]
 
@@ -61,7 +63,7 @@ def error(path: str, body: Any, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("path", [CHATS, TEXTS])
+@pytest.mark.parametrize("path", [CHATS, TEXTS, RESPONSES])
 @pytest.mark.parametrize(
     ("stop", "options"), [("", {}), ([""], {}), ([], {}), (["", "Ocean"], {"stop": ["Ocean"]}), ({}, {})]
 )
@@ -107,6 +109,11 @@ OPTIONAL: dict[str, list[str]] = {
         "stop",
     ]
     + ["echo", "raw", "logit_bias", "reasoning", "thinking", "chat_template_kwargs", "keep_alive", "truncate", "user"],
+    RESPONSES: ["temperature", "top_p", "seed", "max_output_tokens", "max_tool_calls", "stream", "stream_options"]
+    + ["tools", "tool_choice", "text", "format", "include", "top_logprobs", "reasoning", "metadata", "options"]
+    + ["chat_template_kwargs", "thinking", "think", "keep_alive", "truncate", "user", "parallel_tool_calls", "store"]
+    + ["service_tier", "prompt", "moderation", "context_management", "client_metadata", "truncation", "instructions"]
+    + ["prompt_cache_key", "safety_identifier", "background_options", "access_programs", "image", "stop", "num_ctx"],
     VECTORS: ["dimensions", "encoding_format", "options", "keep_alive", "truncate", "user"],
 }
 
@@ -365,7 +372,7 @@ def test_metadata_is_checked_only_where_it_is_stored(metadata: Any) -> None:
 # -- numbers as text, and other dialects ------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS])
+@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS, RESPONSES])
 @pytest.mark.parametrize(
     ("given", "expected"), [("-1", -1), ("300", 300), (" 5m", "5m"), ("", None), ("1.5", 1.5), (5, 5), ("0", 0)]
 )
@@ -383,19 +390,19 @@ def test_numeric_text_is_refused_in_openai_s_fields(path: str, field: str) -> No
     assert error(path, {field: "1"})["code"] == "invalid_type"
 
 
-@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS])
+@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS, RESPONSES])
 @pytest.mark.parametrize(("given", "expected"), [("END", True), ("NONE", False), ("end", True), (True, True)])
 def test_truncate_of_nvidia_s_dialect(path: str, given: Any, expected: bool) -> None:
     assert native(path, {"truncate": given})["truncate"] is expected
 
 
-@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS])
+@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS, RESPONSES])
 def test_truncate_at_the_start_is_listed(path: str) -> None:
     assert listed(path, {"truncate": "START"}) == {"truncate"}
     assert error(path, {"truncate": "MIDDLE"})["param"] == "truncate"
 
 
-@pytest.mark.parametrize("path", [CHATS, TEXTS])
+@pytest.mark.parametrize("path", [CHATS, TEXTS, RESPONSES])
 @pytest.mark.parametrize("given", ["xml", 5, [1], True])
 def test_a_format_that_ollama_does_not_have_is_a_400(path: str, given: Any) -> None:
     assert error(path, {"format": given})["param"] == "format"
@@ -574,11 +581,11 @@ def test_a_failure_after_tokens_is_not_to_be_tried_again() -> None:
         assert (response.status_code, response.headers["x-should-retry"]) == (502, "false")
 
 
-@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS])
+@pytest.mark.parametrize("path", [CHATS, TEXTS, VECTORS, RESPONSES])
 @pytest.mark.parametrize("status", [400, 413, 415, 429])
 def test_a_proxy_s_4xx_keeps_its_status(path: str, status: int) -> None:
     fake = FakeOllama()
-    native_path = {CHATS: "/api/chat", TEXTS: "/api/generate", VECTORS: "/api/embed"}[path]
+    native_path = {TEXTS: "/api/generate", VECTORS: "/api/embed"}.get(path, "/api/chat")
     page = b"<html>413 Request Entity Too Large</html>"
     fake.script(native_path, page, status=f"{status} X", headers=[("Retry-After", "17")])
     response = post(path, {}, fake)
@@ -688,7 +695,7 @@ def test_a_schema_under_items_that_is_none_is_named_in_a_forced_call() -> None:
     assert refused(tools=tools, tool_choice=choice)["param"] == "tools[1].function.parameters.properties.x.items.enum"
 
 
-@pytest.mark.parametrize("path", [CHATS, TEXTS])
+@pytest.mark.parametrize("path", [CHATS, TEXTS, RESPONSES])
 @pytest.mark.parametrize(
     ("stop", "expected"), [([""], None), ([], None), (["", "a", "a"], ["a"]), (["a"] * 200, ["a"])]
 )
