@@ -233,3 +233,15 @@ def test_an_unknown_item_is_an_error_where_nothing_else_is_said() -> None:
     assert raised.value.param == "input[0].type"
     assert raised.value.message == 'input[0]: unknown input item type: "a"'
     assert mapped({"type": "a"}, USER) == [("user", "u", None)]
+
+
+def test_a_result_without_the_id_of_its_call() -> None:
+    item = {"type": "function_call_output", "output": "r"}
+    assert mapped(call("1"), item) == [("assistant", "", None, "1"), ("tool", "r", None)]
+
+
+def test_images_between_a_call_and_its_result_are_kept() -> None:
+    part = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
+    items = [call("1"), {"role": "assistant", "content": [part]}, result("1")]
+    first, second = from_items(raws(items), ToolNames(), Ignored(Settings(), []))
+    assert (first.role, first.images, second.role) == ("assistant", ["iVBORw0KGgo="], "tool")
