@@ -202,12 +202,13 @@ def check_events(body: bytes) -> list[dict[str, Any]]:
         found = validator().check_sse("ResponseStreamEvent", body.decode(), wire=True)
         assert [text for text in found if "context_length_exceeded" not in text] == []
     types = [event["type"] for event in events]
-    assert types[:2] == ["response.created", "response.in_progress"]
+    begin = 3 if types[1] == "response.queued" else 2  # in the background
+    assert [types[0], types[begin - 1]] == ["response.created", "response.in_progress"]
     assert [name for name in types if name in LAST_EVENTS] == types[-1:]
     assert (types[-2] == "error") == (types[-1] == "response.failed")
     assert types.count("error") == (types[-1] == "response.failed")
     _check_responses(events)
-    middle = events[2 : -2 if types[-1] == "response.failed" else -1]
+    middle = events[begin : -2 if types[-1] == "response.failed" else -1]
     items = _check_items(middle, is_whole=types[-1] != "response.failed")
     assert events[-1]["response"]["output"] == items
     return events
@@ -217,20 +218,22 @@ def _check_responses(events: list[dict[str, Any]]) -> None:
     """The responses in the events are one that goes on."""
     found = [event["response"] for event in events if "response" in event]
     changing = {"status", "output", "usage", "completed_at", "incomplete_details", "error", "store"}
-    assert len(found) == 3
-    for response in found[:2]:
-        assert (response["status"], response["output"], response["usage"]) == ("in_progress", [], None)
+    *begun, last = found
+    states = ["queued", "queued", "in_progress"] if len(begun) == 3 else ["in_progress", "in_progress"]
+    assert [response["status"] for response in begun] == states
+    for response in begun:
+        assert (response["output"], response["usage"]) == ([], None)
         assert (response["completed_at"], response["incomplete_details"], response["error"]) == (None, None, None)
     kept = [{key: value for key, value in response.items() if key not in changing} for response in found]
-    assert kept[0] == kept[1] == kept[2]
-    check_final(found[2])
-    assert found[2]["status"] == LAST_EVENTS[events[-1]["type"]]
-    if found[2]["status"] == "failed":
+    assert all(values == kept[0] for values in kept)
+    check_final(last)
+    assert last["status"] == LAST_EVENTS[events[-1]["type"]]
+    if last["status"] == "failed":
         error = events[-2]
         assert {key: error["error"][key] for key in ("code", "message", "param")} == {
             key: error[key] for key in ("code", "message", "param")
         }
-        assert error["message"] == found[2]["error"]["message"]
+        assert error["message"] == last["error"]["message"]
 
 
 def check_final(response: dict[str, Any]) -> None:

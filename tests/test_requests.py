@@ -131,9 +131,6 @@ def test_what_the_sdk_tests_send(stream: bool) -> None:
 
 # -- responses --------------------------------------------------------------------------------
 
-#: fields of a request that need a store, or what a later change brings: without it they are refused, or have no effect
-LATER = ("previous_response_id", "conversation", "background")
-
 
 def recorded_responses() -> list[dict[str, Any]]:
     """Those of many programs, and of Codex and the AI SDK."""
@@ -143,45 +140,84 @@ def recorded_responses() -> list[dict[str, Any]]:
 
 #: why a recorded request is refused → how many there are; all of them are sent both as recorded and the other way
 REFUSED = {
-    # Lift these once files are read: then they are answered, save for files by id.
-    "file inputs are not currently supported": 15,
-    # There is no store of files.
+    # There is no store of files, and nothing is fetched by default.
     "There is no store of files": 2,
-    # By URL, which is off by default.
+    "does not store files": 2,
+    "Files are not fetched by their URL": 5,
     "image URLs are not currently supported": 3,
-    # Only OpenAI's own tools, and one must be called.
-    "a tool call is required, but there are no tools": 2,
     # A test of an error.
     "Expected a value >= 0, but got -1": 1,
 }
 
 
+class Stateful:
+    """An application with a store, which has what recorded requests refer to."""
+
+    def __init__(self) -> None:
+        self.app = OpenAICompat(FakeOllama(), **DEMO, store="sqlite://")
+        self.client = Client(self.app)
+        self.parent = self.client.post("/v1/responses", json={"model": "demo", "input": "Hi"}).get_json()["id"]
+        self.conversation = self.client.post("/v1/conversations", json={}).get_json()["id"]
+
+    def known(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A body that refers to what is stored here."""
+        ids = {"previous_response_id": self.parent, "conversation": self.conversation}
+        return {**body, **{name: id for name, id in ids.items() if body.get(name)}}
+
+    def end(self, response: Any, *, stream: bool) -> dict[str, Any]:
+        """The response at its end, which one in the background reaches later."""
+        if stream:
+            return check_events(response.data)[-1]["response"]  # type: ignore[no-any-return]
+        found = response.get_json()
+        while found["status"] in ("queued", "in_progress"):
+            background = self.app._background
+            assert background is not None
+            background.wait()
+            found = self.client.get(f"/v1/responses/{found['id']}").get_json()
+        return check_response(found)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("flipped", [False, True])
 def test_recorded_responses_requests(flipped: bool) -> None:
+    pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+    pytest.importorskip("pypdf", reason="the extra 'pdf' is not installed")
     bodies = recorded_responses()
     assert len(bodies) == 227
     refused = dict.fromkeys(REFUSED, 0)
+    stateful = Stateful()
     for body in bodies:
-        # Lift this once there is state: these need a store, and what they refer to.
-        alone = {key: value for key, value in body.items() if key not in LATER}
         stream = bool(body.get("stream")) is not flipped
-        response = Client(OpenAICompat(FakeOllama(), **DEMO)).post("/v1/responses", json={**alone, "stream": stream})
+        response = stateful.client.post("/v1/responses", json={**stateful.known(body), "stream": stream})
         if response.status_code != 200:
             assert response.status_code == 400
             check("ErrorResponse", response.get_json())
             error = response.get_json()["error"]
-            assert error["param"].startswith(("input[", "tool_choice", "temperature")), error
-            [reason] = [reason for reason in REFUSED if reason in error["message"]]
-            refused[reason] += 1
+            assert error["param"].startswith(("input[", "temperature")), error
+            [reason] = [reason for reason in REFUSED if reason in error["message"]] or [json.dumps(error)]
+            refused[reason] = refused.get(reason, 0) + 1
             continue
-        found = check_events(response.data)[-1]["response"] if stream else check_response(response.get_json())
+        found = stateful.end(response, stream=stream)
         assert found["model"] == body["model"]
         assert found["status"] in ("completed", "incomplete")
         assert found["output"] or found["status"] == "incomplete"
         assert found["instructions"] == (body.get("instructions") or None)
         assert len(found["tools"]) == len(body.get("tools") or ())
     assert refused == REFUSED
+    assert stateful.app.store is not None
+    stateful.app.store.close()
+
+
+@pytest.mark.parametrize(("path", "schema"), [("compact", "CompactResource"), ("input_tokens", "TokenCountsResource")])
+def test_recorded_requests_to_compact_and_to_count(path: str, schema: str) -> None:
+    pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
+    bodies = recorded(f"/v1/responses/{path}")
+    assert len(bodies) == {"compact": 7, "input_tokens": 3}[path]
+    stateful = Stateful()
+    for body in bodies:
+        response = stateful.client.post(f"/v1/responses/{path}", json=stateful.known(body))
+        assert response.status_code == 200, response.data
+        check(schema, response.get_json())
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -243,5 +243,5 @@ def test_a_result_without_the_id_of_its_call() -> None:
 def test_images_between_a_call_and_its_result_are_kept() -> None:
     part = {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}
     items = [call("1"), {"role": "assistant", "content": [part]}, result("1")]
-    first, second = from_items(raws(items), ToolNames(), Ignored(Settings(), []))
+    first, second = from_items(raws(items), ToolNames(), Ignored(Settings(), []), Files())
     assert (first.role, first.images, second.role) == ("assistant", ["iVBORw0KGgo="], "tool")

@@ -40,9 +40,16 @@ _OWN = ("function", "custom")
 
 
 def choose_tools(
-    choice: str | ResponseToolChoice | None, tools: list[native.Tool], names: ToolNames, ignored: Ignored
+    choice: str | ResponseToolChoice | None,
+    tools: list[native.Tool],
+    names: ToolNames,
+    ignored: Ignored,
+    *,
+    has_others: bool,
 ) -> tuple[list[native.Tool], ForcedChoice | None]:
     """Return the tools that a choice allows, and the call that it requires, if it does.
+
+    :param has_others: the request has tools that are not supported.
 
     :raises APIError: 400 for a choice that is not valid, or names a tool that is not among the tools.
     """
@@ -54,7 +61,7 @@ def choose_tools(
         if choice != "required":
             supported = "'none', 'auto', and 'required'"
             raise invalid(f"Invalid value: '{choice[:64]}'. Supported values are: {supported}.", "tool_choice")
-        return tools, required(tools, "tool_choice")
+        return tools, _required(tools, ignored, has_others=has_others)
     assert choice is not None
     if choice.type == "allowed_tools":
         return _allowed(choice, tools, names, ignored)
@@ -81,8 +88,19 @@ def _allowed(
             found.add(_native_name(tool, f"tool_choice.tools[{i}]", names))
         else:
             ignored.unsupported("tool_choice.tools", "It names a tool that OpenAI runs itself.")
-    remaining = only(found, tools)
-    return remaining, required(remaining, "tool_choice") if choice.mode == "required" else None
+    remaining, has_others = only(found, tools), len(found) < len(choice.tools)
+    return remaining, _required(remaining, ignored, has_others=has_others) if choice.mode == "required" else None
+
+
+def _required(tools: list[native.Tool], ignored: Ignored, *, has_others: bool) -> ForcedChoice | None:
+    """Return the requirement to call any one of *tools*; None, and listed, if only tools of OpenAI's could be called.
+
+    :raises APIError: 400 without any tools.
+    """
+    if not tools and has_others:
+        ignored.unsupported("tool_choice", "All tools are those that OpenAI runs itself.")
+        return None
+    return required(tools, "tool_choice")
 
 
 def _native_name(tool: ChosenTool, path: str, names: ToolNames) -> str:

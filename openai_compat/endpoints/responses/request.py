@@ -161,7 +161,8 @@ def from_response_request(
     sent_tools, names = from_response_tools(request.tools or [], call.settings, ignored)
     target, think_field, is_zero = _native_request(request, items, names, model, call, ignored)
     target.format, strict_schema = _format(request, ignored)
-    allowed, force = choose_tools(request.tool_choice, sent_tools, names, ignored)
+    has_others = bool(request.tools) and not sent_tools
+    allowed, force = choose_tools(request.tool_choice, sent_tools, names, ignored, has_others=has_others)
     if allowed:
         target.tools = allowed
     _set_logprobs(request, target)
