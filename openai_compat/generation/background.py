@@ -97,10 +97,10 @@ class Job:
         return time.monotonic() - self._waits_since if self._frames else 0.0
 
     def begin(self, body: bytes) -> None:
-        """Store the body of the object as work begins; if the store fails, it stays as it is until the end."""
+        """Store the body of the object as work begins; if that fails, it stays as it is until the end."""
         try:
             self._report.save(self, body)
-        except StoreFailed as error:
+        except (StoreFailed, ValueError) as error:
             log.error("the beginning of a background response could not be stored: %s", error)
 
     def finish(self, body: bytes, outputs: Sequence[Item], extend: tuple[str, str] | None) -> None:
@@ -261,7 +261,7 @@ class Background:
             log.error("a background response could not be stored: %s", error)
         try:
             self._end(job.owner, job.id, "failed", INTERNAL_ERROR if error is None else _UNSTORED)
-        except StoreFailed as failure:  # it becomes stale, and then failed
+        except (StoreFailed, ValueError) as failure:  # it becomes stale, and then failed
             log.error("a background response could not be ended: %s", failure)
 
     def _drop(self, job: Job) -> None:
@@ -353,7 +353,7 @@ class Background:
             job.cancel.set()
             try:
                 self._end(job.owner, job.id, "failed", _STOPPED)
-            except StoreFailed as error:
+            except (StoreFailed, ValueError) as error:
                 log.error("a background response could not be ended: %s", error)
 
     def _end(self, owner: str | None, id: str, status: str, error: APIError | None) -> None:

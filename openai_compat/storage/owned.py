@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -81,14 +82,15 @@ class OwnedObjects:
         for seq in seqs:
             renew(tx, seq, self._clock(), self._ttl)
 
-    def _save(self, written: ItemList, *others: ItemList, **values: Any) -> None:
+    def _save(self, written: ItemList, *others: ItemList, is_limited: bool = True, **values: Any) -> None:
         """Store the numbers of lists that were changed, and delete objects as the limits require.
 
         :param others: those of objects that are deleted last.
+        :param is_limited: whether the first list's object may be too large.
         :param values: of other columns of the first list's object.
         :raises TooLarge: one of the objects alone is over the limit.
         """
-        written.save(self._max_bytes, **values)
+        written.save(self._max_bytes if is_limited else sys.maxsize, **values)
         for other in others:
             other.save(self._max_bytes)
         seqs: Sequence[int] = [other.seq for other in others]

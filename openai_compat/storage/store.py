@@ -203,7 +203,8 @@ class Store(Items, Runs):
         :param end_run: whether the object's run ends.
         :param only_if_running: who must have the run of the object; otherwise nothing happens, and the result is False.
         :raises UnknownParent: there is no such object to extend; nothing was written.
-        :raises TooLarge: one of the objects alone would be over *max_bytes*.
+        :raises TooLarge: one of the objects alone would be over *max_bytes*; not for a run that ends without items, which an
+            object at its limit can do, too.
         :raises AlreadyStored: two items of an object have the same id.
         :raises ValueError: an id is longer than :data:`MAX_ID`; or the object is to extend itself.
         """
@@ -221,7 +222,8 @@ class Store(Items, Runs):
                 written.share(other)
                 self._renew(usage.tx, other.seq)
             written.grow(len(body) - (len(row.body) if isinstance(row.body, bytes) else 0))
-            self._save(written, *others, body=body)
+            is_end = end_run and not outputs and not others
+            self._save(written, *others, is_limited=not is_end, body=body)
             if end_run:
                 drop_run(usage.tx, row.seq)
             return True

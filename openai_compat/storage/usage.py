@@ -64,13 +64,17 @@ class OwnerUsage:
     def make_room(self, max_objects: int, max_bytes: int, spare: int, others: Sequence[int] = ()) -> None:
         """Delete the owner's least recently used objects until the counts are within the limits.
 
-        :param spare: ``seq`` of an object that is not deleted; its ancestors and *others* are deleted last.
+        :param spare: ``seq`` of an object that is not deleted; its ancestors, *others* and objects with a run are
+            deleted last.
         """
-        o = tables().objects
+        import sqlalchemy as sa
+
+        o, runs = tables().objects, tables().runs
         columns = (o.c.seq, o.c.bytes, o.c.context, o.c.parent)
         used = o.select().with_only_columns(*columns).where(o.c.owner == self.owner, o.c.seq != spare)
         used = used.order_by(o.c.expires, o.c.seq)
-        self._evict(used.where(o.c.seq.not_in(lineage(spare)), o.c.seq.not_in(others)), max_objects, max_bytes)
+        is_idle = o.c.seq.not_in(sa.select(runs.c.object))
+        self._evict(used.where(o.c.seq.not_in(lineage(spare)), o.c.seq.not_in(others), is_idle), max_objects, max_bytes)
         self._evict(used, max_objects, max_bytes)
 
     def _evict(self, used: Select[Any], max_objects: int, max_bytes: int) -> None:

@@ -80,6 +80,19 @@ def test_all_runs_of_a_holder_are_reported_at_once(running: Store, clock: Clock)
     assert running.beat_all("response", "h", ["r"]) == set(), "they have expired"
 
 
+def test_what_runs_is_deleted_last(make: Make) -> None:
+    store = make(max_objects=2)
+    for id in ("a", "b", "c"):
+        store.add("response", "me", stored_object(id))
+        if id == "a":
+            store.begin_run("response", "me", "a", "h")
+    assert [store.get("response", "me", id) is not None for id in ("a", "b", "c")] == [True, False, True]
+    store.begin_run("response", "me", "c", "h")
+    store.add("response", "me", stored_object("d"))
+    assert [store.get("response", "me", id) is not None for id in ("a", "c", "d")] == [False, True, True]
+    audit(store)
+
+
 def test_events_renew_the_time_to_live(running: Store, clock: Clock) -> None:
     clock.now += 60
     running.beat(*R, "h", [(0, 0, b"x")])
@@ -166,6 +179,11 @@ def test_event_bytes_count(make: Make) -> None:
     with pytest.raises(TooLarge):
         store.beat(*R, "h", [(2, 2, b"x" * 10)])
     assert [batch[:2] for batch in store.events(*R, -1)] == [(0, 0), (1, 1)]
+    with pytest.raises(TooLarge):
+        store.complete(*R, b"x" * 50, only_if_running="h")
+    assert store.complete(*R, b"x" * 50, end_run=True, only_if_running="h"), "it can end nevertheless"
+    assert store.run(*R) is None
+    audit(store)
 
 
 def test_events_of_many_at_once(running: Store) -> None:
