@@ -203,8 +203,8 @@ class Store(Items, Runs):
         :param end_run: whether the object's run ends.
         :param only_if_running: who must have the run of the object; otherwise nothing happens, and the result is False.
         :raises UnknownParent: there is no such object to extend; nothing was written.
-        :raises TooLarge: one of the objects alone would be over *max_bytes*; not for a run that ends without items, which an
-            object at its limit can do, too.
+        :raises TooLarge: one of the objects alone would be over *max_bytes*. A run can end without items
+            nevertheless.
         :raises AlreadyStored: two items of an object have the same id.
         :raises ValueError: an id is longer than :data:`MAX_ID`; or the object is to extend itself.
         """

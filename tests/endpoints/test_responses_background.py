@@ -400,10 +400,16 @@ def test_what_is_larger_than_the_store_may_be_is_a_failure_at_once(words: int) -
     keeping = Keeping(store_max_bytes=20_000)
     gate = Gate()
     id = begin(keeping, *[say("x" * (30_000 // words))] * words, *([gate] if words > 1 else []), done())
+    found = keeping.app._background
+    assert found is not None
+    if words > 1:  # the events are too many before the end comes
+        with found._changed:
+            jobs = list(found._jobs.values())
+            assert found._changed.wait_for(lambda: all(job.cancel.is_set for job in jobs), timeout=20)
     gate.open()
     ended(keeping)
-    found = retrieve(keeping, id)
-    assert (found["status"], "could not be stored" in found["error"]["message"]) == ("failed", True)
+    failed = retrieve(keeping, id)
+    assert (failed["status"], "could not be stored" in failed["error"]["message"]) == ("failed", True)
     assert followed(keeping, id)[-1]["type"] == "response.failed"
 
 
@@ -452,6 +458,53 @@ def test_a_defect_of_a_report_does_not_end_all_reports(keeping: Keeping, monkeyp
     gate.open()
     ended(keeping)
     assert retrieve(keeping, id)["status"] == "completed"
+
+
+def test_a_failure_to_report_does_not_end_the_work(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "_BEAT", 0.0)
+    gate, failed = Gate(), threading.Event()
+
+    def fail(*arguments: Any) -> Any:
+        failed.set()
+        raise StoreFailed("gone")
+
+    monkeypatch.setattr(keeping.app.store, "beat_all", fail)
+    id = begin(keeping, say("Hel"), gate, say("lo"), done())
+    assert failed.wait(20)
+    gate.open()
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] == "completed"
+
+
+def test_a_defect_at_the_end_is_a_failed_response(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(background.Job, "finish", fail)
+    id = begin(keeping, say("x"), done())
+    ended(keeping)
+    assert retrieve(keeping, id)["error"]["message"] == "The gateway failed."
+
+
+def test_a_conversation_deleted_meanwhile_fails_no_response(keeping: Keeping) -> None:
+    conversation = keeping.post("/conversations").get_json()["id"]
+    gate = Gate()
+    id = begin(keeping, gate, say("Hello"), done(), conversation=conversation)
+    keeping.client.delete(f"/v1/conversations/{conversation}")
+    gate.open()
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] == "completed"
+
+
+def test_a_process_that_stops_while_its_store_fails_stops(keeping: Keeping) -> None:
+    gate = Gate()
+    id = begin(keeping, gate, say("x"), done())
+    Failing(keeping, "run", 1)
+    assert keeping.app._background is not None
+    keeping.app._background.close()
+    gate.open()
+    ended(keeping)
+    assert retrieve(keeping, id)["status"] in ("queued", "in_progress")  # until it is stale
 
 
 def test_a_cancelled_one_waits_no_longer() -> None:
