@@ -65,15 +65,25 @@ class Items(OwnedObjects):
             )
 
     def context(
-        self, kind: str, owner: str | None, id: str, *, limit: int, is_valid: IsValid = any_body
+        self,
+        kind: str,
+        owner: str | None,
+        id: str,
+        *,
+        limit: int,
+        max_bytes: int = 2**62,
+        is_valid: IsValid = any_body,
     ) -> list[Item] | None:
         """Return all items of an object, in their order; None if there is no such object.
 
-        :raises TooLarge: they are more than *limit*.
+        :raises TooLarge: they are more than *limit*, or have more than *max_bytes* together; they are not read then.
         :raises Damaged: one of them is not what was stored.
         """
         query = linked().limit(limit + 1)
         with self._begin() as tx:
+            row = self._find(tx, kind, owner, id)
+            if row is not None and pages.number(row.context) > max_bytes:
+                raise TooLarge(f"the items have more than {max_bytes} bytes")
             rows = self._whole(tx, query, kind, owner, id)
         if rows is not None and len(rows) > limit:
             raise TooLarge(f"the list has more than {limit} items")

@@ -293,7 +293,7 @@ def test_a_response_whose_process_died_is_failed(two: tuple[Keeping, Keeping], m
     monkeypatch.setattr(background, "_STALE", -1.0)
     found = retrieve(second, id)
     assert (found["status"], found["error"]["code"]) == ("failed", "server_error")
-    assert followed(second, id)[-1]["type"] == "response.failed"
+    assert [event["type"] for event in followed(second, id)[-2:]] == ["error", "response.failed"]
     gate.open()
     ended(first)
     assert retrieve(first, id)["status"] == "failed"

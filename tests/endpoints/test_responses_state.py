@@ -205,6 +205,15 @@ def test_a_history_that_is_too_long_is_a_400() -> None:
     assert (found["param"], found["code"]) == ("input", "array_above_max_length")
 
 
+def test_a_history_with_more_bytes_than_a_request_may_have_is_a_400() -> None:
+    keeping = Keeping(max_body=10_000)
+    first = keeping.ask(input="x" * 8_000)
+    second = keeping.ask(input="x" * 8_000, previous_response_id=first["id"])
+    found = error(keeping.post(body={"model": "demo", "input": "x", "previous_response_id": second["id"]}))
+    assert (found["param"], found["code"]) == ("input", "array_above_max_length")
+    assert len(keeping.fake.requests) == 2
+
+
 # -- what is stored ---------------------------------------------------------------------------
 
 

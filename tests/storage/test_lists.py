@@ -325,6 +325,10 @@ def test_a_whole_list_has_its_limit(store: Store) -> None:
     assert store.context("response", "me", "1", limit=3) == [*items("a", "b"), *items("c")]
     with pytest.raises(TooLarge):
         store.context("response", "me", "1", limit=2)
+    size = sum(len(item.id) + len(item.body) for item in [*items("a", "b"), *items("c")])
+    assert len(store.context("response", "me", "1", limit=3, max_bytes=size) or []) == 3
+    with pytest.raises(TooLarge, match="bytes"):
+        store.context("response", "me", "1", limit=3, max_bytes=size - 1)
     assert store.context("response", "me", "2", limit=0) == store.outputs("response", "me", "2") == []
     for place in (("response", "me", "3"), ("response", "you", "1"), ("chat", "me", "1")):
         assert store.context(*place, limit=3) is None

@@ -178,10 +178,23 @@ class _Follower:
         rows = ask(call.store, lambda store: store.events(RESPONSE, call.owner, self._id, before, limit=1))
         if self._after >= 0 and not rows:  # the client has all of them
             return []
-        status = status_of(stored)
-        name = f"response.{'incomplete' if status == 'cancelled' else status}"
+        status, number = status_of(stored), self._after + 1
         response = Raw(response_body(stored, self._call))
-        return [NamedEvent(name, {"type": name, "sequence_number": self._after + 1, "response": response})]
+        found: list[NamedEvent] = []
+        if status == "failed" and not (
+            rows and _ends_with_error(rows[-1][2])
+        ):  # the process died before it could say so
+            error = json.members(json.text_of(json.members(stored.body)["error"]))
+            message = json.string(json.text_of(error["message"])) or ""
+            found = named(failed_events(APIError(500, message), number))
+            number += 1
+        name = f"response.{'incomplete' if status == 'cancelled' else status}"
+        return [*found, NamedEvent(name, {"type": name, "sequence_number": number, "response": response})]
+
+
+def _ends_with_error(data: bytes) -> bool:
+    """Return whether the last of some frames is the event of an error."""
+    return data.rstrip(b"\n").rpartition(b"\n\n")[2].startswith(b"event: error\n")
 
 
 def is_background(members: dict[str, Raw]) -> bool:

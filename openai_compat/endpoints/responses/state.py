@@ -156,10 +156,12 @@ def _context(store: Store, kind: str, id: str, call: Call) -> list[Raw] | None:
     limit = call.settings.max_messages
 
     def read(store: Store) -> list[Item] | None:
-        return store.context(kind, call.owner, id, limit=limit, is_valid=is_sound)
+        max_bytes = call.settings.max_body
+        return store.context(kind, call.owner, id, limit=limit, max_bytes=max_bytes, is_valid=is_sound)
 
     try:
         found = ask(store, read)
-    except TooLarge:
-        raise too_long("input", limit, limit + 1) from None
+    except TooLarge as error:
+        text = f"Invalid 'input': the history is too long: {error}."
+        raise invalid(text, "input", "array_above_max_length") from None
     return None if found is None else [Raw(item.body) for item in found]
