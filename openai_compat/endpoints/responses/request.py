@@ -72,7 +72,9 @@ class ResponseRequest(reasoning.ThinkFields):
     """Source: OpenAI's ``CreateResponse``; Ollama's own fields are additions."""
 
     model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
-    input: Annotated[Raw | UnsetType, mapped("messages")] = UNSET
+    input: Annotated[
+        Raw | UnsetType, mapped("messages", "after a last item ``compaction_trigger`` the output is a compaction")
+    ] = UNSET
     instructions: Annotated[str | None, mapped("messages", "the first system message")] = None
     previous_response_id: Annotated[str | None, emulated("the history comes from the store")] = None
     conversation: Annotated[
