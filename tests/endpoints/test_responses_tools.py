@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from werkzeug.test import Client
 
+from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
 from tests.contract import said
 from tests.endpoints.requests import RESPONSES
@@ -304,11 +306,32 @@ def test_the_choice_of_tools(choice: Any, names: list[str], forced: bool, shown:
 
 
 @pytest.mark.parametrize(
+    ("fields", "listed"),
+    [
+        ({"tool_choice": "required", "tools": [{"type": "web_search"}]}, "tool_choice, tools[].web_search"),
+        (
+            {"tool_choice": allowed("required", {"type": "web_search"}), "tools": TOOLS[:1]},
+            "tool_choice, tool_choice.tools",
+        ),
+    ],
+    ids=json.dumps,
+)
+def test_a_required_call_of_a_tool_that_is_not_run_is_listed(fields: dict[str, Any], listed: str) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", say("a"), done())
+    body = {"model": "demo", "input": "Hi", **fields}
+    response = Client(OpenAICompat(fake)).post("/v1/responses", json=body)
+    assert response.headers["openai-compat-ignored"] == listed
+    assert "tools" not in fake.requests[0].json
+    refused = Client(OpenAICompat(fake, unsupported="error")).post("/v1/responses", json=body)
+    assert refused.status_code == 400
+
+
+@pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
-        ({"tool_choice": "required", "tools": [{"type": "web_search"}]}, "tool_choice"),
         ({"tool_choice": "any", "tools": TOOLS}, "tool_choice"),
         ({"tool_choice": 1, "tools": TOOLS}, "tool_choice"),
         ({"tool_choice": NAMED}, "tool_choice.name"),
@@ -322,7 +345,6 @@ def test_the_choice_of_tools(choice: Any, names: list[str], forced: bool, shown:
             {"tool_choice": allowed("auto", NAMED, {"type": "function", "name": "x"}), "tools": TOOLS},
             "tool_choice.tools[1].name",
         ),
-        ({"tool_choice": allowed("required", {"type": "web_search"}), "tools": TOOLS}, "tool_choice"),
         ({"tool_choice": allowed("auto", 1), "tools": TOOLS}, "tool_choice.tools[0]"),
     ],
     ids=json.dumps,
