@@ -29,6 +29,7 @@ from openai_compat.structured.schema_checker import Uncheckable, checker
 from openai_compat.structured.tool_choice import ForcedChoice
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.fields import Ignored
+from openai_compat.translate.files import Files
 from openai_compat.translate.items import from_items
 from openai_compat.translate.messages import read_messages
 from openai_compat.translate.native_schema import format_schema, tool_parameters
@@ -141,7 +142,7 @@ def read_items(body: bytes) -> None:
     request, unknown = decode_response(body)
     ignored = Ignored(Settings(), unknown)
     _, names = from_response_tools(request.tools or [], Settings(max_tools=1_000_000), ignored)
-    json.encode(from_items(input_items(request, 1_000_000), names, ignored))
+    json.encode(from_items(input_items(request.input, 1_000_000), names, ignored, Files()))
 
 
 def answer(lines: list[AnswerMessage]) -> None:
