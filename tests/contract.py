@@ -46,7 +46,7 @@ def _schema(name: str) -> jsonschema.Draft202012Validator:
 def check(name: str, value: Any) -> None:
     """Fail unless OpenAI's schema *name* accepts the value, without any forgiveness."""
     found = [f"{error.json_path}: {error.message[:200]}" for error in _schema(name).iter_errors(value)]
-    if validator():
+    if validator() and name != "Response":  # for which it asks the same again, and takes long
         found += validator().check(name, value, wire=True)
     assert found == []
 
@@ -198,7 +198,7 @@ def check_events(body: bytes) -> list[dict[str, Any]]:
     for number, event in enumerate(events):
         check_event(event)
         assert event["sequence_number"] == number
-    if validator() and len(events) < 500:
+    if validator() and len(events) < 16:  # it asks the same of every event, and takes six times as long
         found = validator().check_sse("ResponseStreamEvent", body.decode(), wire=True)
         assert [text for text in found if "context_length_exceeded" not in text] == []
     types = [event["type"] for event in events]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st  # noqa: E402
 from tests.test_history import ARGUMENTS, REASON, TEXT, streaming  # noqa: E402
 
 pytestmark = pytest.mark.slow
-PROFILE = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+PROFILE = settings(max_examples=8, deadline=None, derandomize=True, database=None)
 
 QUESTION = {"role": "user", "content": "Hi"}
 TOOLS = [
