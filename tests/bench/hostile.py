@@ -162,7 +162,7 @@ def _calls(name: str, count: int) -> list[ToolCall]:
 
 ANSWERS: dict[str, Callable[[int], list[AnswerMessage]]] = {
     "deltas": lambda n: [AnswerMessage("x")] * n,
-    "thinking and text in turn": lambda n: [AnswerMessage("x", thinking="t")] * (n // 4),
+    "thinking and text in turn": lambda n: [AnswerMessage("x", thinking="t")] * (n // 16),
     "calls": lambda n: [AnswerMessage("", tool_calls=_calls("f", 1))] * (n // 4),
     "calls in one line": lambda n: [AnswerMessage("", tool_calls=_calls("c", n // 4))],
 }
