@@ -126,6 +126,15 @@ class ToolNames:
             return found
         return found or self._spelled(name)
 
+    def of_namespace(self, namespace: str) -> set[str]:
+        """Return the names that the model sees for the tools of a namespace, and of those in it."""
+        inner = f"{namespace}."
+        return {
+            name
+            for name, tool in self._tools.items()
+            if tool.namespace is not None and (tool.namespace == namespace or tool.namespace.startswith(inner))
+        }
+
     def _spelled(self, name: str) -> str | None:
         found = self._spellings.get(name, ())
         return found[0] if len(found) == 1 else None

@@ -260,6 +260,7 @@ def test_a_custom_call_and_its_output_are_history() -> None:
 # -- tool_choice ------------------------------------------------------------------------------
 
 NAMED = {"type": "function", "name": "weather"}
+ALL_OF_SPACE = {"type": "namespace", "name": "mcp__wx"}
 
 
 def allowed(mode: str | None, *tools: Any) -> dict[str, Any]:
@@ -290,6 +291,8 @@ def allowed(mode: str | None, *tools: Any) -> dict[str, Any]:
         (allowed("required", NAMED, {"type": "custom", "name": "shell"}), ["weather", "shell"], True, None),
         (allowed("required", {"type": "function", "function": {"name": "time"}}), ["time"], True, None),
         (allowed("auto", NAMED, {"type": "web_search"}), ["weather"], False, None),
+        (allowed("auto", ALL_OF_SPACE), ["mcp__wx.weather", "mcp__wx.sh"], False, allowed("auto", ALL_OF_SPACE)),
+        (allowed("required", ALL_OF_SPACE, NAMED), ["weather", "mcp__wx.weather", "mcp__wx.sh"], True, None),
         ({"type": "web_search_preview"}, ["weather", "time", "shell", "mcp__wx.weather", "mcp__wx.sh"], False, None),
     ],
     ids=json.dumps,
@@ -344,6 +347,11 @@ def test_a_required_call_of_a_tool_that_is_not_run_is_listed(fields: dict[str, A
         (
             {"tool_choice": allowed("auto", NAMED, {"type": "function", "name": "x"}), "tools": TOOLS},
             "tool_choice.tools[1].name",
+        ),
+        ({"tool_choice": allowed("auto", {"type": "namespace"}), "tools": TOOLS}, "tool_choice.tools[0].name"),
+        (
+            {"tool_choice": allowed("auto", {"type": "namespace", "name": "mcp"}), "tools": TOOLS},
+            "tool_choice.tools[0].name",
         ),
         ({"tool_choice": allowed("auto", 1), "tools": TOOLS}, "tool_choice.tools[0]"),
     ],

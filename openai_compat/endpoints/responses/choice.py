@@ -83,12 +83,16 @@ def _allowed(
     if not choice.tools:
         raise missing("tool_choice.tools")
     found = set()
+    has_others = False
     for i, tool in enumerate(choice.tools):
         if tool.type in (*_OWN, None):
             found.add(_native_name(tool, f"tool_choice.tools[{i}]", names))
+        elif tool.type == "namespace":
+            found |= _native_names(tool, f"tool_choice.tools[{i}]", names)
         else:
+            has_others = True
             ignored.unsupported("tool_choice.tools", "It names a tool that OpenAI runs itself.")
-    remaining, has_others = only(found, tools), len(found) < len(choice.tools)
+    remaining = only(found, tools)
     return remaining, _required(remaining, ignored, has_others=has_others) if choice.mode == "required" else None
 
 
@@ -116,6 +120,20 @@ def _native_name(tool: ChosenTool, path: str, names: ToolNames) -> str:
         text = f"Invalid value for 'tool_choice': there is no tool '{name[:64]}' among the tools."
         raise invalid(text, f"{path}.name")
     return native_name
+
+
+def _native_names(namespace: ChosenTool, path: str, names: ToolNames) -> set[str]:
+    """Return the names that the model sees for all tools of a chosen namespace.
+
+    :raises APIError: 400 for one that is not among the tools.
+    """
+    if not namespace.name:
+        raise missing(f"{path}.name")
+    found = names.of_namespace(namespace.name)
+    if not found:
+        text = f"Invalid value for 'tool_choice': there is no namespace '{namespace.name[:64]}' among the tools."
+        raise invalid(text, f"{path}.name")
+    return found
 
 
 def shown(choice: str | ResponseToolChoice | None) -> Raw:

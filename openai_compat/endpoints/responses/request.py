@@ -37,6 +37,7 @@ from openai_compat.translate.fields import (
 )
 from openai_compat.translate.items import from_items
 from openai_compat.translate.metadata import from_metadata
+from openai_compat.translate.native_schema import format_schema, readable
 from openai_compat.translate.response_tools import ToolNames, from_response_tools
 from openai_compat.translate.sampling import from_format, from_keep_alive, from_sampling
 from openai_compat.wire import json
@@ -314,9 +315,12 @@ def _format(request: ResponseRequest, ignored: Ignored) -> tuple[str | Raw | Uns
         if text_format.description:
             ignored.add("text.format.description")
         return from_json_schema(text_format, "text.format")
-    if not json.is_blank(text_format.schema):
-        ignored.add("text.format.schema")
-    return (native_format if kind == "text" else "json"), None
+    if json.is_blank(text_format.schema):
+        return (native_format if kind == "text" else "json"), None
+    if kind == "json_object":  # as in llama.cpp's and others' servers
+        return readable(text_format.schema, format_schema, "text.format.schema"), None
+    ignored.add("text.format.schema")
+    return native_format, None
 
 
 def _set_logprobs(request: ResponseRequest, target: native.ChatRequest) -> None:
