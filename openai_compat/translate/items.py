@@ -10,6 +10,7 @@ items of unknown types are listed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -239,7 +240,7 @@ class _History:
             texts.append(part.text or "")
             for name in ("annotations", "logprobs"):
                 if not json.is_blank(getattr(part, name)):
-                    self._ignored.add(f"input[].content[].{name}")
+                    self._ignored.add(f"{_without_numbers(path)}.{name}")
         elif part.type == "refusal":
             texts.append(part.refusal or "")
         elif part.type in ("input_image", "image_url"):
@@ -249,7 +250,7 @@ class _History:
         elif part.type is None:
             raise missing(f"{path}.type")
         elif role in ("assistant", "tool"):  # the history may be of another server
-            self._ignored.add(f"input[].content[].{part.type[:64]}")
+            self._ignored.add(f"{_without_numbers(path)}.{part.type[:64]}")
         else:
             text = f"unknown content type: {part.type[:64]}. "
             supported = "Supported values are: 'input_text', 'input_image' and 'input_file'."
@@ -264,14 +265,14 @@ class _History:
                 raise invalid(f"Invalid '{path}.file_id': {text}", f"{path}.file_id", "unsupported_parameter")
             raise missing(f"{path}.image_url")
         if part.file_id:
-            self._ignored.add("input[].content[].file_id")
+            self._ignored.add(f"{_without_numbers(path)}.file_id")
         if detail not in (None, "", "auto"):
-            self._ignored.add("input[].content[].detail")
+            self._ignored.add(f"{_without_numbers(path)}.detail")
         return image(url, f"{path}.image_url", self._fetch)
 
     def _file(self, part: ItemPart, path: str, texts: list[str], images: list[str]) -> None:
         if part.detail:
-            self._ignored.add("input[].content[].detail")
+            self._ignored.add(f"{_without_numbers(path)}.detail")
         given = FileInput(
             filename=part.filename, file_data=part.file_data, file_id=part.file_id, file_url=part.file_url
         )
@@ -427,6 +428,11 @@ _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
     "reasoning": _History._reasoning,
     "compaction": _History._compaction,
 }
+
+
+def _without_numbers(path: str) -> str:
+    """Return the path of a part as parameters are listed: ``input[].output[]`` of ``input[3].output[0]``."""
+    return re.sub(r"\[[0-9]+\]", "[]", path)
 
 
 def _is_list_of_parts(output: Raw | UnsetType, path: str) -> bool:

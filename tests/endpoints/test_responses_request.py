@@ -225,6 +225,17 @@ def test_a_chat_is_told_where_it_belongs() -> None:
             {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "x", "y": 1}]},
             {"input[].output[].y"},
         ),
+        (
+            {"type": "function_call_output", "output": [{"type": "text", "text": "x"}, {"type": "audio"}]},
+            {"input[].output[].audio"},
+        ),
+        (
+            {
+                "type": "function_call_output",
+                "output": [{"type": "input_image", "image_url": URL, "detail": "high", "file_id": "f"}],
+            },
+            {"input[].output[].detail", "input[].output[].file_id"},
+        ),
     ],
     ids=shown,
 )

@@ -63,6 +63,11 @@ NATIVE_SHELL = function(
         pytest.param({"type": "namespace", "name": "a", "tools": [TIME]}, function("a.time"), id="a namespace"),
         pytest.param({"type": "namespace", "name": "a", "tools": None}, None, id="an empty namespace"),
         pytest.param(
+            {"type": "namespace", "name": "a", "description": None, "tools": [TIME]},
+            function("a.time"),
+            id="a namespace with a null description",
+        ),
+        pytest.param(
             {"type": "namespace", "name": "a", "tools": [{**TIME, "name": "a.time"}]}, function("a.time"), id="joined"
         ),
         pytest.param(
@@ -78,6 +83,8 @@ def test_the_forms_of_tools(tool: Any, native: Any) -> None:
     assert shown["type"] == (tool["type"] or "function")
     if shown["type"] == "function":
         assert set(shown) == {"type", "name", "description", "parameters", "strict"}
+    elif shown["type"] == "namespace":
+        assert shown["description"] == ""
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,9 @@ def _shown_tool(raw: Raw) -> Raw:
         text = json.text_of(members.get("tools", UNSET))
         tools = json.items_of(Raw(text), "tools") if text[:1] == b"[" else []
         shown_tools = [_shown_tool(tool) for tool in tools]
-        return Raw(json.encode({"type": kind, "name": None, "description": "", **members, "tools": shown_tools}))
+        description = members.get("description", Raw(b"null"))
+        members |= {"description": description if json.text_of(description) else Raw(b'""')}
+        return Raw(json.encode({"type": kind, "name": None, **members, "tools": shown_tools}))
     if kind != "function":
         return raw
     nested = json.text_of(members.pop("function", UNSET))
