@@ -41,12 +41,9 @@ Ended = Callable[[bytes, str, "APIError | None"], "bytes | None"]
 
 
 class Job:
-    """One piece of work, and what it made that is not stored yet. It runs in the context in which it is made.
+    """One piece of work, and what it made that is not stored yet. It runs in the context in which it is made."""
 
-    :param first: number of its first event.
-    """
-
-    def __init__(self, owner: str | None, id: str, work: Callable[[Job], None], report: Report, first: int = 0) -> None:
+    def __init__(self, owner: str | None, id: str, work: Callable[[Job], None], report: Report) -> None:
         self.owner = owner
         self.id = id
         #: ends the native calls of the work
@@ -56,7 +53,8 @@ class Job:
         self._report = report
         self._lock = threading.Lock()
         self._frames: list[bytes] = []
-        self._next = first
+        #: number of the first of them
+        self._next = 0
         self._waits_since = 0.0
 
     def do(self) -> None:

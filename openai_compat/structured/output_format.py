@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Raw, UnsetType
 
+from openai_compat.errors import invalid, missing
 from openai_compat.structured.schema_checker import Checker, Uncheckable, checker
 from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.native_schema import format_schema, readable
@@ -20,6 +21,20 @@ class JSONSchema(RequestObject):
     description: str | None = None
     schema: Raw | UnsetType = UNSET
     strict: bool | None = None
+
+
+def format_kind(given: str | None, param: str) -> str:
+    """Return the type of an output format: ``text``, ``json_object`` or ``json_schema``.
+
+    :raises APIError: 400 for another one, and for none.
+    """
+    kind = (given or "").strip().lower()
+    if not kind:
+        raise missing(param)
+    if kind not in ("text", "json_object", "json_schema"):
+        supported = "Supported values are: 'text', 'json_object', and 'json_schema'."
+        raise invalid(f"Invalid value: '{kind[:64]}'. {supported}", param)
+    return kind
 
 
 def from_json_schema(given: JSONSchema, path: str) -> tuple[str | Raw, bytes | None]:

@@ -133,13 +133,8 @@ def item_type(members: dict[str, Raw], path: str) -> str:
         return "message"
     if set(members) <= {"id", "type"} and json.text_of(members.get("id", UNSET)):
         return "item_reference"
-    raise missing_type(path)
-
-
-def missing_type(path: str) -> APIError:
-    """Return the 400 for an item whose type is not known."""
     text = f"{path}: input item missing required 'type' field"
-    return invalid(text, f"{path}.type", "missing_required_parameter")
+    raise invalid(text, f"{path}.type", "missing_required_parameter")
 
 
 def from_items(

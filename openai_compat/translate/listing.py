@@ -53,13 +53,13 @@ class ListPage(Struct, kw_only=True):
     has_more: bool
 
 
-Q = TypeVar("Q", bound=PageQuery)
+Q = TypeVar("Q", bound=Struct)
 
 _METADATA = re.compile(r"metadata\[(.+)\]", re.S)
 
 
 def from_query(query: Sequence[tuple[str, str]], kind: type[Q], ignored: Ignored) -> Q:
-    """Decode the query parameters of a list; the last of several with one name counts.
+    """Decode query parameters; the last of several with one name counts.
 
     :param kind: the struct to decode into; parameters that it does not have are listed as ignored.
     :raises APIError: 400 for a value that is not valid.
@@ -90,7 +90,24 @@ def _limit(value: str) -> int:
     return min(limit or DEFAULT_LIMIT, MAX_LIMIT)
 
 
-_READERS: dict[str, Callable[[str], object]] = {"limit": _limit, "order": _order}
+def _flag(value: str) -> bool:
+    if value.lower() not in ("true", "false", "1", "0"):
+        raise invalid("Invalid type for 'stream': expected a boolean.", "stream", "invalid_type")
+    return value.lower() in ("true", "1")
+
+
+def _number(value: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,15}", value):
+        raise invalid("Invalid type for 'starting_after': expected an integer.", "starting_after", "invalid_type")
+    return int(value)
+
+
+_READERS: dict[str, Callable[[str], object]] = {
+    "limit": _limit,
+    "order": _order,
+    "stream": _flag,
+    "starting_after": _number,
+}
 
 
 def to_page(rows: Mapping[str, bytes], *, has_more: bool) -> ListPage:

@@ -17,7 +17,7 @@ from openai_compat.errors import invalid, missing, not_supported
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.native import types as native
 from openai_compat.settings import ReasoningField
-from openai_compat.structured.output_format import JSONSchema, from_json_schema, strict_checker
+from openai_compat.structured.output_format import JSONSchema, format_kind, from_json_schema, strict_checker
 from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, ToolChoice, choose, force_call
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
@@ -357,7 +357,7 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
     if response_format in (None, ResponseFormat(), ResponseFormat("")):
         return native_format, None
     assert response_format is not None
-    kind = (response_format.type or "").strip().lower()
+    kind = format_kind(response_format.type, "response_format.type")
     _note_unused(response_format, kind, ignored)
     if kind == "text":
         return native_format, None
@@ -367,11 +367,6 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
         if json.is_blank(response_format.schema):
             return "json", None
         return readable(response_format.schema, format_schema, "response_format.schema"), None
-    if kind != "json_schema":
-        if not kind:
-            raise missing("response_format.type")
-        supported = "Supported values are: 'text', 'json_object', and 'json_schema'."
-        raise invalid(f"Invalid value: '{kind[:64]}'. {supported}", "response_format.type")
     json_schema = JSONSchema() if response_format.json_schema == [] else response_format.json_schema
     if isinstance(json_schema, list):
         name = "response_format.json_schema"

@@ -60,9 +60,10 @@ def _prepare(
     """Map a request to the plan of its native call, the response as it begins, and what is stored of it."""
     read = read_input(request, call)
     compacts = is_trigger(read.given)
-    items = read.items[:-1] if compacts else read.items
-    mapped = of_trigger(request) if compacts else request
-    plan, output = from_response_request(mapped, items, call, ignored, is_stored=stores)
+    mapped = request
+    if compacts:
+        read, mapped = read._replace(given=read.given[:-1]), of_trigger(request)
+    plan, output = from_response_request(mapped, read.items, call, ignored, is_stored=stores)
     if compacts:
         plan = asks_for_summary(plan)
     response = new_response(request, output, call.new_id("resp_"), call.now)
@@ -70,8 +71,7 @@ def _prepare(
     if read.state.conversation is not None:
         response.conversation = ConversationOut(id=read.state.conversation)
     keeps = stores or read.state.conversation is not None
-    given = read.given[:-1] if compacts else read.given
-    keeper = Keeper(call, read.state, input_to_store(given, call) if keeps else [], stores)
+    keeper = Keeper(call, read.state, input_to_store(read.given, call) if keeps else [], stores)
     return plan, Progress(response, output.tools, call.new_id, compacts=compacts), keeper
 
 

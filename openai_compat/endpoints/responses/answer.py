@@ -6,15 +6,17 @@ was cut is ``incomplete``; text and calls are both kept, in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.responses.choice import shown
+from openai_compat.endpoints.responses.errors import no_summary
 from openai_compat.endpoints.responses.request import ResponseOutput, ResponseRequest, TextConfig, TextFormat
 from openai_compat.native import types as native
 from openai_compat.translate.logprobs import TokenLogprob
+from openai_compat.translate.sealed_text import seal
 from openai_compat.translate.usage import to_usage
 from openai_compat.wire import json
 
@@ -86,6 +88,19 @@ class Compaction(Struct, kw_only=True):
     id: str
     type: str = "compaction"
     encrypted_content: str
+
+
+def new_compaction(summary: str, new_id: Callable[[str], str]) -> Compaction:
+    """Return the item of a summary.
+
+    :param new_id: returns a new id with the given prefix.
+    :raises APIError: 502 for a summary without text.
+    """
+    summary = summary.strip()
+    sealed = seal(summary, "compaction") if summary else None
+    if sealed is None:
+        raise no_summary()
+    return Compaction(id=new_id("cmp_"), encrypted_content=sealed)
 
 
 OutItem = MessageOut | ReasoningOut | FunctionCallItem | CustomCallItem | Compaction

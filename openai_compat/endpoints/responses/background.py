@@ -19,7 +19,7 @@ from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.errors import of_input
 from openai_compat.endpoints.responses.keeping import Keeper, output_items, stored_body
-from openai_compat.endpoints.responses.progress import Progress, error_of, failed_events, named
+from openai_compat.endpoints.responses.progress import Progress, error_event, error_of, named
 from openai_compat.endpoints.responses.state import read_response, response_body, status_of
 from openai_compat.errors import INTERNAL_ERROR, APIError, invalid
 from openai_compat.generation.background import Background, Job
@@ -138,7 +138,7 @@ class _Follower:
 
     def failure_events(self, error: APIError) -> Sequence[NamedEvent]:
         """Return the event of a failure to follow, with the number after which the client can follow again."""
-        return named(failed_events(error, max(self._after, 0)))
+        return named([error_event(error, max(self._after, 0))])
 
     def events(self) -> Iterator[Sequence[object]]:
         """Yield the frames of events.
@@ -186,7 +186,7 @@ class _Follower:
         ):  # the process died before it could say so
             error = json.members(json.text_of(json.members(stored.body)["error"]))
             message = json.string(json.text_of(error["message"])) or ""
-            found = named(failed_events(APIError(500, message), number))
+            found = named([error_event(APIError(500, message), number)])
             number += 1
         name = f"response.{'incomplete' if status == 'cancelled' else status}"
         return [*found, NamedEvent(name, {"type": name, "sequence_number": number, "response": response})]

@@ -11,7 +11,7 @@ from msgspec import Raw, structs
 
 from openai_compat.errors import invalid, missing
 from openai_compat.native import types as native
-from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, only, required
+from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, choose, only, required
 from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.response_tools import ToolNames
 from openai_compat.wire import json
@@ -53,16 +53,12 @@ def choose_tools(
 
     :raises APIError: 400 for a choice that is not valid, or names a tool that is not among the tools.
     """
-    if choice in (None, "", "auto", ResponseToolChoice()):
-        return tools, None
-    if choice == "none":
-        return [], None
-    if isinstance(choice, str):
-        if choice != "required":
-            supported = "'none', 'auto', and 'required'"
-            raise invalid(f"Invalid value: '{choice[:64]}'. Supported values are: {supported}.", "tool_choice")
+    if choice == "required":
         return tools, _required(tools, ignored, has_others=has_others)
-    assert choice is not None
+    if choice is None or isinstance(choice, str):
+        return choose(choice or None, tools)
+    if choice == ResponseToolChoice():
+        return tools, None
     if choice.type == "allowed_tools":
         return _allowed(choice, tools, names, ignored)
     if choice.type in _OWN or (choice.type is None and choice.name):

@@ -16,18 +16,17 @@ from typing import Annotated
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
-from openai_compat.endpoints.responses.answer import Compaction, ResponseUsage, to_response_usage
-from openai_compat.endpoints.responses.errors import no_summary, of_input
+from openai_compat.endpoints.responses.answer import Compaction, ResponseUsage, new_compaction, to_response_usage
+from openai_compat.endpoints.responses.errors import of_input
 from openai_compat.endpoints.responses.request import ResponseRequest, from_response_request
 from openai_compat.endpoints.responses.state import read_input
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.generation.run import ChatRun
 from openai_compat.native import types as native
 from openai_compat.native.client import Backend
-from openai_compat.translate.fields import Ignored, accepted, emulated, mapped, note_effectless
+from openai_compat.translate.fields import Ignored, accepted, emulated, mapped, note_effectless, rows
 from openai_compat.translate.items import item_type
 from openai_compat.translate.reasoning import ThinkFields
-from openai_compat.translate.sealed_text import seal
 from openai_compat.translate.stored_items import to_stored_item
 from openai_compat.wire import json
 
@@ -57,17 +56,8 @@ _ASK = (
 
 
 def _as_response(given: CompactRequest) -> ResponseRequest:
-    """Return the request of a response with the fields of a request to compact."""
-    shared = {
-        name: getattr(given, name)
-        for name in given.__struct_fields__
-        if name in ResponseRequest.__struct_fields__ and name not in _UNUSED
-    }
-    return ResponseRequest(**shared)
-
-
-#: fields that are accepted without effect: Codex sends them with every request
-_UNUSED = ("prompt_cache_key", "service_tier", "tools", "parallel_tool_calls", "text")
+    """Return the request of a response with the fields that have an effect in a request to compact."""
+    return ResponseRequest(**{name: getattr(given, name) for name, row in rows(CompactRequest).items() if row.effect})
 
 
 class CompactedResponse(Struct, kw_only=True):
@@ -120,11 +110,8 @@ def compact(call: Call, backend: Backend) -> Reply:
     )
     with of_input():
         run = chat.finish(retry_strict=False)
-    sealed = seal(run.choices[0].text.strip(), "compaction") if run.choices[0].text.strip() else None
-    if sealed is None:
-        raise no_summary()
-    kept: list[Raw | Compaction] = [Raw(body) for body in _of_user(read.items, call)]
-    kept.append(Compaction(id=call.new_id("cmp_"), encrypted_content=sealed))
+    summary = new_compaction(run.choices[0].text, call.new_id)
+    kept: list[Raw | Compaction] = [*(Raw(body) for body in _of_user(read.items, call)), summary]
     usage = to_response_usage(run.final_messages)
     id = call.new_id("resp_")
     return Answer(CompactedResponse(id=id, created_at=run.created, output=kept, usage=usage), ignored.headers())

@@ -17,54 +17,49 @@ class Event(Struct, kw_only=True, tag_field="type"):
     sequence_number: int
 
 
-class Created(Event, kw_only=True, tag="response.created"):
+class ResponseEvent(Event, kw_only=True):
+    """What the events of the whole response have."""
+
+    response: Response
+
+
+class Created(ResponseEvent, tag="response.created"):
     """The first event of a stream."""
 
-    response: Response
 
-
-class Queued(Event, kw_only=True, tag="response.queued"):
+class Queued(ResponseEvent, tag="response.queued"):
     """The response waits to be generated in the background."""
 
-    response: Response
 
-
-class InProgress(Event, kw_only=True, tag="response.in_progress"):
+class InProgress(ResponseEvent, tag="response.in_progress"):
     """Generation has begun."""
 
-    response: Response
 
-
-class Completed(Event, kw_only=True, tag="response.completed"):
+class Completed(ResponseEvent, tag="response.completed"):
     """The last event of a response that is whole."""
 
-    response: Response
 
-
-class Incomplete(Event, kw_only=True, tag="response.incomplete"):
+class Incomplete(ResponseEvent, tag="response.incomplete"):
     """The last event of a response that was cut."""
 
-    response: Response
 
-
-class Failed(Event, kw_only=True, tag="response.failed"):
+class Failed(ResponseEvent, tag="response.failed"):
     """The last event of a response that failed."""
 
-    response: Response
+
+class ItemEvent(Event, kw_only=True):
+    """What the events of a whole item have."""
+
+    output_index: int
+    item: OutItem
 
 
-class ItemAdded(Event, kw_only=True, tag="response.output_item.added"):
+class ItemAdded(ItemEvent, tag="response.output_item.added"):
     """An item begins; it is empty."""
 
-    output_index: int
-    item: OutItem
 
-
-class ItemDone(Event, kw_only=True, tag="response.output_item.done"):
+class ItemDone(ItemEvent, tag="response.output_item.done"):
     """An item is complete."""
-
-    output_index: int
-    item: OutItem
 
 
 class PartAdded(Event, kw_only=True, tag="response.content_part.added"):

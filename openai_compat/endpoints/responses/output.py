@@ -16,7 +16,6 @@ from msgspec import UNSET
 
 from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import (
-    Compaction,
     CustomCallItem,
     FunctionCallItem,
     MessageOut,
@@ -24,8 +23,8 @@ from openai_compat.endpoints.responses.answer import (
     OutputText,
     ReasoningOut,
     SummaryText,
+    new_compaction,
 )
-from openai_compat.endpoints.responses.errors import no_summary
 from openai_compat.native import types as native
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.logprobs import TokenLogprob, to_logprobs
@@ -100,7 +99,7 @@ class Output:
         """
         if self._summary is not None:
             if status == "completed":
-                yield from self._add_compaction("".join(self._summary).strip())
+                yield from self._add_compaction("".join(self._summary))
             return
         yield from self._close("completed" if status == "completed" else "incomplete")
         if status == "completed" and not self._has_message_or_call:
@@ -108,10 +107,7 @@ class Output:
             yield from self._close("completed")
 
     def _add_compaction(self, summary: str) -> Iterator[events.Event]:
-        sealed = seal(summary, "compaction") if summary else None
-        if sealed is None:
-            raise no_summary()
-        item, index = Compaction(id=self.new_id("cmp_"), encrypted_content=sealed), self.index
+        item, index = new_compaction(summary, self.new_id), self.index
         self.items.append(item)
         yield events.ItemAdded(sequence_number=self.number(), output_index=index, item=item)
         yield events.ItemDone(sequence_number=self.number(), output_index=index, item=item)

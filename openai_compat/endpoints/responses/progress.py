@@ -118,7 +118,7 @@ class Progress:
         response.error = error_of(error)
         response.output = self._output.items
         number = self._output.number
-        found += failed_events(error, number())
+        found.append(error_event(error, number()))
         found.append(events.Failed(sequence_number=number(), response=self._snapshot()))
         return found
 
@@ -132,12 +132,10 @@ def error_of(error: APIError) -> dict[str, str]:
     return {"code": error.code if error.code in _CODES and error.code else "server_error", "message": error.message}
 
 
-def failed_events(error: APIError, number: int) -> list[events.Event]:
-    """Return the event of an error, without a terminal event."""
+def error_event(error: APIError, number: int) -> events.Event:
+    """Return the event of an error, which a terminal event follows."""
     nested = error.body()["error"]
-    return [
-        events.Error(sequence_number=number, code=error.code, message=error.message, param=error.param, error=nested)
-    ]
+    return events.Error(sequence_number=number, code=error.code, message=error.message, param=error.param, error=nested)
 
 
 def named(found: Sequence[events.Event]) -> list[NamedEvent]:

@@ -19,7 +19,7 @@ from openai_compat.endpoints.responses.choice import ResponseToolChoice, choose_
 from openai_compat.errors import APIError, invalid, missing, not_supported, too_long
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.native import types as native
-from openai_compat.structured.output_format import JSONSchema, from_json_schema, strict_checker
+from openai_compat.structured.output_format import JSONSchema, format_kind, from_json_schema, strict_checker
 from openai_compat.structured.tool_choice import ForcedChoice, force_call
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
@@ -303,12 +303,7 @@ def _format(request: ResponseRequest, ignored: Ignored) -> tuple[str | Raw | Uns
             raise invalid(text, name, "invalid_type")
     if not isinstance(text_format, TextFormat) or text_format == TextFormat():
         return native_format, None
-    kind = (text_format.type or "").strip().lower()
-    if not kind:
-        raise missing("text.format.type")
-    if kind not in ("text", "json_object", "json_schema"):
-        supported = "Supported values are: 'text', 'json_object', and 'json_schema'."
-        raise invalid(f"Invalid value: '{kind[:64]}'. {supported}", "text.format.type")
+    kind = format_kind(text_format.type, "text.format.type")
     if kind != "text" and native_format is not UNSET:
         ignored.add("format")
     if kind == "json_schema":

@@ -7,9 +7,7 @@ Source: OpenAI's *Responses*; Ollama has no such API.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Raw, Struct
 
@@ -34,8 +32,8 @@ class RetrieveQuery(Struct, kw_only=True):
     starting_after: Annotated[
         int | None, emulated("with ``stream``: the number of the last event that the client has")
     ] = None
-    include: Annotated[list[str], accepted("what is there is always included")] = []
-    include_obfuscation: Annotated[bool, accepted("nothing is obfuscated")] = False
+    include: Annotated[str | None, accepted("what is there is always included")] = None
+    include_obfuscation: Annotated[str | None, accepted("nothing is obfuscated")] = None
 
 
 class Deleted(Struct, kw_only=True):
@@ -52,7 +50,7 @@ def retrieve(call: Call, backend: Backend) -> Reply:
     :raises APIError: 400 for the events of another response; 404; 503 for a store that fails.
     """
     ignored = Ignored(call.settings, [])
-    query = _read_query(call.query, ignored)
+    query = from_query(call.query, RetrieveQuery, ignored)
     id = call.path["id"]
     stored = existing(read_response(id, call), _WHAT, id)
     if not query.stream:
@@ -103,29 +101,3 @@ def input_items(call: Call, backend: Backend) -> Reply:
     query, id = from_query(call.query, ItemsQuery, ignored), call.path["id"]
     page = page_of_items(call.store, RESPONSE, call.owner, id, query, _WHAT, section=0)
     return Answer(page, ignored.headers())
-
-
-def _read_query(query: Sequence[tuple[str, str]], ignored: Ignored) -> RetrieveQuery:
-    """Decode the query parameters of one response.
-
-    :raises APIError: 400 for a value that is not valid.
-    """
-    values: dict[str, Any] = {}
-    for name, value in query:
-        field = name.removesuffix("[]")
-        if field == "stream":
-            values[field] = _flag(field, value)
-        elif field == "starting_after" and value:
-            if not re.fullmatch(r"-?[0-9]{1,15}", value):
-                text = "Invalid type for 'starting_after': expected an integer."
-                raise invalid(text, "starting_after", "invalid_type")
-            values[field] = int(value)
-        elif field not in RetrieveQuery.__struct_fields__:
-            ignored.add(name)
-    return RetrieveQuery(**values)
-
-
-def _flag(name: str, value: str) -> bool:
-    if value.lower() not in ("true", "false", "1", "0", ""):
-        raise invalid(f"Invalid type for '{name}': expected a boolean.", name, "invalid_type")
-    return value.lower() in ("true", "1")
