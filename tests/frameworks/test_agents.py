@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from openai_compat import OpenAICompat, Settings
 from tests.frameworks.backend import FORMS, NAME, SAID, TOLD, City, Model, expected
-from tests.servers import live
+from tests.frameworks.served import Run, served
 
 agents = pytest.importorskip("agents", reason="the package openai-agents is not installed")
 openai = pytest.importorskip("openai")
@@ -19,8 +17,6 @@ httpx2 = pytest.importorskip("httpx2", reason="this openai does not ride on http
 pytest.importorskip("sqlalchemy", reason="the package sqlalchemy is not installed")
 
 WHOLE_AND_STREAM = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-
-Run = Callable[..., Any]
 
 
 @agents.function_tool
@@ -60,22 +56,7 @@ def ignored() -> list[str | None]:
 @pytest.fixture
 def run(model: Model, ignored: list[str | None]) -> Iterator[Run]:
     """Run what is to be done with a client in an event loop of its own."""
-
-    async def note(response: Any) -> None:
-        ignored.append(response.headers.get("openai-compat-ignored"))
-
-    with live(OpenAICompat(model, settings=Settings(store="sqlite://"))) as url:
-
-        def run(scenario: Callable[[Any], Awaitable[Any]]) -> Any:
-            async def main() -> Any:
-                http = openai.DefaultAsyncHttpxClient(trust_env=False, event_hooks={"response": [note]})
-                async with openai.AsyncOpenAI(
-                    base_url=f"{url}/v1", api_key="x", http_client=http, max_retries=0
-                ) as client:
-                    return await scenario(client)
-
-            return asyncio.run(main())
-
+    with served(model, ignored) as run:
         yield run
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from openai_compat import OpenAICompat, Settings
 from tests.frameworks.backend import FORMS, NAME, SAID, TOLD, City, Model, expected
-from tests.servers import live
+from tests.frameworks.served import Run, served
 
 pydantic_ai = pytest.importorskip("pydantic_ai", reason="the package pydantic-ai-slim is not installed")
 openai = pytest.importorskip("openai")
@@ -24,8 +22,6 @@ WHOLE_AND_STREAM = pytest.mark.parametrize("stream", [False, True], ids=["whole"
 OUTPUTS = pytest.mark.parametrize(
     "output", [pydantic_ai.ToolOutput, pydantic_ai.NativeOutput, pydantic_ai.PromptedOutput]
 )
-
-Run = Callable[..., Any]
 
 #: what the tool says when the model calls it
 RAIN = TOLD + "rain in demo"
@@ -60,24 +56,16 @@ def ignored() -> list[str | None]:
 @pytest.fixture
 def run(model: Model, ignored: list[str | None]) -> Iterator[Run]:
     """Run what is to be done with a model of pydantic-ai in an event loop of its own."""
+    with served(model, ignored) as run:
 
-    async def note(response: Any) -> None:
-        ignored.append(response.headers.get("openai-compat-ignored"))
+        def of_model(scenario: Callable[[Any], Awaitable[Any]]) -> Any:
+            def of_client(client: Any) -> Awaitable[Any]:
+                provider = providers.OpenAIProvider(openai_client=client)
+                return scenario(models.OpenAIResponsesModel(NAME, provider=provider))
 
-    with live(OpenAICompat(model, settings=Settings(store="sqlite://"))) as url:
+            return run(of_client)
 
-        def run(scenario: Callable[[Any], Awaitable[Any]]) -> Any:
-            async def main() -> Any:
-                http = openai.DefaultAsyncHttpxClient(trust_env=False, event_hooks={"response": [note]})
-                async with openai.AsyncOpenAI(
-                    base_url=f"{url}/v1", api_key="x", http_client=http, max_retries=0
-                ) as client:
-                    provider = providers.OpenAIProvider(openai_client=client)
-                    return await scenario(models.OpenAIResponsesModel(NAME, provider=provider))
-
-            return asyncio.run(main())
-
-        yield run
+        yield of_model
 
 
 async def ran(agent: Any, prompt: str, stream: bool = False, **options: Any) -> Any:
