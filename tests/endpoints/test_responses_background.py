@@ -285,6 +285,25 @@ def test_another_worker_follows_and_cancels(two: tuple[Keeping, Keeping]) -> Non
     assert retrieve(first, id)["status"] == "cancelled"
 
 
+def test_an_end_does_not_replace_what_another_worker_cancelled(
+    two: tuple[Keeping, Keeping], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = two
+    gate = Gate()
+    id = begin(first, say("Hel"), gate, say("lo"), done())
+    save = background.Report.save
+
+    def save_after_the_cancel(self: Any, *arguments: Any, end_run: bool = False) -> None:
+        if end_run:
+            assert second.client.post(f"/v1/responses/{id}/cancel").get_json()["status"] == "cancelled"
+        save(self, *arguments, end_run=end_run)
+
+    monkeypatch.setattr(background.Report, "save", save_after_the_cancel)
+    gate.open()
+    ended(first)
+    assert (retrieve(first, id)["status"], retrieve(first, id)["output"]) == ("cancelled", [])
+
+
 def test_a_response_whose_process_died_is_failed(two: tuple[Keeping, Keeping], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = two
     gate = Gate()
