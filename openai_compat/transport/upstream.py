@@ -101,7 +101,8 @@ class Upstream:
         self._proxies = dict(proxies or {})
         self._native_admin = native_admin
         self._pool_size = pool_size
-        self._process_client: tuple[int, HTTPClient] | None = None
+        #: by process id; at most one stays
+        self._clients: dict[int, HTTPClient] = {}
         self._unix_path = unix_path(self.url)
         self._base_url = "http://localhost" if self._unix_path else self.url
 
@@ -170,23 +171,27 @@ class Upstream:
 
     def _client(self) -> HTTPClient:
         """Return the client of this process; processes that share a connection get each other's responses (F72)."""
-        client = self._process_client
-        if client is None or client[0] != os.getpid():
-            # Imported late: it imports requests, before which gevent must have patched the standard library.
-            from openai_compat.transport.http_client import HTTPClient
+        pid = os.getpid()
+        if (client := self._clients.get(pid)) is None:
+            # Threads of a first burst may each make one: the first that is stored serves all, so that no connection is
+            # lost with another's pool. No lock, which a fork could leave locked.
+            client = self._clients.setdefault(pid, self._new_client())
+            for other in set(self._clients) - {pid}:
+                self._clients.pop(other, None)
+        return client
 
-            client = self._process_client = (
-                os.getpid(),
-                HTTPClient(
-                    repr(self),
-                    timeout=(self.connect, self.idle),
-                    verify=self._verify,
-                    proxies=self._proxies,
-                    pool_size=self._pool_size,
-                    unix_path=self._unix_path,
-                ),
-            )
-        return client[1]
+    def _new_client(self) -> HTTPClient:
+        # Imported late: it imports requests, before which gevent must have patched the standard library.
+        from openai_compat.transport.http_client import HTTPClient
+
+        return HTTPClient(
+            repr(self),
+            timeout=(self.connect, self.idle),
+            verify=self._verify,
+            proxies=self._proxies,
+            pool_size=self._pool_size,
+            unix_path=self._unix_path,
+        )
 
     def _check_path(self, method: str, path: str, *, is_ours: bool) -> None:
         """Raise unless the request may be sent.

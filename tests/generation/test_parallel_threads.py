@@ -171,6 +171,33 @@ def test_f35_side_by_side_connections_are_used_again(read: int) -> None:
         assert server.connections == 3
 
 
+def test_side_by_side_first_calls_share_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread finds no client yet and makes one; that of one is used by all, or connections are lost."""
+    from openai_compat.transport import http_client
+
+    both, made = threading.Barrier(2, timeout=WAIT), http_client.HTTPClient
+
+    def make(*args: Any, **kwargs: Any) -> http_client.HTTPClient:
+        both.wait()
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(http_client, "HTTPClient", make)
+    with Chaos() as server:
+        remote = upstream(server)
+        for _ in range(2):
+            together = threading.Barrier(2, timeout=WAIT)
+
+            def meet(request: Request, together: threading.Barrier = together) -> bytes:
+                together.wait()
+                return b""
+
+            for _ in range(2):
+                server.script(meet, *answer(say("a"), done()))
+            with closing(streams(start_chats(remote, remote), threads=2)) as source:
+                assert len(list(source)) == 4
+        assert server.connections == 2
+
+
 def test_side_by_side_openers_see_the_context_of_their_request() -> None:
     trace: ContextVar[str] = ContextVar("trace", default="none")
     seen: list[str] = []
