@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,15 @@ CASES = {name: (run, make) for name, run, make in cases() if name.startswith(("i
 
 #: of ten times as much; where time grows with the square it is 100
 MOST = 30
+
+
+@pytest.fixture(autouse=True)
+def no_garbage_collection() -> Iterator[None]:
+    """A collection goes over all objects of the tests before, which are no part of what is measured."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize("name", CASES)

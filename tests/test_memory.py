@@ -40,7 +40,7 @@ def response(items: str = '{"role":"user","content":"Hi"}', more: str = "") -> s
 PART = '{"type":"text","text":""}'
 CALL = '{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}'
 TOOL = '{"type":"function","function":{"name":"f%d"}}'
-PROPERTIES = '{"type":"object","properties":{' + numbered('"p%d":{"type":"string"}', 90_000) + "}}"
+PROPERTIES = '{"type":"object","properties":{' + numbered('"p%d":{"type":"string"}', 40_000) + "}}"
 
 SHAPES: dict[str, tuple[str, str]] = {
     "parts of messages": (CHATS, chat(joined('{"role":"user","content":[' + joined(PART, 8) + "]}", 9_999))),
@@ -93,7 +93,7 @@ SHAPES: dict[str, tuple[str, str]] = {
     "inputs that are arrays": (VECTORS, '{"model":"demo-embed","input":[' + joined("[]", 99_000) + "]}"),
     "options of embeddings": (
         VECTORS,
-        '{"model":"demo-embed","input":"x","options":{' + numbered('"%d":1', 190_000) + "}}",
+        '{"model":"demo-embed","input":"x","options":{' + numbered('"%d":1', 140_000) + "}}",
     ),
 }
 
