@@ -19,122 +19,26 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.errors import APIError, invalid, missing
 from openai_compat.native import types as native
 from openai_compat.translate.content import Fetch, ImageURL, image
-from openai_compat.translate.fields import Ignored, RequestObject
+from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import FileInput, Files
+from openai_compat.translate.item_types import (
+    CallItem,
+    ItemPart,
+    decode_call,
+    decode_compaction,
+    decode_message,
+    decode_output,
+    decode_parts,
+    decode_reasoning,
+    item_type,
+)
 from openai_compat.translate.messages import native_role
 from openai_compat.translate.response_tools import ToolNames, joined
 from openai_compat.translate.sealed_text import unseal
 from openai_compat.translate.tools import from_arguments
 from openai_compat.wire import json
 
-
-class ItemPart(RequestObject):
-    """A content part of any type; ``type`` says which of the fields counts. Source: OpenAI's ``InputContent``."""
-
-    type: str | None = None
-    text: str | None = None
-    refusal: str | None = None
-    image_url: str | ImageURL | None = None
-    detail: str | None = None
-    file_id: str | None = None
-    file_data: str | None = None
-    file_url: str | None = None
-    filename: str | None = None
-    #: of an answer's text; clients send them back
-    annotations: Raw | UnsetType = UNSET
-    logprobs: Raw | UnsetType = UNSET
-
-
-class MessageItem(RequestObject):
-    """Source: OpenAI's ``EasyInputMessage``, ``InputMessage``, ``OutputMessage``."""
-
-    type: str | None = None
-    id: str | None = None
-    role: str | None = None
-    status: str | None = None
-    content: str | list[ItemPart] | None = None
-    #: of an assistant: commentary or final answer, which templates do not know
-    phase: str | None = None
-
-
-class CallItem(RequestObject):
-    """Source: OpenAI's ``FunctionToolCall``, ``CustomToolCall``."""
-
-    type: str | None = None
-    id: str | None = None
-    call_id: str | None = None
-    status: str | None = None
-    namespace: str | None = None
-    name: str | None = None
-    #: of a function: a string, or from some clients an object
-    arguments: Raw | UnsetType = UNSET
-    #: of a custom tool
-    input: str | None = None
-
-
-class OutputItem(RequestObject):
-    """Source: OpenAI's ``FunctionCallOutputItemParam``, ``CustomToolCallOutput``."""
-
-    type: str | None = None
-    id: str | None = None
-    call_id: str | None = None
-    status: str | None = None
-    name: str | None = None
-    namespace: str | None = None
-    #: a string or parts; other values are their JSON
-    output: Raw | UnsetType = UNSET
-
-
-class ReasoningItem(RequestObject):
-    """Source: OpenAI's ``ReasoningItem``."""
-
-    type: str | None = None
-    id: str | None = None
-    status: str | None = None
-    encrypted_content: str | None = None
-    summary: Raw | UnsetType = UNSET
-    content: Raw | UnsetType = UNSET
-
-
-class CompactionItem(RequestObject):
-    """Source: OpenAI's ``CompactionSummaryItemParam``."""
-
-    type: str | None = None
-    id: str | None = None
-    encrypted_content: str | None = None
-    created_by: str | None = None
-
-
-class OutputParts(RequestObject):
-    """The parts of a call's result, in a struct of their own since they are decoded later than the item."""
-
-    output: list[ItemPart]
-
-
 _I = TypeVar("_I")
-
-_decode_message = json.part_decoder(MessageItem)
-_decode_call = json.part_decoder(CallItem)
-_decode_output = json.part_decoder(OutputItem)
-_decode_reasoning = json.part_decoder(ReasoningItem)
-_decode_compaction = json.part_decoder(CompactionItem)
-_decode_parts = json.part_decoder(OutputParts)
-
-
-def item_type(members: dict[str, Raw], path: str) -> str:
-    """Return the type of an item, by its members; messages and references may have none.
-
-    :raises APIError: 400 for an item that has neither a type, nor what tells it.
-    """
-    kind = json.string(json.text_of(members.get("type", UNSET)))
-    if kind:
-        return kind
-    if json.text_of(members.get("role", UNSET)):
-        return "message"
-    if set(members) <= {"id", "type"} and json.text_of(members.get("id", UNSET)):
-        return "item_reference"
-    text = f"{path}: input item missing required 'type' field"
-    raise invalid(text, f"{path}.type", "missing_required_parameter")
 
 
 def from_items(
@@ -203,7 +107,7 @@ class _History:
         return item
 
     def _message(self, text: bytes, path: str) -> None:
-        item = self._noted(_decode_message(text, path))
+        item = self._noted(decode_message(text, path))
         role = native_role(item.role, path)
         if item.phase:
             self._ignored.add("input[].phase")
@@ -279,13 +183,13 @@ class _History:
     # -- calls and results --------------------------------------------------------------------
 
     def _function_call(self, text: bytes, path: str) -> None:
-        call = self._noted(_decode_call(text, path))
+        call = self._noted(decode_call(text, path))
         if call.input:
             self._ignored.add("input[].input")
         self._add_call(call, from_arguments(call.arguments), path)
 
     def _custom_call(self, text: bytes, path: str) -> None:
-        call = self._noted(_decode_call(text, path))
+        call = self._noted(decode_call(text, path))
         if not json.is_blank(call.arguments):
             self._ignored.add("input[].arguments")
         self._add_call(call, Raw(json.encode({"input": call.input or ""})), path)
@@ -309,7 +213,7 @@ class _History:
         return self._names.native_name(namespace, name) or joined(namespace, name)
 
     def _call_output(self, text: bytes, path: str) -> None:
-        item = self._noted(_decode_output(text, path))
+        item = self._noted(decode_output(text, path))
         self.end_thinking()
         if item.call_id:
             self._join_after_call(item.call_id)
@@ -324,7 +228,7 @@ class _History:
     def _set_output(self, sent: native.Message, output: Raw | UnsetType, path: str) -> None:
         text = json.text_of(output)
         if text[:1] == b"[" and _is_list_of_parts(output, path):
-            parts = self._noted(_decode_parts(b'{"output":' + text + b"}", path))
+            parts = self._noted(decode_parts(b'{"output":' + text + b"}", path))
             self._set_content(sent, parts.output, f"{path}.output")
         else:
             value = json.string(text)
@@ -361,7 +265,7 @@ class _History:
     # -- reasoning ----------------------------------------------------------------------------
 
     def _reasoning(self, text: bytes, path: str) -> None:
-        item = self._noted(_decode_reasoning(text, path))
+        item = self._noted(decode_reasoning(text, path))
         thinking = unseal(item.encrypted_content, "reasoning") if item.encrypted_content else None
         if thinking is None:
             if item.encrypted_content:
@@ -400,7 +304,7 @@ class _History:
         self._settle()
 
     def _compaction(self, text: bytes, path: str) -> None:
-        item = self._noted(_decode_compaction(text, path))
+        item = self._noted(decode_compaction(text, path))
         summary = unseal(item.encrypted_content or "", "compaction")
         if summary is None:
             self._ignored.add("input[].compaction", "Another server encoded it.")

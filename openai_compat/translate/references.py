@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw
 
 from openai_compat.errors import invalid, missing
 from openai_compat.storage.store import Store
-from openai_compat.translate.items import item_type
+from openai_compat.translate.item_types import item_type
 from openai_compat.translate.store_errors import ask, is_sound, needs_store
 from openai_compat.wire import json
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 
 from openai_compat.errors import invalid, missing
 from openai_compat.storage.store import Item
-from openai_compat.translate.items import item_type
+from openai_compat.translate.item_types import item_type
 from openai_compat.wire import json
 
 #: the beginnings of ids, by the type of the item

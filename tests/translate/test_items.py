@@ -13,10 +13,9 @@ from openai_compat.errors import APIError
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import Files
-from openai_compat.translate.items import from_items, item_type
+from openai_compat.translate.items import from_items
 from openai_compat.translate.response_tools import ToolNames
 from openai_compat.translate.sealed_text import seal
-from openai_compat.wire import json as wire
 
 USER = {"role": "user", "content": "u"}
 
@@ -203,28 +202,6 @@ def test_the_thinking_of_a_reasoning_item(item: Any, thinking: str | None) -> No
 def test_a_compaction_is_a_message_of_the_user() -> None:
     item = {"type": "compaction", "encrypted_content": seal("so far", "compaction")}
     assert mapped(item, USER)[0] == ("user", "Summary of the conversation so far:\n\nso far", None)
-
-
-@pytest.mark.parametrize(
-    ("item", "kind"),
-    [
-        ({"type": "x", "role": "user"}, "x"),
-        ({"role": "user"}, "message"),
-        ({"type": None, "role": "user"}, "message"),
-        ({"id": "msg_1"}, "item_reference"),
-        ({"id": "msg_1", "type": None}, "item_reference"),
-    ],
-    ids=json.dumps,
-)
-def test_the_type_of_an_item(item: Any, kind: str) -> None:
-    assert item_type(wire.members(json.dumps(item).encode()), "input[0]") == kind
-
-
-@pytest.mark.parametrize("item", [{}, {"id": None}, {"id": "x", "content": "x"}, {"content": "x"}], ids=json.dumps)
-def test_an_item_without_what_tells_its_type(item: Any) -> None:
-    with pytest.raises(APIError) as raised:
-        item_type(wire.members(json.dumps(item).encode()), "input[3]")
-    assert raised.value.param == "input[3].type"
 
 
 def test_an_unknown_item_is_an_error_where_nothing_else_is_said() -> None:

@@ -25,7 +25,7 @@ from openai_compat.generation.run import ChatRun
 from openai_compat.native import types as native
 from openai_compat.native.client import Backend
 from openai_compat.translate.fields import Ignored, accepted, emulated, mapped, note_effectless, rows
-from openai_compat.translate.items import item_type
+from openai_compat.translate.item_types import item_type
 from openai_compat.translate.reasoning import ThinkFields
 from openai_compat.translate.stored_items import to_stored_item
 from openai_compat.wire import json

@@ -1,0 +1,121 @@
+"""Items of the Responses API as they come in requests, and what type each is of.
+
+An item may come from another server or an older client: it has the fields that one of them sends, each of which may be
+missing, and what no template can use is kept as JSON.
+"""
+
+from __future__ import annotations
+
+from msgspec import UNSET, Raw, UnsetType
+
+from openai_compat.errors import invalid
+from openai_compat.translate.content import ImageURL
+from openai_compat.translate.fields import RequestObject
+from openai_compat.wire import json
+
+
+class ItemPart(RequestObject):
+    """A content part of any type; ``type`` says which of the fields counts. Source: OpenAI's ``InputContent``."""
+
+    type: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+    image_url: str | ImageURL | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+    #: of an answer's text; clients send them back
+    annotations: Raw | UnsetType = UNSET
+    logprobs: Raw | UnsetType = UNSET
+
+
+class MessageItem(RequestObject):
+    """Source: OpenAI's ``EasyInputMessage``, ``InputMessage``, ``OutputMessage``."""
+
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
+    status: str | None = None
+    content: str | list[ItemPart] | None = None
+    #: of an assistant: commentary or final answer, which templates do not know
+    phase: str | None = None
+
+
+class CallItem(RequestObject):
+    """Source: OpenAI's ``FunctionToolCall``, ``CustomToolCall``."""
+
+    type: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+    status: str | None = None
+    namespace: str | None = None
+    name: str | None = None
+    #: of a function: a string, or from some clients an object
+    arguments: Raw | UnsetType = UNSET
+    #: of a custom tool
+    input: str | None = None
+
+
+class OutputItem(RequestObject):
+    """Source: OpenAI's ``FunctionCallOutputItemParam``, ``CustomToolCallOutput``."""
+
+    type: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+    status: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    #: a string or parts; other values are their JSON
+    output: Raw | UnsetType = UNSET
+
+
+class ReasoningItem(RequestObject):
+    """Source: OpenAI's ``ReasoningItem``."""
+
+    type: str | None = None
+    id: str | None = None
+    status: str | None = None
+    encrypted_content: str | None = None
+    summary: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+
+
+class CompactionItem(RequestObject):
+    """Source: OpenAI's ``CompactionSummaryItemParam``."""
+
+    type: str | None = None
+    id: str | None = None
+    encrypted_content: str | None = None
+    created_by: str | None = None
+
+
+class OutputParts(RequestObject):
+    """The parts of a call's result, in a struct of their own since they are decoded later than the item."""
+
+    output: list[ItemPart]
+
+
+decode_message = json.part_decoder(MessageItem)
+decode_call = json.part_decoder(CallItem)
+decode_output = json.part_decoder(OutputItem)
+decode_reasoning = json.part_decoder(ReasoningItem)
+decode_compaction = json.part_decoder(CompactionItem)
+decode_parts = json.part_decoder(OutputParts)
+
+
+def item_type(members: dict[str, Raw], path: str) -> str:
+    """Return the type of an item, by its members; messages and references may have none.
+
+    :raises APIError: 400 for an item that has neither a type, nor what tells it.
+    """
+    kind = json.string(json.text_of(members.get("type", UNSET)))
+    if kind:
+        return kind
+    if json.text_of(members.get("role", UNSET)):
+        return "message"
+    if set(members) <= {"id", "type"} and json.text_of(members.get("id", UNSET)):
+        return "item_reference"
+    text = f"{path}: input item missing required 'type' field"
+    raise invalid(text, f"{path}.type", "missing_required_parameter")
