@@ -136,8 +136,8 @@ class Report:
         self._store.begin_run(self._kind, job.owner, job.id, self.holder)
 
     def beat(self, job: Job, events: Sequence[tuple[int, int, bytes]]) -> bool:
-        """Return False if the run is to end: it was taken away, or somebody asked for its end."""
-        return self._store.beat(self._kind, job.owner, job.id, self.holder, events) is False
+        """Return False if the run is to end: it was taken away, or ended by another process."""
+        return self._store.beat(self._kind, job.owner, job.id, self.holder, events)
 
     def beat_all(self, jobs: Sequence[Job]) -> set[str]:
         """Return the ids of those that are to go on."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from openai_compat.log import log
 from openai_compat.storage.lists import ItemList
 from openai_compat.storage.owned import OwnedObjects
 from openai_compat.storage.pages import check_row
@@ -14,10 +13,7 @@ from openai_compat.storage.types import Run
 from openai_compat.storage.usage import batches
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
-    from sqlalchemy import ColumnElement, Connection
-
-#: kind, owner and id of an object
-Place = tuple[str, "str | None", str]
+    from sqlalchemy import Connection
 
 
 class Runs(OwnedObjects):
@@ -33,24 +29,24 @@ class Runs(OwnedObjects):
             if locked is not None:
                 usage, row = locked
                 usage.tx.execute(runs.delete().where(runs.c.object == row.seq))
-                values = {"object": row.seq, "holder": holder, "heartbeat": self._clock(), "cancelled": 0}
+                values = {"object": row.seq, "holder": holder, "heartbeat": self._clock()}
                 usage.tx.execute(runs.insert().values(values))
 
     def beat(
         self, kind: str, owner: str | None, id: str, holder: str, events: Sequence[tuple[int, int, bytes]] = ()
-    ) -> bool | None:
-        """Report that a run goes on, store its events, and return whether somebody asked for its end.
+    ) -> bool:
+        """Report that a run goes on, store its events, and return whether the holder still has it.
 
-        The result is None if the run is gone: the object was deleted, or another took the run away. Events renew the
-        object's time to live.
+        It is gone if the object was deleted, or another took the run away or ended it. Events renew the object's time
+        to live.
 
         :param events: number of the first and the last event, and the data of all of them.
         :raises TooLarge: the object alone would be over *max_bytes*.
         """
         runs, table = tables().runs, tables().events
         with self._locked(kind, owner, id) as locked:
-            if locked is None or (run := held_run(locked[0].tx, locked[1].seq, holder)) is None:
-                return None
+            if locked is None or not held_run(locked[0].tx, locked[1].seq, holder):
+                return False
             written = ItemList.of(*locked)
             tx, seq = written.usage.tx, written.seq
             tx.execute(runs.update().where(runs.c.object == seq).values(heartbeat=self._clock()))
@@ -59,12 +55,10 @@ class Runs(OwnedObjects):
                 tx.execute(table.insert(), rows)
                 written.grow(sum(len(data) for _, _, data in events))
                 self._save(written, expires=self._clock() + self._ttl)
-            return bool(run.cancelled)
+            return True
 
     def beat_all(self, kind: str, holder: str, ids: Sequence[str]) -> set[str]:
         """Report in one operation that runs of any owner go on; return the ids of those that *holder* still has.
-
-        Runs whose end somebody asked for are not among them.
 
         :param ids: of the objects.
         """
@@ -72,10 +66,10 @@ class Runs(OwnedObjects):
         found: set[str] = set()
         with self._begin(write=True) as tx:
             for some in batches(ids):
-                held = runs.select().with_only_columns(runs.c.object, o.c.id, runs.c.cancelled)
+                held = runs.select().with_only_columns(runs.c.object, o.c.id)
                 held = held.join(o, o.c.seq == runs.c.object).where(o.c.kind == kind, o.c.id.in_(some))
                 rows = tx.execute(held.where(runs.c.holder == holder, o.c.expires > self._clock())).all()
-                found |= {row.id for row in rows if not row.cancelled}
+                found |= {row.id for row in rows}
                 # One that a transaction has locked is reported or deleted by it: waiting for it may deadlock.
                 free = (
                     runs.select()
@@ -85,21 +79,6 @@ class Runs(OwnedObjects):
                 seqs = tx.scalars(free.with_for_update(skip_locked=True)).all()
                 tx.execute(runs.update().where(runs.c.object.in_(seqs)).values(heartbeat=self._clock()))
         return found
-
-    def end_run(self, kind: str, owner: str | None, id: str) -> None:
-        """End a run. Its events stay with the object."""
-        with self._locked(kind, owner, id) as locked:
-            if locked is not None:
-                drop_run(locked[0].tx, locked[1].seq)
-
-    def request_cancel(self, kind: str, owner: str | None, id: str) -> bool:
-        """Ask the holder of a run for its end, and return whether there is a run."""
-        runs = tables().runs
-        with self._locked(kind, owner, id) as locked:
-            if locked is None:
-                return False
-            usage, row = locked
-            return usage.tx.execute(runs.update().where(runs.c.object == row.seq).values(cancelled=1)).rowcount > 0
 
     def run(self, kind: str, owner: str | None, id: str) -> Run | None:
         """Return the run of an object; None if there is none.
@@ -114,7 +93,7 @@ class Runs(OwnedObjects):
             return None
         sound = {"holder": isinstance(row.holder, str), "heartbeat": isinstance(row.heartbeat, float)}
         check_row(f"run of object {row.object}", sound)
-        return Run(row.holder, self._clock() - row.heartbeat, bool(row.cancelled))
+        return Run(row.holder, self._clock() - row.heartbeat)
 
     def events(
         self, kind: str, owner: str | None, id: str, after: int, limit: int = 100
@@ -133,28 +112,6 @@ class Runs(OwnedObjects):
             sound = {"first": isinstance(row.first, int), "data": isinstance(row.data, bytes)}
             check_row(f"batch {row.last} of the events of object {row.object}", sound)
         return [(row.first, row.last, row.data) for row in rows]
-
-    def runs_of(self, holder: str) -> list[Place]:
-        """Return the objects of any owner that a holder works on."""
-        return self._places(tables().runs.c.holder == holder)
-
-    def stale_runs(self, max_age: float) -> list[Place]:
-        """Return the objects of any owner whose run was last reported more than *max_age* seconds ago."""
-        return self._places(tables().runs.c.heartbeat < self._clock() - max_age)
-
-    def _places(self, condition: ColumnElement[bool]) -> list[Place]:
-        o, runs = tables().objects, tables().runs
-        query = o.select().join(runs, runs.c.object == o.c.seq).where(condition, o.c.expires > self._clock())
-        query = query.with_only_columns(o.c.seq, o.c.kind, o.c.owner, o.c.id, maintain_column_froms=True)
-        with self._begin() as tx:
-            rows = tx.execute(query.order_by(o.c.seq)).all()
-        places = []
-        for seq, kind, owner, id in rows:
-            if isinstance(kind, str) and isinstance(owner, str) and isinstance(id, str):
-                places.append((kind, owner or None, id))
-            else:
-                log.error("The stored object %d is damaged. Its run is left out of a list.", seq)
-        return places
 
 
 def held_run(tx: Connection, seq: int, holder: str) -> Any:

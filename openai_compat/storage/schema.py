@@ -153,7 +153,6 @@ def tables() -> Tables:
 
     d = _Definitions()
     table, column, key, of_object, big, text = d.table, d.column, d.key, d.of_object, sa.BigInteger, d.text
-    heartbeat, cancelled = column("heartbeat", sa.Double), column("cancelled", sa.Integer)
     return Tables(
         version=table("version", column("version", sa.Integer)),
         owners=table("owners", key("owner", text), column("objects", big), column("bytes", big)),
@@ -161,7 +160,7 @@ def tables() -> Tables:
         labels=table("labels", of_object(), key("position", sa.Integer), column("key", text), column("value", text)),
         items=d.items(),
         links=d.links(),
-        runs=table("runs", of_object(), column("holder", text), heartbeat, cancelled),
+        runs=table("runs", of_object(), column("holder", text), column("heartbeat", sa.Double)),
         events=table("events", of_object(), key("last", big), column("first", big), column("data", d.blob)),
     )
 

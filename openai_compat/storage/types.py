@@ -79,8 +79,6 @@ class Run:
     holder: str
     #: seconds since the holder last reported
     age: float
-    #: whether somebody asked for the end of it
-    cancelled: bool
 
 
 def size(*parts: StoredObject | Item) -> int:

@@ -186,11 +186,9 @@ def try_all(store: Store) -> None:
         lambda: store.find_items(SECRETS[1], [SECRETS[3]]),
         lambda: store.begin_run(*place, SECRETS[3], SECRETS[4]),
         lambda: store.beat(*place, SECRETS[3], SECRETS[4], [(0, 1, SECRETS[2].encode())]),
-        lambda: store.end_run(*place, SECRETS[3]),
-        lambda: store.request_cancel(*place, SECRETS[3]),
+        lambda: store.beat_all(SECRETS[1], SECRETS[4], [SECRETS[3]]),
         lambda: store.run(*place, SECRETS[3]),
         lambda: store.events(*place, SECRETS[3], 0),
-        lambda: store.runs_of(SECRETS[4]),
         store.ping,
     ):
         with pytest.raises(StoreFailed) as caught:

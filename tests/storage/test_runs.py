@@ -24,57 +24,50 @@ def running(store: Store) -> Store:
 
 
 def test_a_run_has_its_holder_and_its_age(running: Store, clock: Clock) -> None:
-    assert running.run(*R) == Run("h", 0.0, False)
+    assert running.run(*R) == Run("h", 0.0)
     clock.now += 5
-    assert running.run(*R) == Run("h", 5.0, False)
-    assert running.beat(*R, "h") is False
-    assert running.run(*R) == Run("h", 0.0, False)
-    running.end_run(*R)
+    assert running.run(*R) == Run("h", 5.0)
+    assert running.beat(*R, "h") is True
+    assert running.run(*R) == Run("h", 0.0)
+    assert running.complete(*R, b"", end_run=True)
     assert running.run(*R) is None
-    assert running.beat(*R, "h") is None
-    running.end_run(*R)
+    assert running.beat(*R, "h") is False
 
 
 def test_what_has_no_run(running: Store, clock: Clock) -> None:
     fill(running, "me", "r")
     for place in (("response", "me", "other"), ("response", "you", "r"), ("chat", "me", "r"), ("response", None, "r")):
         assert running.run(*place) is None
-        assert running.beat(*place, "h", [(0, 1, b"x")]) is None
-        assert running.request_cancel(*place) is False
+        assert running.beat(*place, "h", [(0, 1, b"x")]) is False
         assert running.events(*place, -1) == []
-        running.end_run(*place)
     running.begin_run("response", "me", "other", "h")
-    assert running.beat(*R, "another") is None
+    assert running.beat(*R, "another") is False
     assert [row.object for row in rows(running, "runs")] == [1]
     assert rows(running, "events") == []
     clock.now += 100
-    assert running.run(*R) is running.beat(*R, "h") is None
-    assert running.runs_of("h") == running.stale_runs(1) == []
+    assert running.run(*R) is None
+    assert running.beat(*R, "h") is False
 
 
-def test_a_holder_hears_that_it_is_to_end(running: Store) -> None:
-    assert running.request_cancel(*R) is True
-    assert running.request_cancel(*R) is True
-    assert running.run(*R) == Run("h", 0.0, True)
-    assert running.beat(*R, "h") is True
+def test_a_holder_hears_that_another_took_its_run(running: Store) -> None:
     running.begin_run(*R, "next")
-    assert running.run(*R) == Run("next", 0.0, False)
-    assert running.beat(*R, "h") is None, "it was taken over"
-    assert running.beat(*R, "next") is False
+    assert running.run(*R) == Run("next", 0.0)
+    assert running.beat(*R, "h") is False
+    assert running.beat(*R, "next") is True
 
 
 def test_all_runs_of_a_holder_are_reported_at_once(running: Store, clock: Clock) -> None:
     for owner, id, holder in [("you", "s", "h"), (None, "t", "h"), ("me", "u", "other"), ("me", "v", "h")]:
         running.add("response", owner, stored_object(id))
         running.begin_run("response", owner, id, holder)
-    running.request_cancel("response", None, "t")
-    running.end_run("response", "me", "v")
+    assert running.complete("response", None, "t", b"", end_run=True)
+    running.begin_run("response", "me", "v", "next")
     clock.now += 5
     assert running.beat_all("response", "h", []) == set()
     assert running.beat_all("response", "h", ["r", "s", "t", "u", "v", "w"]) == {"r", "s"}
-    assert running.run(*R) == Run("h", 0.0, False)
-    assert running.run("response", "you", "s") == Run("h", 0.0, False)
-    assert running.run("response", "me", "u") == Run("other", 5.0, False)
+    assert running.run(*R) == Run("h", 0.0)
+    assert running.run("response", "you", "s") == Run("h", 0.0)
+    assert running.run("response", "me", "u") == Run("other", 5.0)
     assert running.beat_all("chat", "h", ["r"]) == set()
     clock.now += 100
     assert running.beat_all("response", "h", ["r"]) == set(), "they have expired"
@@ -102,8 +95,8 @@ def test_events_renew_the_time_to_live(running: Store, clock: Clock) -> None:
 
 def test_events_come_in_batches(running: Store) -> None:
     batches = [(0, 2, b"abc"), (3, 3, b"\x00\xff"), (4, 9, b"")]
-    assert running.beat(*R, "h", batches[:2]) is False
-    assert running.beat(*R, "h", batches[2:]) is False
+    assert running.beat(*R, "h", batches[:2]) is True
+    assert running.beat(*R, "h", batches[2:]) is True
     assert running.events(*R, -1) == batches
     assert running.events(*R, 1) == batches, "the batch that has the next one"
     assert running.events(*R, 2) == batches[1:]
@@ -111,7 +104,7 @@ def test_events_come_in_batches(running: Store) -> None:
     assert running.events(*R, 9) == []
     assert running.events(*R, -1, limit=1) == batches[:1]
     audit(running)
-    running.end_run(*R)
+    assert running.complete(*R, b"", end_run=True)
     assert running.events(*R, 3) == batches[2:], "they stay with the object"
     running.begin_run(*R, "h")
     with pytest.raises(AlreadyStored):
@@ -133,37 +126,25 @@ def test_the_end_of_a_run_with_its_object(running: Store) -> None:
 def test_a_run_goes_on_unless_it_ends(running: Store) -> None:
     assert running.complete(*R, b"[1]", only_if_running="h")
     assert running.complete(*R, b"[2]", only_if_running="other") is False
-    assert running.beat(*R, "h") is False
+    assert running.beat(*R, "h") is True
 
 
 def test_a_failure_to_complete_leaves_the_run(running: Store) -> None:
     with pytest.raises(AlreadyStored):
         running.complete(*R, b"[1]", items("i"), end_run=True)
-    assert running.run(*R) == Run("h", 0.0, False)
+    assert running.run(*R) == Run("h", 0.0)
 
 
-def test_stale_runs_are_found_and_taken_away_once(running: Store, clock: Clock) -> None:
-    running.add("response", None, stored_object("s"))
-    clock.now += 5
-    running.begin_run("response", None, "s", "g")
-    running.add("response", "you", stored_object("t"))
-    running.begin_run("response", "you", "t", "h")
-    clock.now += 5
-    assert running.stale_runs(20) == []
-    assert running.stale_runs(7) == [R]
-    assert running.stale_runs(4) == [R, ("response", None, "s"), ("response", "you", "t")]
-    assert running.runs_of("h") == [R, ("response", "you", "t")]
-    assert running.runs_of("g") == [("response", None, "s")]
-    assert running.runs_of("") == []
+def test_a_run_is_taken_away_once(running: Store) -> None:
     won = together(8, lambda i: running.complete(*R, b"[%d]" % i, end_run=True, only_if_running="h"))
     assert sorted(won) == [False] * 7 + [True]
     assert running.get(*R) == stored_object("r", body=b"[%d]" % won.index(True))
-    assert running.beat(*R, "h") is None
+    assert running.beat(*R, "h") is False
 
 
 def test_a_run_of_a_deleted_object_is_gone(running: Store) -> None:
     assert running.delete(*R)
-    assert running.beat(*R, "h", [(0, 0, b"x")]) is None
+    assert running.beat(*R, "h", [(0, 0, b"x")]) is False
     assert rows(running, "runs") == rows(running, "events") == []
 
 
@@ -172,9 +153,9 @@ def test_event_bytes_count(make: Make) -> None:
     store.add(*R[:2], stored_object("r", body=b""))
     fill(store, "me", "ab")
     store.begin_run(*R, "h")
-    assert store.beat(*R, "h", [(0, 0, b"x" * 193)]) is False
+    assert store.beat(*R, "h", [(0, 0, b"x" * 193)]) is True
     assert ids(store.page("chat", "me")) == ["a", "b"]
-    assert store.beat(*R, "h", [(1, 1, b"x")]) is False
+    assert store.beat(*R, "h", [(1, 1, b"x")]) is True
     assert ids(store.page("chat", "me")) == ["b"]
     with pytest.raises(TooLarge):
         store.beat(*R, "h", [(2, 2, b"x" * 10)])
@@ -192,9 +173,9 @@ def test_events_of_many_at_once(running: Store) -> None:
         running.add("response", "me", stored_object(id))
         running.begin_run("response", "me", id, id)
         for n in range(5):
-            assert running.beat("response", "me", id, id, [(n, n, b"%d" % i)]) is False
+            assert running.beat("response", "me", id, id, [(n, n, b"%d" % i)]) is True
         assert running.events("response", "me", id, -1) == [(n, n, b"%d" % i) for n in range(5)]
         return running.complete("response", "me", id, b"", end_run=True, only_if_running=id)
 
     assert all(together(8, work))
-    assert running.stale_runs(-1) == [R]
+    assert [row.object for row in rows(running, "runs")] == [1]

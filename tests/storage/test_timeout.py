@@ -48,13 +48,14 @@ READS: dict[str, Callable[[Store], Any]] = {
     "items": lambda store: store.items("chat", "me", "a"),
     "context": lambda store: store.context("chat", "me", "a", limit=9),
     "find_items": lambda store: store.find_items("me", ["i"]),
-    "stale_runs": lambda store: store.stale_runs(1.0) == [],
+    "events": lambda store: store.events("chat", "me", "a", -1) == [],
     "ping": lambda store: store.ping() is None,
 }
 WRITES: dict[str, Callable[[Store], Any]] = {
     "add": lambda store: store.add("chat", "me", stored_object("b"), items("i")),
     "complete": lambda store: store.complete("chat", "me", "a", b"{}", items("o")),
     "beat": lambda store: store.beat("chat", "me", "a", "h"),
+    "beat_all": lambda store: store.beat_all("chat", "h", ["a"]),
     "append": lambda store: store.append("chat", "me", "a", items("j")),
     "set_metadata": lambda store: store.set_metadata("chat", "me", "a", {"k": "w"}),
     "delete_item": lambda store: store.delete_item("chat", "me", "a", "i"),
