@@ -125,18 +125,25 @@ def _decompress_zstd(body: bytes, limit: int) -> bytes:
 def _decompressed(new_decompressor: Callable[[], Any], body: bytes, limit: int) -> bytes:
     """Decompress all members of a body, and at most one byte above the limit.
 
-    :raises APIError: 400 for data that is incomplete or not valid, 413 above the limit.
+    :raises APIError: 400 for data that is incomplete or not valid, or has more members than :data:`_MAX_MEMBERS`; 413
+        above the limit.
     """
-    data = bytearray()
+    data, view, position, members = bytearray(), memoryview(body), 0, 0
     try:
-        while body:
+        while position < len(body):
+            members += 1
+            if members > _MAX_MEMBERS:
+                raise invalid(f"The compressed request body has more than {_MAX_MEMBERS} members.", code=None)
             decompressor = new_decompressor()
-            data += decompressor.decompress(body, limit + 1 - len(data))
-            if len(data) > limit:
-                raise too_large(limit)
-            if not decompressor.eof:
-                raise invalid("The compressed request body is incomplete.", code=None)
-            body = decompressor.unused_data
+            while not decompressor.eof:
+                block = view[position : position + _BLOCK]
+                if not block:
+                    raise invalid("The compressed request body is incomplete.", code=None)
+                data += decompressor.decompress(block, limit + 1 - len(data))
+                if len(data) > limit:
+                    raise too_large(limit)
+                position += len(block)
+            position -= len(decompressor.unused_data)
     except (zlib.error, *_zstd()[1:]) as error:
         raise invalid("The request body could not be decompressed.", code=None) from error
     return bytes(data)
@@ -153,6 +160,11 @@ def _zstd() -> tuple[Any, ...]:
             return ()
     return (zstd.ZstdDecompressor, zstd.ZstdError)
 
+
+#: members of a compressed body, or frames of zstd. Clients write one, tools that compress in parallel one a block
+_MAX_MEMBERS = 1024
+#: bytes that are decompressed at once: a decompressor copies what follows the end of its member
+_BLOCK = 65536
 
 #: values of zlib's ``wbits``: the largest window, with gzip's header, zlib's header or none
 _GZIP_FORMAT, _ZLIB_FORMAT, _RAW_FORMAT = 31, 15, -15

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tracemalloc
 import zlib
 from typing import Any
@@ -150,6 +151,25 @@ def test_what_is_not_encoded_as_it_says_is_400(encoding: str) -> None:
 def test_members_after_one_another_are_one_body() -> None:
     body = gzip.compress(b"a") + gzip.compress(b"b")
     assert read_body(sent("gzip", body), LIMIT) == b"ab"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+def test_members_that_end_anywhere_are_one_body(encoding: str) -> None:
+    """Wherever the blocks end that are decompressed at once."""
+    parts = [bytes(random.Random(size).randbytes(size)) for size in (0, 65_500, 30, 65_536, 1, 100_000, 0)]
+    body = b"".join(packed(encoding, part) for part in parts)
+    assert read_body(sent(encoding, body), 2**20) == b"".join(parts)
+    assert refused(sent(encoding, body[:-1]))[0] in (400, 413)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_thousand_members_are_enough(encoding: str) -> None:
+    """Each takes some time, also where it holds nothing."""
+    assert read_body(sent(encoding, packed(encoding, b"") * 1024), 2**20) == b""
+    given = sent(encoding, packed(encoding, b"") * 1025 + packed(encoding, b"x"))
+    with pytest.raises(APIError, match="more than 1024 members") as raised:
+        read_body(given, 2**30)
+    assert raised.value.status == 400
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "compress"])
