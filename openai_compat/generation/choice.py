@@ -8,6 +8,8 @@ Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from openai_compat.errors import bad_gateway
 from openai_compat.log import log
 from openai_compat.native import types as native
@@ -37,6 +39,7 @@ class ChoiceBuilder:
     :param max_tokens_is_zero: drop all output; the finish reason is ``length``.
     :param allowed: functions that may be called; calls of others are dropped, since a model may call functions that
         only its messages mention.
+    :param tool_name: returns the name of the tool that a model means by a name.
     :param unwrapper: removes text around JSON.
     """
 
@@ -48,6 +51,7 @@ class ChoiceBuilder:
         closes_after_call: bool = False,
         max_tokens_is_zero: bool = False,
         allowed: frozenset[str] | None = None,
+        tool_name: Callable[[str], str] = str,
         unwrapper: JSONUnwrapper | None = None,
     ) -> None:
         self._ids = ids
@@ -55,6 +59,7 @@ class ChoiceBuilder:
         self._closes_after_call = closes_after_call
         self._max_tokens_is_zero = max_tokens_is_zero
         self._allowed = allowed
+        self._tool_name = tool_name
         self._unwrapper = unwrapper
         self._logprobs = ContentLogprobs()
         self._has_output = False
@@ -92,7 +97,7 @@ class ChoiceBuilder:
 
     def _to_calls(self, calls: list[native.ToolCall]) -> list[ToolCallDelta]:
         if self._allowed is not None:
-            permitted = [call for call in calls if call.function.name in self._allowed]
+            permitted = [call for call in calls if self._tool_name(call.function.name) in self._allowed]
             if len(permitted) < len(calls):
                 log.warning("dropped a tool call that tool_choice does not allow")
             calls = permitted

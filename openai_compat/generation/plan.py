@@ -5,6 +5,7 @@ An endpoint maps its request to a plan; :class:`openai_compat.generation.run.Cha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from openai_compat.native import types as native
@@ -27,6 +28,8 @@ class ChatPlan:
     forced: ForcedChoice | None = None
     #: functions that may be called, if the tool choice excludes some of the request's functions
     allowed: frozenset[str] | None = None
+    #: returns the name of the tool that a model means by a name, which it may spell in other ways
+    tool_name: Callable[[str], str] = str
     #: drop all tool calls but the first
     single_tool_call: bool = False
     #: close a native stream after its first tool call; possible only where usage, which its end has, is not needed

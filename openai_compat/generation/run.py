@@ -187,13 +187,16 @@ class ChatRun:
     def _builder(self, ids: CallIds) -> Builder[native.ChatResponse]:
         plan = self.plan
         if plan.forced is not None and not plan.max_tokens_is_zero:
-            return ForcedChoiceBuilder(plan.forced, ids, single_tool_call=plan.single_tool_call)
+            return ForcedChoiceBuilder(
+                plan.forced, ids, single_tool_call=plan.single_tool_call, tool_name=plan.tool_name
+            )
         return ChoiceBuilder(
             ids,
             single_tool_call=plan.single_tool_call,
             closes_after_call=plan.closes_after_call,
             max_tokens_is_zero=plan.max_tokens_is_zero,
             allowed=plan.allowed,
+            tool_name=plan.tool_name,
             unwrapper=JSONUnwrapper() if plan.is_json else None,
         )
 

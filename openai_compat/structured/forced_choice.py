@@ -7,6 +7,7 @@ arguments are checked; anything else is an error, never plain text. The request 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -119,10 +120,19 @@ class ForcedChoiceBuilder:
 
     :param ids: ids of tool calls.
     :param single_tool_call: pass on the first native tool call only.
+    :param tool_name: returns the name of the tool that a model means by a name.
     """
 
-    def __init__(self, forced: ForcedChoice, ids: CallIds, *, single_tool_call: bool = False) -> None:
+    def __init__(
+        self,
+        forced: ForcedChoice,
+        ids: CallIds,
+        *,
+        single_tool_call: bool = False,
+        tool_name: Callable[[str], str] = str,
+    ) -> None:
         self._forced = forced
+        self._tool_name = tool_name
         self._ids = ids
         self._single_tool_call = single_tool_call
         self._unwrapper = JSONUnwrapper()
@@ -230,7 +240,7 @@ class ForcedChoiceBuilder:
         return [*self._begin(call.name), ToolCallDelta(0, FunctionCallDelta(arguments=text.decode()))]
 
     def _check_name(self, name: str) -> None:
-        if name not in self._forced.names:
+        if self._tool_name(name) not in self._forced.names:
             raise _not_the_call()
 
 

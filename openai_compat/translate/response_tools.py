@@ -108,11 +108,12 @@ class ToolNames:
 
         A model may leave the namespace out, or join it otherwise: the tool is found where no other has the name.
         """
-        known = self._tools.get(native_name)
-        if known is None:
-            found = self._spelled(native_name)
-            known = KnownTool("function", native_name, None, native_name) if found is None else self._tools[found]
-        return known
+        known = self._tools.get(self.of_model(native_name))
+        return KnownTool("function", native_name, None, native_name) if known is None else known
+
+    def of_model(self, name: str) -> str:
+        """Return the name that the model was given for the tool that it means by *name*; the same if it means none."""
+        return name if name in self._tools else self._spelled(name) or name
 
     def native_name(self, namespace: str | None, name: str) -> str | None:
         """Return the name that the model sees for a name of the client; None if there is no such tool.
@@ -167,6 +168,8 @@ def joined(namespace: str | None, name: str) -> str:
 
 #: levels of namespaces in namespaces; OpenAI has one
 _MAX_NESTED = 4
+#: characters of a namespace's name, which each of its tools repeats; OpenAI allows 64
+_MAX_NAMESPACE = 256
 
 _decode_function = json.part_decoder(FunctionTool)
 _decode_custom = json.part_decoder(CustomTool)
@@ -207,6 +210,9 @@ def _from_tools(
             name = nested.name or ""
             if not name:
                 raise missing(f"{where}.name")
+            if len(name) > _MAX_NAMESPACE:
+                reason = f"Invalid '{where}.name': string too long. Its maximum length is {_MAX_NAMESPACE}."
+                raise invalid(reason, f"{where}.name", "string_above_max_length")
             if not depth:
                 raise invalid(f"Invalid '{where}': namespaces are nested too deep.", where)
             if nested.description:

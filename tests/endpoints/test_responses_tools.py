@@ -116,6 +116,14 @@ def test_namespaces_are_nested_a_few_levels() -> None:
     assert RESPONSES.refused(tools=[nested(5)])["param"] == "tools[0].tools[0].tools[0].tools[0].tools[0]"
 
 
+def test_the_name_of_a_namespace_is_bounded_since_each_of_its_tools_repeats_it() -> None:
+    tools = [{"type": "namespace", "name": "n" * 256, "tools": [TIME]}]
+    assert sent(tools=tools)["tools"] == [function(f"{'n' * 256}.time")]
+    tools[0]["name"] += "n"
+    error = RESPONSES.refused(tools=[{"type": "namespace", "name": "a", "tools": tools}])
+    assert (error["param"], error["code"]) == ("tools[0].tools[0].name", "string_above_max_length")
+
+
 def test_too_many_tools_of_a_namespace() -> None:
     tools = [{"type": "namespace", "name": "a", "tools": [{**TIME, "name": f"t{i}"} for i in range(3)]}]
     assert RESPONSES.refused({"max_tools": 2}, tools=tools)["param"] == "tools"
@@ -313,6 +321,34 @@ def test_the_choice_of_tools(choice: Any, names: list[str], forced: bool, shown:
     assert shown is None or response["tool_choice"] == shown
     [item] = said(response)
     assert (item[0] != "text") is forced
+
+
+@pytest.mark.parametrize("spelled", ["mcp__wx.sh", "mcp__wx__sh", "sh"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        None,
+        allowed("auto", ALL_OF_SPACE),
+        allowed("required", ALL_OF_SPACE),
+        "required",
+        {"type": "custom", "name": "sh"},
+    ],
+    ids=json.dumps,
+)
+def test_a_model_may_spell_the_tool_that_it_may_call_in_other_ways(choice: Any, spelled: str) -> None:
+    expected = [("custom_tool_call", "mcp__wx", "sh", "ls", "completed")]
+    answers = [call(spelled, input="ls")]
+    if choice not in (None, allowed("auto", ALL_OF_SPACE)):
+        answers.append(say(json.dumps({"name": spelled, "parameters": {"input": "ls"}})))
+    for answer in answers:
+        assert said(RESPONSES.answered(answer, done(), tools=TOOLS, tool_choice=choice)) == expected
+
+
+def test_another_spelling_of_a_tool_that_may_not_be_called_is_no_way_to_it() -> None:
+    choice = allowed("auto", NAMED)
+    assert said(RESPONSES.answered(say("a"), call("sh", input="ls"), done(), tools=TOOLS, tool_choice=choice)) == [
+        ("text", "a", [], "completed")
+    ]
 
 
 @pytest.mark.parametrize(

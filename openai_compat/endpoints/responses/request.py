@@ -178,6 +178,7 @@ def from_response_request(
         think_field=think_field,
         forced=force,
         allowed=None if len(allowed) == len(sent_tools) else frozenset(tool.function.name for tool in allowed),
+        tool_name=names.of_model,
         single_tool_call=request.parallel_tool_calls is False,
         max_tokens_is_zero=is_zero,
         is_json=force is None and target.format is not UNSET,
