@@ -174,6 +174,7 @@ _PARTS = {
     ),
     "function_call": ([], "function_call_arguments.delta", ["function_call_arguments.done"]),
     "custom_tool_call": ([], "custom_tool_call_input.delta", ["custom_tool_call_input.done"]),
+    "tool_search_call": ([], "", []),
 }
 
 
@@ -281,7 +282,7 @@ def check_final(response: dict[str, Any]) -> None:
 
 def calls_of(response: dict[str, Any]) -> list[dict[str, Any]]:
     """The items of a response that are calls."""
-    return [item for item in response["output"] if item["type"] in ("function_call", "custom_tool_call")]
+    return [item for item in response["output"] if item["type"].endswith("_call")]
 
 
 def _check_items(events: list[dict[str, Any]], *, is_whole: bool) -> list[dict[str, Any]]:
@@ -334,6 +335,8 @@ def _check_item(empty: dict[str, Any], item: dict[str, Any] | None, events: list
         assert (empty["arguments"], item["arguments"]) == ("", text)
         last = done["function_call_arguments.done"]
         assert (last["name"], last["arguments"]) == (item["name"], text)
+    elif item["type"] == "tool_search_call":
+        assert (empty["arguments"], events) == ({}, [])
     else:
         assert (empty["input"], item["input"], done["custom_tool_call_input.done"]["input"]) == ("", text, text)
 
@@ -356,6 +359,8 @@ def said(response: dict[str, Any]) -> list[tuple[Any, ...]]:
         elif kind == "reasoning":
             [part] = item["summary"]
             found.append(("thinking", part["text"], item["status"]))
+        elif kind == "tool_search_call":
+            found.append((kind, item["execution"], item["arguments"], item["status"]))
         else:
             text = item["arguments"] if kind == "function_call" else item["input"]
             found.append((kind, item.get("namespace"), item["name"], text, item["status"]))

@@ -71,6 +71,35 @@ class OutputItem(RequestObject):
     output: Raw | UnsetType = UNSET
 
 
+class SearchCallItem(RequestObject):
+    """Source: OpenAI's ``ToolSearchCallItemParam``."""
+
+    type: str | None = None
+    id: str | None = None
+    call_id: str | None = None
+    status: str | None = None
+    #: ``client`` or ``server``
+    execution: str | None = None
+    #: an object
+    arguments: Raw | UnsetType = UNSET
+    created_by: str | None = None
+
+
+class ToolsItem(RequestObject):
+    """Source: OpenAI's ``AdditionalToolsItemParam``, ``ToolSearchOutputItemParam``."""
+
+    type: str | None = None
+    id: str | None = None
+    #: of tools that are added
+    role: str | None = None
+    #: of tools that a search found
+    call_id: str | None = None
+    status: str | None = None
+    execution: str | None = None
+    tools: list[Raw] | None = None
+    created_by: str | None = None
+
+
 class ReasoningItem(RequestObject):
     """Source: OpenAI's ``ReasoningItem``."""
 
@@ -100,6 +129,8 @@ class OutputParts(RequestObject):
 decode_message = json.part_decoder(MessageItem)
 decode_call = json.part_decoder(CallItem)
 decode_output = json.part_decoder(OutputItem)
+decode_search_call = json.part_decoder(SearchCallItem)
+decode_tools = json.part_decoder(ToolsItem)
 decode_reasoning = json.part_decoder(ReasoningItem)
 decode_compaction = json.part_decoder(CompactionItem)
 decode_parts = json.part_decoder(OutputParts)

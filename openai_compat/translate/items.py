@@ -21,6 +21,7 @@ from openai_compat.native import types as native
 from openai_compat.translate.content import Fetch, ImageURL, image
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import FileInput, Files
+from openai_compat.translate.item_tools import names_of
 from openai_compat.translate.item_types import (
     CallItem,
     ItemPart,
@@ -30,10 +31,12 @@ from openai_compat.translate.item_types import (
     decode_output,
     decode_parts,
     decode_reasoning,
+    decode_search_call,
+    decode_tools,
     item_type,
 )
 from openai_compat.translate.messages import native_role
-from openai_compat.translate.response_tools import ToolNames, joined
+from openai_compat.translate.response_tools import SEARCH, ToolNames, joined
 from openai_compat.translate.sealed_text import unseal
 from openai_compat.translate.tools import from_arguments
 from openai_compat.wire import json
@@ -93,11 +96,15 @@ class _History:
             text_of_error = f"{path}: the item that it refers to is not stored; send the item itself."
             raise invalid(text_of_error, f"{path}.id")
         if reader is None:
-            self._ignored.add(f"input[].{kind[:64]}")
-            text_of_error = f'{path}: unknown input item type: "{kind[:64]}"'
-            self.unknown = self.unknown or invalid(text_of_error, f"{path}.type")
+            self._add_unknown(kind, path)
         else:
             reader(self, text, path)
+
+    def _add_unknown(self, kind: str, path: str) -> None:
+        """List an item of a type that has no meaning here."""
+        self._ignored.add(f"input[].{kind[:64]}")
+        text_of_error = f'{path}: unknown input item type: "{kind[:64]}"'
+        self.unknown = self.unknown or invalid(text_of_error, f"{path}.type")
 
     def _noted(self, decoded: tuple[_I, list[str]]) -> _I:
         """Return a decoded item; list the keys that it does not have."""
@@ -194,6 +201,25 @@ class _History:
             self._ignored.add("input[].arguments")
         self._add_call(call, Raw(json.encode({"input": call.input or ""})), path)
 
+    def _search_call(self, text: bytes, path: str) -> None:
+        item = self._noted(decode_search_call(text, path))
+        if item.execution != "client":
+            self._add_unknown("tool_search_call", path)
+            return
+        call = CallItem(name=SEARCH, call_id=item.call_id, id=item.id)
+        self._add_call(call, from_arguments(item.arguments), path)
+
+    def _search_output(self, text: bytes, path: str) -> None:
+        """Say what was found: the tools are those of the request."""
+        item = self._noted(decode_tools(text, path))
+        if item.execution != "client":
+            self._add_unknown("tool_search_output", path)
+            return
+        self._add_result(item.call_id, "\n".join(names_of(item.tools or [])) or "No tools were found.")
+
+    def _additional_tools(self, text: bytes, path: str) -> None:
+        self._noted(decode_tools(text, path))
+
     def _add_call(self, call: CallItem, arguments: Raw, path: str) -> None:
         """Add a call to the last message if it is an assistant's, else to a new one."""
         if not call.name:
@@ -223,6 +249,15 @@ class _History:
         self._set_output(sent, item.output, path)
         if item.call_id:
             sent.tool_call_id = item.call_id
+        self.messages.append(sent)
+
+    def _add_result(self, call_id: str | None, content: str) -> None:
+        self.end_thinking()
+        if call_id:
+            self._join_after_call(call_id)
+        sent = native.Message("tool", content)
+        if call_id:
+            sent.tool_call_id = call_id
         self.messages.append(sent)
 
     def _set_output(self, sent: native.Message, output: Raw | UnsetType, path: str) -> None:
@@ -324,6 +359,9 @@ _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
     "custom_tool_call": _History._custom_call,
     "function_call_output": _History._call_output,
     "custom_tool_call_output": _History._call_output,
+    "tool_search_call": _History._search_call,
+    "tool_search_output": _History._search_output,
+    "additional_tools": _History._additional_tools,
     "reasoning": _History._reasoning,
     "compaction": _History._compaction,
 }

@@ -4,6 +4,8 @@ A custom tool is a function with one argument, a text. The tools of a namespace 
 namespace's; :class:`ToolNames` remembers which, for the calls of the answer and of the history. Built-in tools, which
 OpenAI runs itself, are not supported.
 
+A search that the client runs itself is a function, too.
+
 Source: ollama ``openai/responses.go`` ``FromResponsesRequest`` (at fb3076099). Differs: tools of other types are
 not sent as functions without a name; custom tools exist.
 """
@@ -11,7 +13,7 @@ not sent as functions without a name; custom tools exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from msgspec import UNSET, Raw, UnsetType
@@ -63,7 +65,20 @@ class NamespaceTool(RequestObject):
     tools: list[Raw] | None = None
 
 
-ToolKind = Literal["function", "custom"]
+class SearchTool(RequestObject):
+    """Source: OpenAI's ``ToolSearchToolParam``."""
+
+    type: str | None = None
+    #: ``client`` or ``server``
+    execution: str | None = None
+    description: str | None = None
+    parameters: Raw | UnsetType = UNSET
+
+
+#: the name that the model sees for a search of the client, which has none of its own
+SEARCH = "tool_search"
+
+ToolKind = Literal["function", "custom", "tool_search"]
 
 
 class KnownTool(NamedTuple):
@@ -173,22 +188,34 @@ _MAX_NAMESPACE = 256
 
 _decode_function = json.part_decoder(FunctionTool)
 _decode_custom = json.part_decoder(CustomTool)
+_decode_search = json.part_decoder(SearchTool)
 _decode_namespace = json.part_decoder(NamespaceTool)
 
 
-def from_response_tools(tools: list[Raw], settings: Settings, ignored: Ignored) -> tuple[list[native.Tool], ToolNames]:
-    """Map the tools of a request, and return them with their names.
+def from_response_tools(
+    tools: list[Raw], settings: Settings, ignored: Ignored, of_items: Iterable[tuple[str, list[Raw]]] = ()
+) -> tuple[list[native.Tool], ToolNames]:
+    """Map the tools of a request, and return them with their names. Of two with the same name the last one counts.
 
+    :param of_items: tools that come with items, and their paths.
     :raises APIError: 400, naming the field, for a tool that is not valid, and for too many.
     """
     names = ToolNames()
-    sent: list[native.Tool] = []
+    sent: dict[str, native.Tool] = {}
     for number, tool in enumerate(_from_tools(tools, "tools", None, names, ignored, _MAX_NESTED), 1):
         if number > settings.max_tools:
             raise too_long("tools", settings.max_tools, number)
         if tool is not None:
-            sent.append(tool)
-    return sent, names
+            if tool.function.name in sent:
+                ignored.add("tools[].name", "Of two tools with this name, the last one counts.")
+            sent[tool.function.name] = tool
+    for path, more in of_items:
+        for tool in _from_tools(more, path, None, names, ignored, _MAX_NESTED):
+            if tool is not None:
+                sent[tool.function.name] = tool
+            if len(sent) > settings.max_tools:
+                raise too_long(path, settings.max_tools, len(sent))
+    return list(sent.values()), names
 
 
 def _from_tools(
@@ -205,6 +232,9 @@ def _from_tools(
         elif kind == "custom":
             custom, unknown = _decode_custom(text, where)
             yield _from_custom(custom, where, namespace, names, ignored)
+        elif kind == SEARCH and (search := _client_search(text, where)) is not None:
+            tool_search, unknown = search
+            yield _from_search(tool_search, where, names)
         elif kind == "namespace":
             nested, unknown = _decode_namespace(text, where)
             name = nested.name or ""
@@ -243,6 +273,22 @@ def _from_function(
         sent.description = given.description
     if json.text_of(given.parameters):
         sent.parameters = readable(given.parameters, tool_parameters, known.path)
+    return native.Tool(sent)
+
+
+def _client_search(text: bytes, path: str) -> tuple[SearchTool, list[str]] | None:
+    """Return a search tool, decoded; None for one that OpenAI runs itself."""
+    found = _decode_search(text, path)
+    return found if found[0].execution == "client" else None
+
+
+def _from_search(tool: SearchTool, path: str, names: ToolNames) -> native.Tool:
+    known = KnownTool("tool_search", SEARCH, None, f"{path}.parameters")
+    sent = native.ToolFunction(names.add(known))
+    if tool.description:
+        sent.description = tool.description
+    if json.text_of(tool.parameters):
+        sent.parameters = readable(tool.parameters, tool_parameters, known.path)
     return native.Tool(sent)
 
 

@@ -82,6 +82,18 @@ class CustomCallItem(Struct, kw_only=True):
     input: str
 
 
+class SearchCallItem(Struct, kw_only=True):
+    """Source: OpenAI's ``ToolSearchCall``."""
+
+    id: str
+    type: str = "tool_search_call"
+    status: str
+    call_id: str
+    execution: str = "client"
+    #: an object
+    arguments: Raw
+
+
 class Compaction(Struct, kw_only=True):
     """Source: OpenAI's ``CompactionBody``."""
 
@@ -103,7 +115,7 @@ def new_compaction(summary: str, new_id: Callable[[str], str]) -> Compaction:
     return Compaction(id=new_id("cmp_"), encrypted_content=sealed)
 
 
-OutItem = MessageOut | ReasoningOut | FunctionCallItem | CustomCallItem | Compaction
+OutItem = MessageOut | ReasoningOut | FunctionCallItem | CustomCallItem | SearchCallItem | Compaction
 
 
 class InputTokensDetails(Struct, kw_only=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import (
@@ -22,6 +22,7 @@ from openai_compat.endpoints.responses.answer import (
     OutItem,
     OutputText,
     ReasoningOut,
+    SearchCallItem,
     SummaryText,
     new_compaction,
 )
@@ -31,6 +32,7 @@ from openai_compat.translate.logprobs import TokenLogprob, to_logprobs
 from openai_compat.translate.response_tools import KnownTool, ToolNames, custom_input
 from openai_compat.translate.sealed_text import seal
 from openai_compat.translate.tools import ToolCallDelta
+from openai_compat.wire import json
 
 
 class OpenItem(Protocol):
@@ -128,8 +130,7 @@ class Output:
         if delta.id is not UNSET or not isinstance(call, _FunctionCall):
             self._has_message_or_call = True
             tool = self._names.of(delta.function.name or "")
-            kind = _CustomCall if tool.kind == "custom" else _FunctionCall
-            yield from self._begin(call := kind(self, tool, delta.id or self.new_id("call_")))
+            yield from self._begin(call := _CALLS[tool.kind](self, tool, delta.id or self.new_id("call_")))
         if arguments:
             yield from call.add(arguments)
         if arguments and delta.id is not UNSET:
@@ -215,11 +216,14 @@ class _Message:
 class _FunctionCall:
     """An open call of a function."""
 
+    #: the beginning of an item's id
+    _PREFIX = "fc_"
+
     def __init__(self, output: Output, tool: KnownTool, call_id: str) -> None:
         self._output = output
         self._tool = tool
         self._call_id = call_id
-        self._id = output.new_id("fc_")
+        self._id = output.new_id(self._PREFIX)
         self._pieces: list[str] = []
 
     def _item(self, status: str, text: str) -> OutItem:
@@ -283,3 +287,28 @@ class _CustomCall(_FunctionCall):
         index = output.index
         yield events.InputDelta(sequence_number=output.number(), item_id=self._id, output_index=index, delta=given)
         yield events.InputDone(sequence_number=output.number(), item_id=self._id, output_index=index, input=given)
+
+
+class _SearchCall(_FunctionCall):
+    """An open call of a search that the client runs: its arguments are an object, of which no piece is told."""
+
+    _PREFIX = "tsc_"
+
+    def _item(self, status: str, text: str) -> OutItem:
+        arguments = text.encode("utf-8", "replace")
+        return SearchCallItem(
+            id=self._id,
+            status=status,
+            call_id=self._call_id,
+            arguments=Raw(arguments if json.is_object(arguments) else b"{}"),
+        )
+
+    def add(self, arguments: str) -> Iterator[events.Event]:
+        self._pieces.append(arguments)
+        yield from ()
+
+    def _ending(self, text: str) -> Iterator[events.Event]:
+        yield from ()
+
+
+_CALLS = {"function": _FunctionCall, "custom": _CustomCall, "tool_search": _SearchCall}

@@ -8,7 +8,7 @@ Source: ollama ``openai/responses.go`` ``ResponsesRequest``, ``FromResponsesRequ
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -35,6 +35,7 @@ from openai_compat.translate.fields import (
     note_effectless,
     refused,
 )
+from openai_compat.translate.item_tools import tools_of
 from openai_compat.translate.items import from_items
 from openai_compat.translate.metadata import from_metadata
 from openai_compat.translate.native_schema import format_schema, readable
@@ -101,7 +102,10 @@ class ResponseRequest(reasoning.ThinkFields):
     ] = None
     tools: Annotated[
         list[Raw] | None,
-        mapped("tools", "functions, custom tools and namespaces of both; OpenAI's built-in tools by policy"),
+        mapped(
+            "tools",
+            "functions, custom tools, namespaces of both, a search of the client; OpenAI's own tools by policy",
+        ),
     ] = None
     tool_choice: Annotated[
         str | ResponseToolChoice | None,
@@ -150,7 +154,7 @@ class ResponseOutput:
 
 
 def from_response_request(
-    request: ResponseRequest, items: Iterable[Raw], call: Call, ignored: Ignored, *, is_stored: bool
+    request: ResponseRequest, items: Sequence[Raw], call: Call, ignored: Ignored, *, is_stored: bool
 ) -> tuple[ChatPlan, ResponseOutput]:
     """Map a request to a plan of native calls.
 
@@ -161,7 +165,7 @@ def from_response_request(
     Source: ``FromResponsesRequest``.
     """
     model = _check(request, ignored)
-    sent_tools, names = from_response_tools(request.tools or [], call.settings, ignored)
+    sent_tools, names = from_response_tools(request.tools or [], call.settings, ignored, tools_of(items))
     target, think_field, is_zero = _native_request(request, items, names, model, call, ignored)
     target.format, strict_schema = _format(request, ignored)
     has_others = bool(request.tools) and not sent_tools
