@@ -153,19 +153,24 @@ def test_side_by_side_a_message_is_there_before_the_next_one() -> None:
     assert counts(fake) == [(3, 3)]
 
 
+def answer_together(server: Chaos, count: int) -> None:
+    """Let the next requests be answered once all of them are there, so that each has a connection."""
+    together = threading.Barrier(count, timeout=WAIT)
+
+    def meet(request: Request) -> bytes:
+        together.wait()
+        return b""
+
+    for _ in range(count):
+        server.script(meet, *answer(say("a"), done()))
+
+
 @pytest.mark.parametrize("read", [6, 7], ids=["to the last line", "to the end"])
 def test_f35_side_by_side_connections_are_used_again(read: int) -> None:
     with Chaos() as server:
         remote = upstream(server)
         for _ in range(3):
-            together = threading.Barrier(3, timeout=WAIT)
-
-            def meet(request: Request, together: threading.Barrier = together) -> bytes:
-                together.wait()
-                return b""
-
-            for _ in range(3):
-                server.script(meet, *answer(say("a"), done()))
+            answer_together(server, 3)
             with closing(streams(start_chats(*[remote] * 3), threads=3)) as source:
                 assert len(list(islice(source, read))) == 6
         assert server.connections == 3
@@ -185,14 +190,7 @@ def test_side_by_side_first_calls_share_one_pool(monkeypatch: pytest.MonkeyPatch
     with Chaos() as server:
         remote = upstream(server)
         for _ in range(2):
-            together = threading.Barrier(2, timeout=WAIT)
-
-            def meet(request: Request, together: threading.Barrier = together) -> bytes:
-                together.wait()
-                return b""
-
-            for _ in range(2):
-                server.script(meet, *answer(say("a"), done()))
+            answer_together(server, 2)
             with closing(streams(start_chats(remote, remote), threads=2)) as source:
                 assert len(list(source)) == 4
         assert server.connections == 2
