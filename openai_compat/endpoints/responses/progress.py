@@ -69,6 +69,8 @@ class Progress:
     def stream(self, run: Run[native.ChatResponse], max_answer: int) -> Iterator[list[events.Event]]:
         """Yield the events of a run, those of one native message an item, without the terminal event.
 
+        The end of the response is an item of its own.
+
         :param max_answer: bytes of the native response, above which the response fails: the last events have all of it.
         :raises APIError: the native errors.
         """
@@ -78,7 +80,8 @@ class Progress:
             found = self.begin(run.created)
             found += self._output.feed(delta)
             if delta.finish_reason is not None:
-                found += self._end(delta.finish_reason, run)
+                yield found  # they are numbered, and the end may fail
+                found = self._end(delta.finish_reason, run)
             yield found
 
     def collect(self, run: Run[native.ChatResponse]) -> Response:
