@@ -335,6 +335,31 @@ def test_a_prompt_that_is_too_long_fails_in_the_stream(native: Any) -> None:
     assert "7208 tokens" in events[3]["response"]["error"]["message"]
 
 
+def test_a_prompt_that_turns_out_too_long_is_the_input_in_the_stream_too() -> None:
+    steps = [say("a"), {"error": "the input length exceeds the context length"}]
+    fake = FakeOllama()
+    fake.script("/api/chat", *steps)
+    whole = RESPONSES.post(fake)
+    assert (whole.status_code, whole.get_json()["error"]["param"]) == (400, "input")
+    error = RESPONSES.events(*steps)[-2]
+    assert (error["param"], error["error"]["param"]) == ("input", "input")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("text", "param"),
+    [
+        ("this model does not take image input", "input"),
+        ("invalid JSON schema in format", "text.format"),
+        ("invalid duration", "keep_alive"),
+    ],
+)
+def test_a_native_error_names_the_field_of_a_response(text: str, param: str, stream: bool) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", {"error": text}, status="400 X")
+    assert RESPONSES.post(fake, stream=stream).get_json()["error"]["param"] == param
+
+
 def test_an_answer_that_is_too_long_has_failed() -> None:
     steps = [say("x" * 1000)] * 100
     events = RESPONSES.events(*steps, done(), settings={"max_answer": 50_000})

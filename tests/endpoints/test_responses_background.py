@@ -166,6 +166,15 @@ def test_a_native_failure_is_a_failed_response(keeping: Keeping) -> None:
     assert last["response"]["error"] == found["error"]
 
 
+@pytest.mark.parametrize("steps", [[], [say("Hel")]], ids=["first", "later"])
+def test_a_native_error_names_the_field_of_a_response(keeping: Keeping, steps: list[Any]) -> None:
+    id = begin(keeping, *steps, {"error": "the input length exceeds the context length"})
+    ended(keeping)
+    data = keeping.get(f"/responses/{id}", stream="true").data
+    event = json.loads(data.partition(b"event: error\ndata: ")[2].partition(b"\n")[0])
+    assert (event["param"], event["error"]["param"]) == ("input", "input")
+
+
 def test_a_model_that_is_missing_is_a_failed_response(keeping: Keeping) -> None:
     response = keeping.post(body={"model": "nothing", "input": "x", "background": True})
     ended(keeping)

@@ -17,7 +17,6 @@ from msgspec import Raw, structs
 from openai_compat.endpoints.contract import RESPONSE, Answer, Call, EventStream, Headers, NamedEvent, Reply
 from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import is_final
-from openai_compat.endpoints.responses.errors import of_input
 from openai_compat.endpoints.responses.keeping import Keeper, output_items, stored_body
 from openai_compat.endpoints.responses.progress import Progress, error_event, error_of, named
 from openai_compat.endpoints.responses.state import read_response, response_body, status_of
@@ -83,8 +82,7 @@ def _generate(job: Job, chat: ChatRun, progress: Progress, keeper: Keeper, first
         job.add(_frames(first))
         job.add(_frames(progress.begin(response.created_at)))
         job.begin(stored_body(response))
-        with of_input():
-            run = chat.start(cancel=job.cancel)
+        run = chat.start(cancel=job.cancel)
         with closing(run.streams):
             for found in progress.stream(run, chat.max_answer):
                 job.add(_frames(found))

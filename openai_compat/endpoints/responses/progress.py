@@ -12,6 +12,7 @@ from msgspec import structs
 from openai_compat.endpoints.contract import NamedEvent
 from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import Response, to_response_usage
+from openai_compat.endpoints.responses.errors import of_response
 from openai_compat.endpoints.responses.output import Output
 from openai_compat.errors import APIError, answer_too_long
 from openai_compat.generation.run import Run
@@ -114,6 +115,7 @@ class Progress:
 
     def fail(self, error: APIError) -> list[events.Event]:
         """Return the last events of a response that fails; also its first, if there are none so far."""
+        error = of_response(error)
         found = self.begin(self.response.created_at)
         response = self.response
         response.status = "failed"
