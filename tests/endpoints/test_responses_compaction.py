@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from openai_compat.testing import FakeOllama, done, say
-from tests.contract import check_events
-from tests.endpoints.requests import RESPONSES
+from tests.contract import check, check_events, check_response
+from tests.endpoints.requests import RESPONSES, Endpoint
 
+COMPACT = Endpoint("/v1/responses/compact", "/api/chat", {"model": "demo", "input": "Hello"}, done())
 TRIGGER = {"type": "compaction_trigger"}
 CALL = {"function": {"name": "f", "arguments": {}}}
 
@@ -49,3 +50,27 @@ def test_a_stream_without_a_summary_has_its_first_events(steps: list[Any]) -> No
         "response.failed",
     ]
     assert events[2]["code"] == "compaction_failed"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_summary_that_is_cut_is_an_incomplete_response(stream: bool) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", say("They"), done("length"))
+    response = RESPONSES.post(fake, stream=stream, input=[user("1"), TRIGGER])
+    found = check_events(response.data)[-1]["response"] if stream else check_response(response.get_json())
+    assert (found["status"], found["output"]) == ("incomplete", [])
+
+
+# -- a request to compact ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [[say("They"), done("length")], [last_line(content="They") | {"done_reason": "length"}]])
+def test_a_part_of_a_summary_replaces_nothing(steps: list[Any]) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", *steps)
+    response = COMPACT.post(fake)
+    error = response.get_json()["error"]
+    check("ErrorResponse", response.get_json())
+    assert (response.status_code, error["code"]) == (502, "compaction_failed")
+    assert response.headers["x-should-retry"] == "false"
+    assert fake.opened == fake.closed == 1

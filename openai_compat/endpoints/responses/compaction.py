@@ -17,7 +17,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
 from openai_compat.endpoints.responses.answer import Compaction, ResponseUsage, new_compaction, to_response_usage
-from openai_compat.endpoints.responses.errors import of_input
+from openai_compat.endpoints.responses.errors import cut_summary, of_input
 from openai_compat.endpoints.responses.request import ResponseRequest, from_response_request
 from openai_compat.endpoints.responses.state import read_input
 from openai_compat.generation.plan import ChatPlan
@@ -97,7 +97,8 @@ def of_trigger(request: ResponseRequest) -> ResponseRequest:
 def compact(call: Call, backend: Backend) -> Reply:
     """Make a conversation short: the user's messages, and a summary of all.
 
-    :raises APIError: 400 naming the invalid field; 502 for a model that writes no summary; the native errors.
+    :raises APIError: 400 naming the invalid field; 502 for a model that writes no summary, or a part of one; the native
+        errors.
     """
     given, unknown = decode(call.body)
     ignored = Ignored(call.settings, unknown)
@@ -110,6 +111,8 @@ def compact(call: Call, backend: Backend) -> Reply:
     )
     with of_input():
         run = chat.finish(retry_strict=False)
+    if run.choices[0].finish_reason == "length":
+        raise cut_summary()
     summary = new_compaction(run.choices[0].text, call.new_id)
     kept: list[Raw | Compaction] = [*(Raw(body) for body in _of_user(read.items, call)), summary]
     usage = to_response_usage(run.final_messages)
