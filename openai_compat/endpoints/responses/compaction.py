@@ -32,7 +32,9 @@ from openai_compat.wire import json
 
 
 class CompactRequest(ThinkFields):
-    """Source: OpenAI's ``CompactResponseMethodPublicBody``; the fields of Ollama are as in a response."""
+    """Source: OpenAI's ``CompactResponseMethodPublicBody``, and ``image`` of its clients; the fields of Ollama are as in
+    a response.
+    """
 
     model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
     input: Annotated[Raw | UnsetType, mapped("messages")] = UNSET
@@ -45,6 +47,7 @@ class CompactRequest(ThinkFields):
     tools: Annotated[Raw | UnsetType, accepted()] = UNSET
     parallel_tool_calls: Annotated[Raw | UnsetType, accepted()] = UNSET
     text: Annotated[Raw | UnsetType, accepted()] = UNSET
+    image: Annotated[Raw | UnsetType, accepted()] = UNSET
 
 
 decode = json.request_decoder(CompactRequest)
