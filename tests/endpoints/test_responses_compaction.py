@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from openai_compat.testing import FakeOllama, done, say
-from tests.contract import check, check_events, check_response
+from tests.contract import check, check_events, check_response, named_frames, said
 from tests.endpoints.requests import RESPONSES, Endpoint
 
 COMPACT = Endpoint("/v1/responses/compact", "/api/chat", {"model": "demo", "input": "Hello"}, done())
 TRIGGER = {"type": "compaction_trigger"}
+TOOL = {"type": "function", "name": "f"}
+STRICT = {"strict": True, "schema": {"type": "object"}}
 CALL = {"function": {"name": "f", "arguments": {}}}
 
 
@@ -61,10 +63,99 @@ def test_a_summary_that_is_cut_is_an_incomplete_response(stream: bool) -> None:
     assert (found["status"], found["output"]) == ("incomplete", [])
 
 
+#: fields of a request with a trigger → what is listed as ignored
+SWITCHED_OFF: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "nothing": ({}, set()),
+    "fields that ask for nothing": (
+        {
+            "tools": [],
+            "tool_choice": "auto",
+            "parallel_tool_calls": True,
+            "text": {"format": {"type": "text"}},
+            "format": "",
+            "top_logprobs": 0,
+            "include": [],
+            "reasoning": {"effort": "low"},
+        },
+        set(),
+    ),
+    "tools": ({"tools": [TOOL]}, {"tools"}),
+    "no call": ({"tools": [TOOL], "tool_choice": "none"}, {"tools"}),
+    "OpenAI's own tools": ({"tools": [{"type": "web_search"}]}, {"tools", "tools[].web_search"}),
+    "a required call": ({"tools": [TOOL], "tool_choice": "required"}, {"tools", "tool_choice"}),
+    "a named call": ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "f"}}, {"tools", "tool_choice"}),
+    "one call": ({"tools": [TOOL], "parallel_tool_calls": False}, {"tools", "parallel_tool_calls"}),
+    "JSON": ({"text": {"format": {"type": "json_object"}}}, {"text.format"}),
+    "a strict schema": ({"text": {"format": {"type": "json_schema", "name": "n", **STRICT}}}, {"text.format"}),
+    "a native format": ({"format": "json"}, {"format"}),
+    "both formats": ({"format": "json", "text": {"format": {"type": "json_object"}}}, {"format", "text.format"}),
+    "log-probabilities": ({"top_logprobs": 3}, {"top_logprobs"}),
+    "included": (
+        {"include": ["message.output_text.logprobs", "reasoning.encrypted_content", "x"]},
+        {"include.message.output_text.logprobs", "include.reasoning.encrypted_content", "include.x"},
+    ),
+    "a summary of the reasoning": ({"reasoning": {"summary": "auto"}}, {"reasoning.summary"}),
+}
+
+
+@pytest.mark.parametrize("name", SWITCHED_OFF)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_summary_has_not_is_listed(name: str, stream: bool) -> None:
+    fields, listed = SWITCHED_OFF[name]
+    fake = FakeOllama()
+    fake.script("/api/chat", say("They greeted."), done())
+    response = RESPONSES.post(fake, stream=stream, input=[user("1"), TRIGGER], **fields)
+    found = list(named_frames(response.data))[-1]["response"] if stream else response.get_json()
+    check("Response", found)
+    assert [item["type"] for item in found["output"]] == ["compaction"]
+    assert set(filter(None, response.headers.get("openai-compat-ignored", "").split(", "))) == listed
+    sent = fake.requests[0].json
+    assert sent.keys() & {"tools", "format", "logprobs", "top_logprobs"} == set()
+    assert [message["role"] for message in sent["messages"]] == ["user", "user"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [5]}, "tools[0]"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}}, "tool_choice.name"),
+        ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"text": {"format": {"type": "foo"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_schema", "schema": 5}}}, "text.format.schema"),
+        ({"format": 5}, "format"),
+        ({"top_logprobs": 21}, "top_logprobs"),
+        ({"input": [TRIGGER]}, "input"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_not_valid_is_refused_beside_a_trigger(fields: dict[str, Any], param: str, stream: bool) -> None:
+    error = RESPONSES.refused(**{"stream": stream, "input": [user("1"), TRIGGER], **fields})
+    assert error["param"] == param
+
+
+def test_keys_of_a_trigger_are_listed() -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", say("They greeted."), done())
+    response = RESPONSES.post(fake, input=[user("1"), {**TRIGGER, "depth": 1}])
+    assert response.headers["openai-compat-ignored"] == "input[].depth"
+
+
+@pytest.mark.parametrize("last", [user("compaction_trigger"), {"type": "other", "of": "compaction_trigger"}])
+def test_what_only_looks_like_a_trigger_is_none(last: dict[str, Any]) -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", say("Hello"), done())
+    assert said(RESPONSES.post(fake, input=[user("1"), last]).get_json()) == [("text", "Hello", [], "completed")]
+
+
 # -- a request to compact ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [[say("They"), done("length")], [last_line(content="They") | {"done_reason": "length"}]])
+@pytest.mark.parametrize(
+    "steps", [[say("They"), done("length")], [last_line(content="They") | {"done_reason": "length"}]]
+)
 def test_a_part_of_a_summary_replaces_nothing(steps: list[Any]) -> None:
     fake = FakeOllama()
     fake.script("/api/chat", *steps)
@@ -74,3 +165,10 @@ def test_a_part_of_a_summary_replaces_nothing(steps: list[Any]) -> None:
     assert (response.status_code, error["code"]) == (502, "compaction_failed")
     assert response.headers["x-should-retry"] == "false"
     assert fake.opened == fake.closed == 1
+
+
+def test_a_summary_has_no_summary_of_its_reasoning() -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", say(thinking="Hm."), say("They greeted."), done())
+    response = COMPACT.post(fake, reasoning={"effort": "low", "summary": "auto"})
+    assert response.headers["openai-compat-ignored"] == "reasoning.summary"

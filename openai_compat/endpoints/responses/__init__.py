@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from openai_compat.endpoints.contract import FLUSH, Answer, Call, EventStream, NamedEvent, NoSource, Reply
 from openai_compat.endpoints.responses import background
 from openai_compat.endpoints.responses.answer import ConversationOut, new_response
-from openai_compat.endpoints.responses.compaction import asks_for_summary, is_trigger, of_trigger
+from openai_compat.endpoints.responses.compaction import from_compacting_request, without_trigger
 from openai_compat.endpoints.responses.errors import of_input
 from openai_compat.endpoints.responses.keeping import Keeper, input_to_store
 from openai_compat.endpoints.responses.progress import Progress, named
@@ -59,13 +59,13 @@ def _prepare(
 ) -> tuple[ChatPlan, Progress, Keeper]:
     """Map a request to the plan of its native call, the response as it begins, and what is stored of it."""
     read = read_input(request, call)
-    compacts = is_trigger(read.given)
-    mapped = request
-    if compacts:
-        read, mapped = read._replace(given=read.given[:-1]), of_trigger(request)
-    plan, output = from_response_request(mapped, read.items, call, ignored, is_stored=stores)
-    if compacts:
-        plan = asks_for_summary(plan)
+    given = without_trigger(read.given, ignored)
+    compacts = given is not None
+    if given is not None:
+        read = read._replace(given=given)
+        plan, output = from_compacting_request(request, read.items, call, ignored, is_stored=stores)
+    else:
+        plan, output = from_response_request(request, read.items, call, ignored, is_stored=stores)
     response = new_response(request, output, call.new_id("resp_"), call.now)
     response.store = stores
     if read.state.conversation is not None:

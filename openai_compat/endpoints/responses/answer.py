@@ -249,7 +249,7 @@ def _text(request: ResponseRequest) -> Raw:
     """Return ``text`` as it was requested, always with a format."""
     given = request.text if isinstance(request.text, TextConfig) else TextConfig()
     text_format = given.format if isinstance(given.format, TextFormat) else TextFormat()
-    kind = (text_format.type or "text").strip().lower()
+    kind = text_kind(text_format)
     shown: dict[str, Any] = {"type": kind}
     if kind == "json_schema":
         schema = Raw(b"{}") if json.is_blank(text_format.schema) else text_format.schema
@@ -260,6 +260,11 @@ def _text(request: ResponseRequest) -> Raw:
     if given.verbosity:
         text["verbosity"] = given.verbosity
     return Raw(json.encode(text))
+
+
+def text_kind(text_format: TextFormat) -> str:
+    """Return the type of a format that is valid."""
+    return (text_format.type or "text").strip().lower()
 
 
 def _shown_tool(raw: Raw) -> Raw:

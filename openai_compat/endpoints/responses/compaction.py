@@ -10,21 +10,43 @@ Source: OpenAI's *Compact a response*.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated
 
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from openai_compat.endpoints.contract import Answer, Call, Reply
-from openai_compat.endpoints.responses.answer import Compaction, ResponseUsage, new_compaction, to_response_usage
+from openai_compat.endpoints.responses.answer import (
+    Compaction,
+    ResponseUsage,
+    new_compaction,
+    text_kind,
+    to_response_usage,
+)
+from openai_compat.endpoints.responses.choice import ResponseToolChoice, choose_tools
 from openai_compat.endpoints.responses.errors import cut_summary, of_input
-from openai_compat.endpoints.responses.request import ResponseRequest, from_response_request
+from openai_compat.endpoints.responses.request import (
+    INCLUDED,
+    ResponseOutput,
+    ResponseRequest,
+    TextConfig,
+    TextFormat,
+    from_response_request,
+)
 from openai_compat.endpoints.responses.state import read_input
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.generation.run import ChatRun
 from openai_compat.native import types as native
 from openai_compat.native.client import Backend
-from openai_compat.translate.fields import Ignored, accepted, emulated, mapped, note_effectless, rows
+from openai_compat.translate.fields import (
+    Ignored,
+    RequestObject,
+    accepted,
+    emulated,
+    mapped,
+    note_effectless,
+    rows,
+)
 from openai_compat.translate.item_types import item_type
 from openai_compat.translate.reasoning import ThinkFields
 from openai_compat.translate.stored_items import to_stored_item
@@ -32,8 +54,8 @@ from openai_compat.wire import json
 
 
 class CompactRequest(ThinkFields):
-    """Source: OpenAI's ``CompactResponseMethodPublicBody``, and ``image`` of its clients; the fields of Ollama are as in
-    a response.
+    """Source: OpenAI's ``CompactResponseMethodPublicBody``, and ``image`` of its clients; fields of Ollama are as in a
+    response.
     """
 
     model: Annotated[str | None, mapped("model", "an alias is replaced by its model")] = None
@@ -81,20 +103,72 @@ def asks_for_summary(plan: ChatPlan) -> ChatPlan:
     return dataclasses.replace(plan, native_request=sent)
 
 
-def is_trigger(items: Sequence[Raw]) -> bool:
-    """Return whether the last item of an input asks for a compaction.
+class TriggerItem(RequestObject):
+    """Source: OpenAI's ``CompactionTriggerItemParam``."""
 
-    Source: OpenAI's ``CompactionTriggerItemParam``.
-    """
+    type: str | None = None
+
+
+_decode_trigger = json.part_decoder(TriggerItem)
+
+
+def without_trigger(items: list[Raw], ignored: Ignored) -> list[Raw] | None:
+    """Return the items of an input before a last one that asks for a compaction; None if the last one does not."""
     if not items or b"compaction_trigger" not in bytes(items[-1]):
-        return False
-    path = f"input[{len(items) - 1}]"
-    return item_type(json.members_of(bytes(items[-1]), path), path) == "compaction_trigger"
+        return None
+    *others, last = items
+    path = f"input[{len(others)}]"
+    if item_type(json.members_of(bytes(last), path), path) != "compaction_trigger":
+        return None
+    for name in _decode_trigger(bytes(last), path)[1]:
+        ignored.add(name)
+    return others
 
 
-def of_trigger(request: ResponseRequest) -> ResponseRequest:
-    """Return the request for a summary that a request with a trigger stands for: no tools, and text in no format."""
-    return structs.replace(request, tools=None, tool_choice=None, text=None, format=UNSET)
+def from_compacting_request(
+    request: ResponseRequest, items: list[Raw], call: Call, ignored: Ignored, *, is_stored: bool
+) -> tuple[ChatPlan, ResponseOutput]:
+    """Map a request with a trigger to a plan that asks for a summary: without tools, and as text in no format.
+
+    The request is mapped as another one is, so that what is not valid is found; what a summary has not is listed.
+
+    :param items: as in :func:`from_response_request`, without the trigger.
+    :raises APIError: 400 naming the invalid field.
+    """
+    unforced = structs.replace(request, tool_choice=None)
+    plan, output = from_response_request(unforced, items, call, ignored, is_stored=is_stored)
+    sent = plan.native_request
+    tools = sent.tools or []
+    choose_tools(request.tool_choice, tools, output.tools, ignored, has_others=bool(request.tools) and not tools)
+    _note_switched_off(request, ignored)
+    sent = structs.replace(sent, tools=UNSET, format=UNSET, logprobs=UNSET, top_logprobs=UNSET)
+    plan = dataclasses.replace(plan, native_request=sent, single_tool_call=False, is_json=False, checker=None)
+    return asks_for_summary(plan), output
+
+
+def _note_switched_off(request: ResponseRequest, ignored: Ignored) -> None:
+    """List the fields of a request that have no effect on a summary."""
+    text_format = request.text.format if isinstance(request.text, TextConfig) else None
+    given = {
+        "tools": bool(request.tools),
+        "tool_choice": request.tool_choice not in (None, "", "auto", "none", ResponseToolChoice()),
+        "parallel_tool_calls": request.parallel_tool_calls is False,
+        "format": not json.is_blank(request.format),
+        "text.format": isinstance(text_format, TextFormat) and text_kind(text_format) != "text",
+        "top_logprobs": bool(request.top_logprobs),
+        **{f"include.{name}": name in (request.include or ()) for name in INCLUDED},
+    }
+    for name, is_given in given.items():
+        if is_given:
+            ignored.add(name)
+    _note_no_reasoning(request, ignored)
+
+
+def _note_no_reasoning(request: ResponseRequest, ignored: Ignored) -> None:
+    """List what is asked of the reasoning that an answer has: with a summary there is none."""
+    for name in ("summary", "generate_summary"):
+        if request.reasoning is not None and not json.is_blank(getattr(request.reasoning, name)):
+            ignored.add(f"reasoning.{name}")
 
 
 def compact(call: Call, backend: Backend) -> Reply:
@@ -107,6 +181,7 @@ def compact(call: Call, backend: Backend) -> Reply:
     ignored = Ignored(call.settings, unknown)
     note_effectless(given, ignored)
     request = _as_response(given)
+    _note_no_reasoning(request, ignored)
     read = read_input(request, call)
     plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False)
     chat = ChatRun(

@@ -139,7 +139,7 @@ class ResponseRequest(reasoning.ThinkFields):
 decode = json.request_decoder(ResponseRequest)
 
 #: values of ``include`` that have an effect, or that always hold
-_INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
+INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
 #: values of ``include`` that are listed one by one
 _MAX_LISTED = 32
@@ -233,7 +233,7 @@ def _check(request: ResponseRequest, ignored: Ignored) -> str:
         ignored.add("service_tier")
     if request.stream_options is not None and request.stream_options.include_obfuscation:
         ignored.add("stream_options.include_obfuscation")
-    unknown = [name for name in request.include or () if name not in _INCLUDED]
+    unknown = [name for name in request.include or () if name not in INCLUDED]
     for name in unknown[:_MAX_LISTED]:
         ignored.add(f"include.{name[:64]}")
     if len(unknown) > _MAX_LISTED:
