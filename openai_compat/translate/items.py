@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.errors import APIError, invalid, missing
 from openai_compat.native import types as native
+from openai_compat.translate.compaction import uncompacted
 from openai_compat.translate.content import Fetch, ImageURL, image
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import FileInput, Files
@@ -52,7 +53,7 @@ def from_items(
     fetch: Fetch | None = None,
     instructions: str | None = None,
 ) -> list[native.Message]:
-    """Map items, in order, to messages.
+    """Map items, in order, to messages; the newest compaction takes the place of those that it stands for.
 
     :param names: the request's tools, for the calls of the history.
     :param files: reads files.
@@ -63,7 +64,7 @@ def from_items(
     history = _History(names, ignored, files, fetch)
     if instructions:
         history.messages.append(native.Message("system", instructions))
-    for i, raw in enumerate(items):
+    for i, raw in uncompacted([*items]):
         history.add(raw, f"input[{i}]")
     history.end()
     if not history.messages and history.unknown is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from openai_compat.testing import FakeOllama, done, say
+from openai_compat.translate.sealed_text import seal
 from tests.contract import check, check_events, check_response, named_frames, said
 from tests.endpoints.requests import RESPONSES, Endpoint
 
@@ -148,6 +149,41 @@ def test_what_only_looks_like_a_trigger_is_none(last: dict[str, Any]) -> None:
     fake = FakeOllama()
     fake.script("/api/chat", say("Hello"), done())
     assert said(RESPONSES.post(fake, input=[user("1"), last]).get_json()) == [("text", "Hello", [], "completed")]
+
+
+# -- an item in the input ---------------------------------------------------------------------
+
+
+def answered(*items: Any) -> tuple[set[str], list[tuple[str, str]]]:
+    """What is listed as ignored, and role and text of the native messages."""
+    fake = FakeOllama()
+    response = RESPONSES.post(fake, input=list(items))
+    assert response.status_code == 200, response.data
+    listed = set(filter(None, response.headers.get("openai-compat-ignored", "").split(", ")))
+    return listed, [(message["role"], message["content"]) for message in fake.requests[0].json["messages"]]
+
+
+def test_an_item_replaces_what_precedes_it_in_an_input() -> None:
+    fake = FakeOllama()
+    fake.script("/api/chat", say("They counted."), done())
+    given = [user("1"), {"role": "assistant", "content": "One"}]
+    made = RESPONSES.post(fake, input=[*given, TRIGGER]).get_json()["output"]
+    summary = ("user", "Summary of the conversation so far:\n\nThey counted.")
+    assert answered(*given, *made, user("2")) == (set(), [("user", "1"), summary, ("user", "2")])
+    assert answered(*made, user("2")) == (set(), [summary, ("user", "2")])
+
+
+def test_an_item_of_another_server_replaces_nothing_and_is_listed() -> None:
+    foreign = {"type": "compaction", "encrypted_content": "gAAAAB"}
+    messages = [("user", "1"), ("assistant", "One"), ("user", "2")]
+    given = [user("1"), {"role": "assistant", "content": "One"}, foreign, user("2")]
+    assert answered(*given) == ({"input[].compaction"}, messages)
+
+
+def test_an_error_has_the_place_of_its_item_after_a_compaction() -> None:
+    own = {"type": "compaction", "encrypted_content": seal("So far.", "compaction")}
+    given = [user("1"), {"role": "assistant", "content": "One"}, own, {"role": "user", "content": [{"type": "x"}]}]
+    assert RESPONSES.refused(input=given)["param"] == "input[3].content[0]"
 
 
 # -- a request to compact ---------------------------------------------------------------------

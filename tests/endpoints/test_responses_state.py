@@ -18,6 +18,7 @@ from tests.contract import check
 
 pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
 
+TRIGGER = {"type": "compaction_trigger"}
 MISSING = "resp_" + "0" * 32
 
 
@@ -528,6 +529,73 @@ def test_a_stored_response_is_compacted(keeping: Keeping) -> None:
     body = {"model": "demo", "input": [], "previous_response_id": first["id"]}
     compacted = keeping.post("/responses/compact", body).get_json()
     assert [item["type"] for item in compacted["output"]] == ["message", "compaction"]
+
+
+def summary(text: str) -> dict[str, Any]:
+    return user(f"Summary of the conversation so far:\n\n{text}")
+
+
+def compacted(keeping: Keeping, text: str, **fields: Any) -> dict[str, Any]:
+    """A response with a summary, which a trigger asked for."""
+    made = keeping.ask(say(text), done(), input=[TRIGGER], **fields)
+    assert [item["type"] for item in made["output"]] == ["compaction"]
+    return made  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_compaction_replaces_what_precedes_it_in_a_chain(keeping: Keeping, stream: bool) -> None:
+    first = keeping.ask(say("One"), done(), input=[{"role": "developer", "content": "Count."}, user("1")])
+    second = compacted(keeping, "They began.", previous_response_id=first["id"], stream=stream)
+    third = keeping.ask(say("Two"), done(), input="2", previous_response_id=second["id"], stream=stream)
+    system = {"role": "system", "content": "Count."}
+    assert keeping.sent() == [system, user("1"), summary("They began."), user("2")]
+    keeping.ask(input="3", previous_response_id=third["id"])
+    assert keeping.sent() == [system, user("1"), summary("They began."), user("2"), assistant("Two"), user("3")]
+    listed = keeping.get(f"/responses/{third['id']}/input_items", order="asc").get_json()["data"]
+    assert [item["type"] for item in listed] == ["message", "message", "message", "compaction", "message"]
+
+
+def test_a_summary_of_a_summary_replaces_it(keeping: Keeping) -> None:
+    before = keeping.ask(say("One"), done(), input="1")
+    for number in range(3):
+        before = compacted(keeping, f"Summary {number}.", previous_response_id=before["id"])
+    *_, before_last, asked = keeping.sent()
+    assert (before_last, "Summarize" in asked["content"]) == (summary("Summary 1."), True)
+    keeping.ask(input="2", previous_response_id=before["id"])
+    assert keeping.sent() == [user("1"), summary("Summary 2."), user("2")]
+
+
+def test_a_compaction_replaces_what_precedes_it_in_a_conversation(keeping: Keeping) -> None:
+    id = keeping.post("/conversations").get_json()["id"]
+    keeping.ask(say("One"), done(), input="1", conversation=id)
+    compacted(keeping, "They began.", conversation=id)
+    keeping.ask(say("Two"), done(), input="2", conversation=id)
+    assert keeping.sent() == [user("1"), summary("They began."), user("2")]
+    compacted(keeping, "They counted.", conversation=id)
+    keeping.ask(input="3", conversation=id)
+    assert keeping.sent() == [user("1"), user("2"), summary("They counted."), user("3")]
+
+
+def test_a_history_is_counted_and_compacted_as_it_is_told(keeping: Keeping) -> None:
+    first = keeping.ask(say("One"), done(), input="1")
+    second = compacted(keeping, "They began.", previous_response_id=first["id"])
+    body = {"model": "demo", "input": "2", "previous_response_id": second["id"]}
+    keeping.fake.script("/api/chat", say("x"), done(prompt=17))
+    assert keeping.post("/responses/input_tokens", body).get_json()["input_tokens"] == 17
+    assert keeping.sent() == [user("1"), summary("They began."), user("2")]
+    keeping.fake.script("/api/chat", say("They counted."), done())
+    output = keeping.post("/responses/compact", body).get_json()["output"]
+    assert keeping.sent()[:-1] == [user("1"), summary("They began."), user("2")]
+    assert [item["type"] for item in output] == ["message", "message", "compaction"]
+    keeping.ask(input=[*output, user("3")])
+    assert keeping.sent() == [user("1"), user("2"), summary("They counted."), user("3")]
+
+
+def test_a_summary_that_was_cut_replaces_nothing(keeping: Keeping) -> None:
+    first = keeping.ask(say("One"), done(), input="1")
+    second = keeping.ask(say("They"), done("length"), input=[TRIGGER], previous_response_id=first["id"])
+    keeping.ask(input="2", previous_response_id=second["id"])
+    assert keeping.sent() == [user("1"), assistant("One"), user("2")]
 
 
 def test_a_compaction_without_a_summary_is_a_502(keeping: Keeping) -> None:

@@ -38,6 +38,7 @@ from openai_compat.generation.plan import ChatPlan
 from openai_compat.generation.run import ChatRun
 from openai_compat.native import types as native
 from openai_compat.native.client import Backend
+from openai_compat.translate.compaction import role_of
 from openai_compat.translate.fields import (
     Ignored,
     RequestObject,
@@ -202,5 +203,5 @@ def _of_user(items: Iterable[Raw], call: Call) -> Iterable[bytes]:
     """Yield the user's messages, as they are stored."""
     for i, raw in enumerate(items):
         members = json.members_of(bytes(raw))
-        if item_type(members, f"input[{i}]") == "message" and json.string(json.text_of(members["role"])) == "user":
+        if item_type(members, f"input[{i}]") == "message" and role_of(members) == "user":
             yield to_stored_item(raw, f"input[{i}]", call.new_id).body
