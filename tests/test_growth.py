@@ -13,6 +13,7 @@ from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
+from openai_compat.translate.response_tools import custom_input
 from tests.bench.hostile import SIZE, cases, seconds
 from tests.endpoints.requests import RESPONSES
 
@@ -75,6 +76,29 @@ def test_a_request_of_ten_times_the_size(name: str) -> None:
 
     small = min(measured(10_000) for _ in range(2))
     assert measured(100_000) < MOST * max(small, 0.01)
+
+
+CUT: dict[str, Callable[[int], str]] = {
+    "text": lambda n: '{"input":"' + "x" * n,
+    "escapes": lambda n: '{"input":"' + "\\n" * (n // 2),
+    "escaped quotes": lambda n: '{"input":"' + '\\"' * (n // 2),
+    "backslashes": lambda n: '{"input":"' + "\\" * n,
+    "quotes": lambda n: '{"input":"' + '"' * n,
+    "blanks": lambda n: "{" + " " * n,
+    "blanks after the name": lambda n: '{"input"' + " " * n + "x",
+    "blanks before the text": lambda n: '{"input":' + " " * n,
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_custom_call_that_was_cut(name: str) -> None:
+    def measured(size: int) -> float:
+        arguments, began = CUT[name](size), time.process_time()
+        custom_input(arguments)
+        return time.process_time() - began
+
+    small = min(measured(300_000) for _ in range(3))
+    assert measured(3_000_000) < MOST * max(small, 0.001)
 
 
 @pytest.mark.parametrize(

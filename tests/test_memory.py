@@ -13,6 +13,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
+from openai_compat.translate.response_tools import custom_input
 
 pytestmark = pytest.mark.slow
 
@@ -160,3 +161,16 @@ def test_the_memory_of_a_request_is_below_12_times_its_body_and_8_mebibytes(shap
     # The fake keeps the native request, and decodes nothing.
     assert peak(path, body) < 12 * len(body) + 8 * MEBIBYTE
     assert json.loads(body)
+
+
+@pytest.mark.parametrize("text", ["x", "\\n", '\\"', "\\\\", "\\u00e9", "\U0001f99c"], ids=ascii)
+@pytest.mark.parametrize("end", ["", "\\u00", '"', "\\x"], ids=ascii)
+def test_the_memory_of_a_custom_call_that_was_cut_is_below_8_times_its_text(text: str, end: str) -> None:
+    arguments = '{"input":"' + text * (MEBIBYTE // len(text.encode())) + end
+    tracemalloc.start()
+    try:
+        assert custom_input(arguments)
+        # Of characters beyond Latin-1 a string takes 4 bytes each; they are 4 bytes of UTF-8 too.
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(arguments.encode())
+    finally:
+        tracemalloc.stop()

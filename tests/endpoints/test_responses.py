@@ -135,7 +135,8 @@ def test_a_cut_answer_is_incomplete(steps: list[Any], items: list[Any], cut: int
         ('{"name":"c","parameters":{"input":"a\\', ("custom_tool_call", None, "c", "a", "incomplete")),
         ('{"name":"c","parameters":{"input":"a\\nb\\u00', ("custom_tool_call", None, "c", "a\nb", "incomplete")),
         ('{"name":"c","parameters":{"input":"', ("custom_tool_call", None, "c", "", "incomplete")),
-        ('{"name":"c","parameters":{"inp', ("custom_tool_call", None, "c", '{"inp', "incomplete")),
+        ('{"name":"c","parameters":{"inp', ("custom_tool_call", None, "c", "", "incomplete")),
+        ('{"name":"c","parameters":{"x":"inp', ("custom_tool_call", None, "c", '{"x":"inp', "incomplete")),
         ('{"na', None),
     ],
 )
@@ -152,7 +153,7 @@ def test_a_forced_call_that_is_cut_keeps_what_was_written(
 def test_ids_are_of_their_kind_and_the_model_s_call_id_is_kept() -> None:
     steps = [say(thinking="t"), say("a"), say(tool_calls=[OTHER, OTHER, CUSTOM]), done()]
     items = RESPONSES.answered(*steps, tools=TOOLS)["output"]
-    assert [item["id"].split("_")[0] for item in items] == ["rs", "msg", "fc", "fc", "fc"]
+    assert [item["id"].split("_")[0] for item in items] == ["rs", "msg", "fc", "fc", "ctc"]
     first, second, third = [item["call_id"] for item in items[2:]]
     assert first == "call_mine"
     assert second.startswith("call_")

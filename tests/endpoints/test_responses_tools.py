@@ -165,8 +165,8 @@ def test_what_has_no_effect_in_a_tool_is_listed(tool: Any, names: list[str]) -> 
         ("weather", ("function_call", None, "weather", "{}", "completed")),
         ("mcp__wx.weather", ("function_call", "mcp__wx", "weather", "{}", "completed")),
         ("mcp__wx__weather", ("function_call", "mcp__wx", "weather", "{}", "completed")),
-        ("mcp__wx.sh", ("custom_tool_call", "mcp__wx", "sh", "{}", "completed")),
-        ("sh", ("custom_tool_call", "mcp__wx", "sh", "{}", "completed")),
+        ("mcp__wx.sh", ("custom_tool_call", "mcp__wx", "sh", "", "completed")),
+        ("sh", ("custom_tool_call", "mcp__wx", "sh", "", "completed")),
         ("nobody", ("function_call", None, "nobody", "{}", "completed")),
     ],
 )
@@ -242,12 +242,14 @@ def test_a_name_that_two_namespaces_have_needs_its_namespace() -> None:
         ({"input": 'a\n"\u00e9'}, 'a\n"\u00e9'),
         ({"input": 1}, '{"input":1}'),
         ({"text": "aa"}, '{"text":"aa"}'),
-        ({}, "{}"),
+        ({"input": None}, ""),
+        ({}, ""),
     ],
 )
 def test_the_text_of_a_custom_call(arguments: Any, text: str) -> None:
     response = RESPONSES.answered(call("shell", **arguments), done(), tools=TOOLS)
     assert said(response) == [("custom_tool_call", None, "shell", text, "completed")]
+    assert response["output"][0]["id"].startswith("ctc_")
 
 
 def test_a_custom_call_and_its_output_are_history() -> None:

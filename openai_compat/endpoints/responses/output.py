@@ -216,7 +216,7 @@ class _Message:
 class _FunctionCall:
     """An open call of a function."""
 
-    #: the beginning of an item's id
+    #: the beginning of its id
     _PREFIX = "fc_"
 
     def __init__(self, output: Output, tool: KnownTool, call_id: str) -> None:
@@ -257,8 +257,12 @@ class _FunctionCall:
             arguments=text,
         )
 
+    def _text(self) -> str:
+        """Return what the complete item has of the arguments so far."""
+        return "".join(self._pieces)
+
     def finish(self, status: str) -> Iterator[events.Event]:
-        output, index, text = self._output, self._output.index, "".join(self._pieces)
+        output, index, text = self._output, self._output.index, self._text()
         yield from self._ending(text)
         item = self._item(status, text)
         output.items.append(item)
@@ -268,6 +272,8 @@ class _FunctionCall:
 class _CustomCall(_FunctionCall):
     """An open call of a custom tool: its text is known once the arguments, which have it, are complete."""
 
+    _PREFIX = "ctc_"
+
     def _item(self, status: str, text: str) -> OutItem:
         return CustomCallItem(
             id=self._id,
@@ -275,18 +281,20 @@ class _CustomCall(_FunctionCall):
             call_id=self._call_id,
             name=self._tool.name,
             namespace=self._tool.namespace or UNSET,
-            input=custom_input(text) if text else "",
+            input=text,
         )
 
     def add(self, arguments: str) -> Iterator[events.Event]:
         self._pieces.append(arguments)
         yield from ()
 
+    def _text(self) -> str:
+        return custom_input(super()._text())
+
     def _ending(self, text: str) -> Iterator[events.Event]:
-        output, given = self._output, custom_input(text) if text else ""
-        index = output.index
-        yield events.InputDelta(sequence_number=output.number(), item_id=self._id, output_index=index, delta=given)
-        yield events.InputDone(sequence_number=output.number(), item_id=self._id, output_index=index, input=given)
+        output, index = self._output, self._output.index
+        yield events.InputDelta(sequence_number=output.number(), item_id=self._id, output_index=index, delta=text)
+        yield events.InputDone(sequence_number=output.number(), item_id=self._id, output_index=index, input=text)
 
 
 class _SearchCall(_FunctionCall):
