@@ -11,12 +11,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from msgspec import Raw, UnsetType
 
 from openai_compat.errors import invalid, missing
 from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.files import FileInput, Files
+from openai_compat.wire import json
 
 
 class ImageURL(RequestObject, omit_defaults=True):
@@ -57,16 +60,39 @@ _TEXT_PARTS = ("text", "refusal")
 #: types of parts of an assistant message that are thinking
 _THINKING_PARTS = ("thinking", "reasoning")
 
-_ALL_FIELDS = frozenset(ContentPart.__struct_fields__) - {"type"}
-#: type of a part → the fields that count; of other types all are read
-_USED = {
-    "text": frozenset(("text",)),
-    "refusal": frozenset(("refusal",)),
-    "image_url": frozenset(("image_url",)),
-    "input_audio": frozenset(("input_audio",)),
-    "file": frozenset(("file",)),
-    "output_text": frozenset(("text",)),
+#: type of a part → the fields that count
+_USED: dict[str | None, tuple[str, ...]] = {
+    "text": ("text",),
+    "refusal": ("refusal",),
+    "image_url": ("image_url",),
+    "input_audio": ("input_audio",),
+    "file": ("file",),
+    "output_text": ("text",),
+    "thinking": ("thinking", "reasoning", "summary", "text"),
+    "reasoning": ("thinking", "reasoning", "summary", "text"),
 }
+
+
+def unused_fields(
+    struct: type[RequestObject], used: Mapping[str | None, tuple[str, ...]]
+) -> dict[str | None, tuple[str, ...]]:
+    """Return the fields of a part that another type of part has, by the type of the part.
+
+    :param used: type of a part → the fields that count; of other types all are read.
+    """
+    fields = struct.__struct_fields__
+    return {kind: tuple(name for name in fields if name not in ("type", *names)) for kind, names in used.items()}
+
+
+def given_of(part: RequestObject, names: tuple[str, ...]) -> Iterator[str]:
+    """Yield those of the named fields of a part that have a value."""
+    for name in names:
+        value = getattr(part, name)
+        if not (json.is_blank(value) if isinstance(value, Raw | UnsetType) else value in (None, "", [], {})):
+            yield name
+
+
+_UNUSED = unused_fields(ContentPart, _USED)
 
 
 class Content:
@@ -121,18 +147,16 @@ class Content:
     def _add_thinking(self, part: ContentPart) -> None:
         for name in ("thinking", "reasoning", "summary", "text"):
             value = getattr(part, name)
-            text = _texts(value)
+            text, is_all = _texts(value)
             if text:
                 self.thinking.append(text)
-            elif value:
+            if value and not is_all:
                 self._ignored.add(f"messages[].content[].{name}")
 
     def _note_unused(self, part: ContentPart) -> None:
         """List the fields of a part that another type of part has."""
-        used = _USED.get(part.type or "", _ALL_FIELDS)
-        for name in _ALL_FIELDS - used:
-            if getattr(part, name) not in (None, "", [], {}):
-                self._ignored.add(f"messages[].content[].{name}")
+        for name in given_of(part, _UNUSED.get(part.type, ())):
+            self._ignored.add(f"messages[].content[].{name}")
 
     def _image(self, part: ContentPart, path: str) -> str:
         image_url = part.image_url if isinstance(part.image_url, ImageURL) else ImageURL(part.image_url)
@@ -157,14 +181,14 @@ class Content:
         return text
 
 
-def _texts(value: Any) -> str:
-    """Return the text of a value: text itself, or a list of parts that have a text."""
+def _texts(value: Any) -> tuple[str, bool]:
+    """Return the text of a value, text itself or a list of parts that have a text, and whether that is all of it."""
     if isinstance(value, str):
-        return value
-    texts = [
-        part.get("text") if isinstance(part, dict) else part for part in (value if isinstance(value, list) else [])
-    ]
-    return "".join(text for text in texts if isinstance(text, str))
+        return value, True
+    parts = value if isinstance(value, list) else []
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    found = [text for text in texts if isinstance(text, str)]
+    return "".join(found), bool(found) and len(found) == len(parts)
 
 
 def _required(value: str | None, path: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Raw, UnsetType
 
-from openai_compat.errors import invalid
+from openai_compat.errors import APIError, invalid
 from openai_compat.translate.content import ImageURL
 from openai_compat.translate.fields import RequestObject
 from openai_compat.wire import json
@@ -18,7 +18,8 @@ class ItemPart(RequestObject):
     """A content part of any type; ``type`` says which of the fields counts. Source: OpenAI's ``InputContent``."""
 
     type: str | None = None
-    text: str | None = None
+    #: null means empty in a history; absent, the part is none
+    text: str | None | UnsetType = UNSET
     refusal: str | None = None
     image_url: str | ImageURL | None = None
     detail: str | None = None
@@ -133,7 +134,53 @@ decode_search_call = json.part_decoder(SearchCallItem)
 decode_tools = json.part_decoder(ToolsItem)
 decode_reasoning = json.part_decoder(ReasoningItem)
 decode_compaction = json.part_decoder(CompactionItem)
-decode_parts = json.part_decoder(OutputParts)
+_decode_parts = json.part_decoder(OutputParts)
+
+#: types of parts with a text
+TEXT_PARTS = frozenset(["input_text", "output_text", "text", "summary_text", "reasoning_text"])
+#: types of parts that are images; the second is chat's
+IMAGE_PARTS = frozenset(["input_image", "image_url"])
+#: types of parts; a list without any of them is a value that a tool returned
+_PARTS = TEXT_PARTS | IMAGE_PARTS | {"refusal", "input_file"}
+
+
+def parts_of(output: Raw, path: str) -> tuple[list[ItemPart], list[str]] | None:
+    """Return the content parts that a tool returned, and the paths of their unknown keys; None for another list.
+
+    Results of tools may be any list, also one of objects that have a type: only where each is a sound part they are.
+
+    :param output: an array.
+    :param path: of the item, for the paths of keys.
+    """
+    try:
+        kinds = {_kind(part, path) for part in json.items_of(output, path)}
+        if None in kinds or (kinds and _PARTS.isdisjoint(kinds)):
+            return None
+        parts, unknown = _decode_parts(b'{"output":' + bytes(output) + b"}", path)
+    except APIError:  # no objects, too many members, or members of other types
+        return None
+    return (parts.output, unknown) if all(map(_is_sound, parts.output)) else None
+
+
+def _kind(part: Raw, path: str) -> str | None:
+    return json.string(json.text_of(json.members_of(bytes(part), path).get("type", UNSET)))
+
+
+def _is_sound(part: ItemPart) -> bool:
+    """Return whether a part has what its type says; of an unknown type any has."""
+    if part.type in TEXT_PARTS:
+        return part.text is not UNSET
+    if part.type in IMAGE_PARTS:
+        return bool(part.file_id or (part.image_url.url if isinstance(part.image_url, ImageURL) else part.image_url))
+    if part.type == "input_file":
+        return bool(part.file_data or part.file_url or part.file_id)
+    return bool(part.type) and (part.type != "refusal" or part.refusal is not None)
+
+
+def unknown_part(kind: str, path: str) -> APIError:
+    """Return the error for a part of an unknown type; those of a history are passed over instead."""
+    supported = "Supported values are: 'input_text', 'input_image' and 'input_file'."
+    return invalid(f"unknown content type: {kind[:64]}. {supported}", path)
 
 
 def item_type(members: dict[str, Raw], path: str) -> str:

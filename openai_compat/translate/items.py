@@ -19,22 +19,25 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.errors import APIError, invalid, missing
 from openai_compat.native import types as native
 from openai_compat.translate.compaction import uncompacted
-from openai_compat.translate.content import Fetch, ImageURL, image
+from openai_compat.translate.content import Fetch, ImageURL, given_of, image, unused_fields
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import FileInput, Files
 from openai_compat.translate.item_tools import names_of
 from openai_compat.translate.item_types import (
+    IMAGE_PARTS,
+    TEXT_PARTS,
     CallItem,
     ItemPart,
     decode_call,
     decode_compaction,
     decode_message,
     decode_output,
-    decode_parts,
     decode_reasoning,
     decode_search_call,
     decode_tools,
     item_type,
+    parts_of,
+    unknown_part,
 )
 from openai_compat.translate.messages import native_role
 from openai_compat.translate.response_tools import SEARCH, ToolNames, joined
@@ -77,7 +80,7 @@ class _History:
 
     def __init__(self, names: ToolNames, ignored: Ignored, files: Files, fetch: Fetch | None) -> None:
         self.messages: list[native.Message] = []
-        #: the error for the first item of an unknown type, if no item says anything
+        #: the error for the first item that cannot be read, if no item says anything
         self.unknown: APIError | None = None
         self._names = names
         self._ignored = ignored
@@ -104,8 +107,11 @@ class _History:
     def _add_unknown(self, kind: str, path: str) -> None:
         """List an item of a type that has no meaning here."""
         self._ignored.add(f"input[].{kind[:64]}")
-        text_of_error = f'{path}: unknown input item type: "{kind[:64]}"'
-        self.unknown = self.unknown or invalid(text_of_error, f"{path}.type")
+        self._note_unread(f'unknown input item type: "{kind[:64]}"', path, "type")
+
+    def _note_unread(self, text: str, path: str, field: str) -> None:
+        """Remember an item that adds nothing to the messages."""
+        self.unknown = self.unknown or invalid(f"{path}: {text}", f"{path}.{field}")
 
     def _noted(self, decoded: tuple[_I, list[str]]) -> _I:
         """Return a decoded item; list the keys that it does not have."""
@@ -141,41 +147,42 @@ class _History:
 
     def _part(self, part: ItemPart, path: str, role: str, texts: list[str], images: list[str]) -> None:
         """Add a part to the texts or the images of a message."""
-        if part.type in _TEXT_PARTS or (part.type is None and part.text is not None):
-            if part.text is None and role != "assistant":
+        self._note_unused(part, path)
+        if part.type in TEXT_PARTS or (part.type is None and isinstance(part.text, str)):
+            if not part.text and not isinstance(part.text, str) and role not in _HISTORY:
                 raise missing(f"{path}.text")
             texts.append(part.text or "")
-            for name in ("annotations", "logprobs"):
-                if not json.is_blank(getattr(part, name)):
-                    self._ignored.add(f"{_without_numbers(path)}.{name}")
         elif part.type == "refusal":
             texts.append(part.refusal or "")
-        elif part.type in ("input_image", "image_url"):
+        elif part.type in IMAGE_PARTS:
             images.append(self._image(part, path))
         elif part.type == "input_file":
             self._file(part, path, texts, images)
         elif part.type is None:
             raise missing(f"{path}.type")
-        elif role in ("assistant", "tool"):  # the history may be of another server
+        elif role in _HISTORY:
             self._ignored.add(f"{_without_numbers(path)}.{part.type[:64]}")
         else:
-            text = f"unknown content type: {part.type[:64]}. "
-            supported = "Supported values are: 'input_text', 'input_image' and 'input_file'."
-            raise invalid(text + supported, path)
+            raise unknown_part(part.type, path)
+
+    def _note_unused(self, part: ItemPart, path: str) -> None:
+        """List the fields of a part that another type of part has."""
+        for name in given_of(part, _UNUSED.get(part.type, ())):
+            self._ignored.add(f"{_without_numbers(path)}.{name}")
 
     def _image(self, part: ItemPart, path: str) -> str:
-        given = part.image_url
-        url, detail = (given.url, given.detail) if isinstance(given, ImageURL) else (given, part.detail)
-        if not url:
+        given = part.image_url if isinstance(part.image_url, ImageURL) else ImageURL(part.image_url)
+        if not given.url:
             if part.file_id:
                 text = "There is no store of files; send the image as a data URI in 'image_url'."
                 raise invalid(f"Invalid '{path}.file_id': {text}", f"{path}.file_id", "unsupported_parameter")
             raise missing(f"{path}.image_url")
         if part.file_id:
             self._ignored.add(f"{_without_numbers(path)}.file_id")
-        if detail not in (None, "", "auto"):
-            self._ignored.add(f"{_without_numbers(path)}.detail")
-        return image(url, f"{path}.image_url", self._fetch)
+        for name, detail in (("detail", part.detail), ("image_url.detail", given.detail)):
+            if detail not in (None, "", "auto"):
+                self._ignored.add(f"{_without_numbers(path)}.{name}")
+        return image(given.url, f"{path}.image_url", self._fetch)
 
     def _file(self, part: ItemPart, path: str, texts: list[str], images: list[str]) -> None:
         if part.detail:
@@ -263,9 +270,9 @@ class _History:
 
     def _set_output(self, sent: native.Message, output: Raw | UnsetType, path: str) -> None:
         text = json.text_of(output)
-        if text[:1] == b"[" and _is_list_of_parts(output, path):
-            parts = self._noted(decode_parts(b'{"output":' + text + b"}", path))
-            self._set_content(sent, parts.output, f"{path}.output")
+        parts = parts_of(Raw(text), path) if text[:1] == b"[" else None
+        if parts is not None:
+            self._set_content(sent, self._noted(parts), f"{path}.output")
         else:
             value = json.string(text)
             sent.content = text.decode() if value is None else value
@@ -306,11 +313,44 @@ class _History:
         if thinking is None:
             if item.encrypted_content:
                 self._ignored.add("input[].encrypted_content", "Another server encoded it.")
-            thinking = _texts_of(item.content)
+            thinking = self._thinking_of(item.content, path)
             if not thinking and not json.is_blank(item.summary):
                 self._ignored.add("input[].summary")
         if thinking:
             self._thinking.append(thinking)
+        else:
+            self._note_unread("the reasoning has nothing that this server can read.", path, "encrypted_content")
+
+    def _thinking_of(self, content: Raw | UnsetType, path: str) -> str:
+        """Return the text of a reasoning item's content, and list what is none."""
+        text = json.text_of(content)
+        if text[:1] == b"[":
+            parts = [self._thought(part, f"{path}.content[]") for part in json.items_of(Raw(text), path)]
+            return "\n".join(part for part in parts if part is not None)
+        found = json.string(text)
+        if found is None and not json.is_blank(content):
+            self._ignored.add("input[].content")
+        return found or ""
+
+    def _thought(self, part: Raw, path: str) -> str | None:
+        """Return the text of a part of a reasoning item's content, and list the keys that are not read."""
+        text, listed = json.text_of(part), _without_numbers(path)
+        if text[:1] != b"{":
+            found = json.string(text)
+            if found is None and not json.is_blank(part):
+                self._ignored.add(listed)
+            return found
+        members = json.members_of(text, path)
+        kind = json.string(json.text_of(members.pop("type", UNSET))) or ""
+        found = json.string(json.text_of(members.get("text", UNSET)))
+        if found is not None:
+            members.pop("text")
+        elif kind and kind not in TEXT_PARTS:
+            self._ignored.add(f"{listed}.{kind[:64]}")
+        for name, value in members.items():
+            if not json.is_blank(value):
+                self._ignored.add(f"{listed}.{name[:64]}")
+        return found
 
     def _take_thinking(self, sent: native.Message) -> None:
         """Give the thinking that waits to a message of the assistant."""
@@ -344,15 +384,28 @@ class _History:
         summary = unseal(item.encrypted_content or "", "compaction")
         if summary is None:
             self._ignored.add("input[].compaction", "Another server encoded it.")
+            self._note_unread("the compaction is of another server.", path, "encrypted_content")
             return
         self.end_thinking()
         self.messages.append(native.Message("user", f"Summary of the conversation so far:\n\n{summary}"))
 
 
-_TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
+#: roles of messages that may be of another server
+_HISTORY = ("assistant", "tool")
 
-#: types of parts; a list without any of them is a value that a tool returned
-_PARTS = frozenset([*_TEXT_PARTS, "refusal", "input_image", "image_url", "input_file"])
+_TEXT_FIELDS = ("text",)
+_FILE_FIELDS = ("filename", "file_data", "file_id", "file_url", "detail")
+#: the fields of a part that another type of part has, by the type of the part; annotations never count
+_UNUSED = unused_fields(
+    ItemPart,
+    {
+        None: _TEXT_FIELDS,
+        **dict.fromkeys(TEXT_PARTS, _TEXT_FIELDS),
+        "refusal": ("refusal",),
+        **dict.fromkeys(IMAGE_PARTS, ("image_url", "file_id", "detail")),
+        "input_file": _FILE_FIELDS,
+    },
+)
 
 _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
     "message": _History._message,
@@ -371,20 +424,3 @@ _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
 def _without_numbers(path: str) -> str:
     """Return the path of a part as parameters are listed: ``input[].output[]`` of ``input[3].output[0]``."""
     return re.sub(r"\[[0-9]+\]", "[]", path)
-
-
-def _is_list_of_parts(output: Raw | UnsetType, path: str) -> bool:
-    """Return whether a list is one of content parts; results of tools may be any list."""
-    assert output is not UNSET
-    items = [bytes(item) for item in json.items_of(output, f"{path}.output")]
-    if not all(item[:1] == b"{" for item in items):
-        return False
-    kinds = [json.string(json.text_of(json.members_of(item, path).get("type", UNSET))) for item in items]
-    return all(kinds) and (not kinds or not _PARTS.isdisjoint(kinds))
-
-
-def _texts_of(parts: Raw | UnsetType) -> str:
-    """Return the texts of the parts of a reasoning item's content."""
-    value = None if parts is UNSET else json.decode_raw(parts)
-    found = [part.get("text") for part in value if isinstance(part, dict)] if isinstance(value, list) else []
-    return "\n".join(text for text in found if isinstance(text, str))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -94,12 +95,10 @@ def test_images_go_beside_the_text(items: Any, stream: bool) -> None:
     [
         ({"type": "input_file", "file_id": "file-1"}, "file_id", "unsupported_parameter"),
         ({"type": "input_file", "file_url": "https://example.com/a.pdf"}, "file_url", "unsupported_parameter"),
-        ({"type": "input_file", "filename": "a.txt"}, "file_data", "missing_required_parameter"),
         ({"type": "input_file", "file_data": "data:application/zip;base64,UEsDBA=="}, "file_data", "invalid_value"),
         ({"type": "input_image", "file_id": "file-1"}, "file_id", "unsupported_parameter"),
         ({"type": "input_image", "image_url": "https://example.com/a.png"}, "image_url", "invalid_image_url"),
         ({"type": "input_image", "image_url": "data:image/png;base64,!"}, "image_url", "invalid_image_url"),
-        ({"type": "input_image"}, "image_url", "missing_required_parameter"),
     ],
 )
 def test_what_cannot_be_read_is_a_400(items: Any, part: dict[str, Any], field: str, code: str, stream: bool) -> None:
@@ -111,6 +110,20 @@ def test_what_cannot_be_read_is_a_400(items: Any, part: dict[str, Any], field: s
     path = "input[0].content[0]" if items is user else "input[1].output[0]"
     assert (error["param"], error["code"]) == (f"{path}.{field}", code)
     assert fake.requests == []
+
+
+@STREAM
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [({"type": "input_file", "filename": "a.txt"}, "file_data"), ({"type": "input_image"}, "image_url")],
+)
+def test_a_part_without_a_value_is_a_400_of_the_user_and_a_value_of_a_tool(
+    part: dict[str, Any], field: str, stream: bool
+) -> None:
+    error = post(FakeOllama(), user(part), stream=stream).get_json()["error"]
+    assert (error["param"], error["code"]) == (f"input[0].content[0].{field}", "missing_required_parameter")
+    for items in (output(part), custom_output(part)):
+        assert sent(items, stream=stream)["content"] == json.dumps([part])
 
 
 @STREAM

@@ -162,9 +162,11 @@ def test_instructions_are_the_first_system_message() -> None:
         ([USER, {"id": "msg_1"}], "input[1].id"),
         ([USER, {"type": "function_call_output", "call_id": 1, "output": "x"}], "input[1].call_id"),
         (
-            [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image"}]}],
-            "input[0].output[0].image_url",
+            [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "file_id": "f"}]}],
+            "input[0].output[0].file_id",
         ),
+        ([{"type": "reasoning", "encrypted_content": "gAAAAB"}], "input[0].encrypted_content"),
+        ([{"type": "compaction", "encrypted_content": "gAAAAB"}], "input[0].encrypted_content"),
     ],
     ids=shown,
 )
@@ -216,10 +218,56 @@ def test_a_chat_is_told_where_it_belongs() -> None:
         ),
         ({"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]}, {"input[].summary"}),
         ({"type": "reasoning", "summary": []}, set()),
+        ({"type": "reasoning", "content": "t"}, set()),
+        ({"type": "reasoning", "content": [{"type": "reasoning_text", "text": "t"}, {}]}, set()),
+        ({"type": "reasoning", "content": [{"type": "reasoning_text", "text": None}, None, ""]}, set()),
+        ({"type": "reasoning", "content": {"text": "t"}}, {"input[].content"}),
+        ({"type": "reasoning", "content": [1, {"type": "text", "text": "t"}]}, {"input[].content[]"}),
+        (
+            {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "t", "signature": "s"}]},
+            {"input[].content[].signature"},
+        ),
+        ({"type": "reasoning", "content": [{"type": "text", "text": 1}]}, {"input[].content[].text"}),
+        (
+            {"type": "reasoning", "content": [{"type": "redacted", "data": "x"}]},
+            {"input[].content[].redacted", "input[].content[].data"},
+        ),
         ({"type": "compaction", "encrypted_content": "x"}, {"input[].compaction"}),
         (
             {"role": "user", "content": [{"type": "input_image", "image_url": URL, "detail": "high", "file_id": "f"}]},
             {"input[].content[].detail", "input[].content[].file_id"},
+        ),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": URL, "detail": "low"}, "detail": "high"}],
+            },
+            {"input[].content[].detail", "input[].content[].image_url.detail"},
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_image", "image_url": URL, "text": "caption"}]},
+            {"input[].content[].text"},
+        ),
+        (
+            {"role": "user", "content": [{"type": "input_text", "text": "x", "image_url": URL, "file_data": "eA=="}]},
+            {"input[].content[].image_url", "input[].content[].file_data"},
+        ),
+        ({"role": "user", "content": [{"text": "x", "image_url": URL}]}, {"input[].content[].image_url"}),
+        (
+            {"role": "user", "content": [{"type": "input_file", "file_data": "data:,x", "text": "x", "refusal": "no"}]},
+            {"input[].content[].text", "input[].content[].refusal"},
+        ),
+        (
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no", "text": "x", "annotations": [1]}]},
+            {"input[].content[].text", "input[].content[].annotations"},
+        ),
+        (
+            {"type": "function_call_output", "output": [{"type": "input_image", "image_url": URL, "text": "caption"}]},
+            {"input[].output[].text"},
+        ),
+        (
+            {"type": "function_call_output", "output": [{"type": "text", "name": "title"}, {"type": "number", "x": 1}]},
+            set(),
         ),
         (
             {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "x", "y": 1}]},

@@ -157,6 +157,24 @@ def test_instructions_come_first() -> None:
         ([], ""),
         ([{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"}], "ab"),
         ([{"type": "input_text", "text": "a"}, {"type": "resource", "x": 1}], "a"),
+        ([{"type": "input_text", "text": None}, {"type": "text", "text": "b"}], "b"),
+        (
+            [{"type": "text", "name": "title"}, {"type": "number", "name": "age"}],
+            '[{"type": "text", "name": "title"}, {"type": "number", "name": "age"}]',
+        ),
+        ([{"type": "text", "text": 5}], '[{"type": "text", "text": 5}]'),
+        ([{"type": "text", "text": []}], '[{"type": "text", "text": []}]'),
+        (
+            [{"type": "text", "text": "a"}, {"type": "text", "x": 1}],
+            '[{"type": "text", "text": "a"}, {"type": "text", "x": 1}]',
+        ),
+        ([{"type": "text", "text": "a"}, {"x": 1}], '[{"type": "text", "text": "a"}, {"x": 1}]'),
+        ([{"type": "text", "text": "a", "detail": 1}], '[{"type": "text", "text": "a", "detail": 1}]'),
+        ([{"type": "refusal", "refusal": "no"}], "no"),
+        ([{"type": "refusal", "by": "Ann"}], '[{"type": "refusal", "by": "Ann"}]'),
+        ([{"type": "input_image"}], '[{"type": "input_image"}]'),
+        ([{"type": "image_url", "image_url": {"x": 1}}], '[{"type": "image_url", "image_url": {"x": 1}}]'),
+        ([{"type": "input_file", "filename": "a"}], '[{"type": "input_file", "filename": "a"}]'),
         ([{"type": "bug", "title": "x"}], '[{"type": "bug", "title": "x"}]'),
         ([{"title": "x"}], '[{"title": "x"}]'),
         ([1, 2], "[1, 2]"),
@@ -169,6 +187,11 @@ def test_instructions_come_first() -> None:
 )
 def test_the_output_of_a_call_is_text_parts_or_json(output: Any, content: str) -> None:
     assert mapped(result("1", output)) == [("tool", content, None, "1")]
+
+
+def test_a_list_of_large_objects_is_the_output_of_a_call() -> None:
+    large = [{"type": "text", **{str(i): i for i in range(2_000)}}]
+    assert mapped(result("1", large)) == [("tool", json.dumps(large), None, "1")]
 
 
 def test_an_image_in_the_output_of_a_call() -> None:
@@ -189,14 +212,33 @@ def test_an_image_in_the_output_of_a_call() -> None:
         ({"encrypted_content": "gAAAAB", "content": [{"type": "reasoning_text", "text": "a"}]}, "a"),
         ({"encrypted_content": "gAAAAB"}, None),
         ({"encrypted_content": "", "summary": [{"type": "summary_text", "text": "s"}]}, None),
-        ({"content": "text"}, None),
+        ({"content": "text"}, "text"),
+        ({"content": ["a", {"type": "reasoning_text", "text": "b"}]}, "a\nb"),
         ({"content": [1, {"text": 1}, {}]}, None),
+        ({"content": 1}, None),
         ({}, None),
     ],
     ids=json.dumps,
 )
 def test_the_thinking_of_a_reasoning_item(item: Any, thinking: str | None) -> None:
     assert mapped({"type": "reasoning", **item}, text("a")) == [("assistant", "a", thinking)]
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({"type": "reasoning", "encrypted_content": "gAAAAB", "summary": []}, "input[0].encrypted_content"),
+        ({"type": "reasoning", "summary": []}, "input[0].encrypted_content"),
+        ({"type": "compaction", "encrypted_content": "gAAAAB"}, "input[0].encrypted_content"),
+    ],
+    ids=json.dumps,
+)
+def test_an_item_that_cannot_be_read_is_named_where_nothing_else_is_said(item: Any, param: str) -> None:
+    with pytest.raises(APIError) as raised:
+        mapped(item, {"type": "b"})
+    assert raised.value.param == param
+    assert raised.value.message.startswith("input[0]: ")
+    assert mapped(item, USER) == [("user", "u", None)]
 
 
 def test_a_compaction_is_a_message_of_the_user() -> None:

@@ -307,6 +307,8 @@ def test_what_is_wrong_is_named(message: dict[str, Any], param: str) -> None:
         ([{"type": "reasoning", "reasoning": "hm"}], "hm", "", None),
         ([{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}], "hm", "", None),
         ([{"type": "thinking", "thinking": [text("h"), text("m")]}, text("a")], "hm", "a", None),
+        ([{"type": "thinking", "thinking": "hm", "image_url": PNG}], "hm", "", ".image_url"),
+        ([{"type": "thinking", "thinking": [text("hm"), {"type": "redacted", "data": "x"}]}], "hm", "", ".thinking"),
         ([{"type": "redacted_thinking", "data": "x"}, text("a")], None, "a", ".redacted_thinking"),
         ([{"type": "reasoning.encrypted", "data": "x"}, text("a")], None, "a", ".reasoning.encrypted"),
         ([{"type": "tool_use", "id": "x"}, text("a")], None, "a", ".tool_use"),
