@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.errors import APIError, invalid
 from openai_compat.translate.content import ImageURL
 from openai_compat.translate.fields import RequestObject
+from openai_compat.translate.files import FileInput
 from openai_compat.wire import json
 
 
@@ -27,6 +28,8 @@ class ItemPart(RequestObject):
     file_data: str | None = None
     file_url: str | None = None
     filename: str | None = None
+    #: chat's form of a file
+    file: FileInput | None = None
     #: of an answer's text; clients send them back
     annotations: Raw | UnsetType = UNSET
     logprobs: Raw | UnsetType = UNSET
@@ -134,14 +137,19 @@ decode_search_call = json.part_decoder(SearchCallItem)
 decode_tools = json.part_decoder(ToolsItem)
 decode_reasoning = json.part_decoder(ReasoningItem)
 decode_compaction = json.part_decoder(CompactionItem)
+decode_part = json.part_decoder(ItemPart)
 _decode_parts = json.part_decoder(OutputParts)
 
 #: types of parts with a text
 TEXT_PARTS = frozenset(["input_text", "output_text", "text", "summary_text", "reasoning_text"])
 #: types of parts that are images; the second is chat's
 IMAGE_PARTS = frozenset(["input_image", "image_url"])
+#: types of parts that are files; the second is chat's
+FILE_PARTS = frozenset(["input_file", "file"])
+#: roles of messages that may be of another server, whose parts of unknown types are passed over
+HISTORY = ("assistant", "tool")
 #: types of parts; a list without any of them is a value that a tool returned
-_PARTS = TEXT_PARTS | IMAGE_PARTS | {"refusal", "input_file"}
+_PARTS = TEXT_PARTS | IMAGE_PARTS | FILE_PARTS | {"refusal"}
 
 
 def parts_of(output: Raw, path: str) -> tuple[list[ItemPart], list[str]] | None:
@@ -172,8 +180,9 @@ def _is_sound(part: ItemPart) -> bool:
         return part.text is not UNSET
     if part.type in IMAGE_PARTS:
         return bool(part.file_id or (part.image_url.url if isinstance(part.image_url, ImageURL) else part.image_url))
-    if part.type == "input_file":
-        return bool(part.file_data or part.file_url or part.file_id)
+    if part.type in FILE_PARTS:
+        file = part.file or part
+        return bool(file.file_data or file.file_url or file.file_id)
     return bool(part.type) and (part.type != "refusal" or part.refusal is not None)
 
 

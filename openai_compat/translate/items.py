@@ -24,6 +24,8 @@ from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import FileInput, Files
 from openai_compat.translate.item_tools import names_of
 from openai_compat.translate.item_types import (
+    FILE_PARTS,
+    HISTORY,
     IMAGE_PARTS,
     TEXT_PARTS,
     CallItem,
@@ -149,18 +151,18 @@ class _History:
         """Add a part to the texts or the images of a message."""
         self._note_unused(part, path)
         if part.type in TEXT_PARTS or (part.type is None and isinstance(part.text, str)):
-            if not part.text and not isinstance(part.text, str) and role not in _HISTORY:
+            if not isinstance(part.text, str) and role not in HISTORY:
                 raise missing(f"{path}.text")
             texts.append(part.text or "")
         elif part.type == "refusal":
             texts.append(part.refusal or "")
         elif part.type in IMAGE_PARTS:
             images.append(self._image(part, path))
-        elif part.type == "input_file":
+        elif part.type in FILE_PARTS:
             self._file(part, path, texts, images)
         elif part.type is None:
             raise missing(f"{path}.type")
-        elif role in _HISTORY:
+        elif role in HISTORY:
             self._ignored.add(f"{_without_numbers(path)}.{part.type[:64]}")
         else:
             raise unknown_part(part.type, path)
@@ -185,12 +187,12 @@ class _History:
         return image(given.url, f"{path}.image_url", self._fetch)
 
     def _file(self, part: ItemPart, path: str, texts: list[str], images: list[str]) -> None:
-        if part.detail:
+        if part.detail and part.type == "input_file":
             self._ignored.add(f"{_without_numbers(path)}.detail")
-        given = FileInput(
-            filename=part.filename, file_data=part.file_data, file_id=part.file_id, file_url=part.file_url
-        )
-        found = self._files.read(given, path, self._ignored)
+        given = part.file if part.type == "file" else _file_of(part)
+        if given is None:
+            raise missing(f"{path}.file")
+        found = self._files.read(given, f"{path}.file" if part.type == "file" else path, self._ignored)
         texts.append(found.text)
         if found.image is not None:
             images.append(found.image)
@@ -390,9 +392,6 @@ class _History:
         self.messages.append(native.Message("user", f"Summary of the conversation so far:\n\n{summary}"))
 
 
-#: roles of messages that may be of another server
-_HISTORY = ("assistant", "tool")
-
 _TEXT_FIELDS = ("text",)
 _FILE_FIELDS = ("filename", "file_data", "file_id", "file_url", "detail")
 #: the fields of a part that another type of part has, by the type of the part; annotations never count
@@ -404,6 +403,7 @@ _UNUSED = unused_fields(
         "refusal": ("refusal",),
         **dict.fromkeys(IMAGE_PARTS, ("image_url", "file_id", "detail")),
         "input_file": _FILE_FIELDS,
+        "file": ("file",),
     },
 )
 
@@ -424,3 +424,7 @@ _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
 def _without_numbers(path: str) -> str:
     """Return the path of a part as parameters are listed: ``input[].output[]`` of ``input[3].output[0]``."""
     return re.sub(r"\[[0-9]+\]", "[]", path)
+
+
+def _file_of(part: ItemPart) -> FileInput:
+    return FileInput(filename=part.filename, file_data=part.file_data, file_id=part.file_id, file_url=part.file_url)

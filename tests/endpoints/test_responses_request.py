@@ -102,6 +102,11 @@ def listed(fields: dict[str, Any], settings: dict[str, Any] | None = None) -> se
             id="an image in chat's form",
         ),
         pytest.param(
+            [{"role": "user", "content": [{"type": "file", "file": {"filename": "a", "file_data": "data:,x"}}]}],
+            [{"role": "user", "content": '\n<file name="a">\nx\n</file>\n'}],
+            id="a file in chat's form",
+        ),
+        pytest.param(
             [USER, CALL, RESULT],
             [
                 USER,
@@ -151,6 +156,8 @@ def test_instructions_are_the_first_system_message() -> None:
         ([{"role": "user", "content": [{}]}], "input[0].content[0].type"),
         ([{"role": "user", "content": [{"type": "input_video"}]}], "input[0].content[0]"),
         ([{"role": "user", "content": [{"type": "input_image"}]}], "input[0].content[0].image_url"),
+        ([{"role": "user", "content": [{"type": "file"}]}], "input[0].content[0].file"),
+        ([{"role": "user", "content": [{"type": "file", "file": {}}]}], "input[0].content[0].file.file_data"),
         ([{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}], "input[0].content[0].file_id"),
         (
             [{"role": "user", "content": [{"type": "input_image", "image_url": "https://example.org/a.png"}]}],

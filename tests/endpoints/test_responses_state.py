@@ -523,6 +523,22 @@ def test_a_conversation_is_compacted_and_goes_on(keeping: Keeping) -> None:
     assert last == user("3")
 
 
+def test_compaction_returns_parts_in_the_form_of_the_responses_api(keeping: Keeping) -> None:
+    image = "data:image/png;base64,iVBORw0KGgo="
+    parts = [
+        {"type": "image_url", "image_url": {"url": image}},
+        {"type": "input_image", "image_url": image, "detail": None},
+        {"type": "input_file", "file_data": "data:,x", "filename": None},
+        {"type": "file", "file": {"file_data": "data:,x"}},
+    ]
+    keeping.fake.script("/api/chat", say("All"), done())
+    response = keeping.post("/responses/compact", {"model": "demo", "input": [{"role": "user", "content": parts}]})
+    check("CompactResource", response.get_json())
+    kinds = [part["type"] for part in response.get_json()["output"][0]["content"]]
+    assert kinds == ["input_image", "input_image", "input_file", "input_file"]
+    keeping.ask(input=[*response.get_json()["output"], user("3")])
+
+
 def test_a_stored_response_is_compacted(keeping: Keeping) -> None:
     first = keeping.ask(say("One"), done(), input="1")
     keeping.fake.script("/api/chat", say("One it is."), done())
