@@ -177,6 +177,11 @@ def test_a_result_in_parts_keeps_its_references() -> None:
     assert message == {"role": "tool", "content": "ab", "tool_name": "f", "tool_call_id": "c"}
 
 
+def test_null_text_in_a_result_is_empty() -> None:
+    [_, message] = mapped(assistant(("c", "f")), result("c", content=[{"type": "text", "text": None}, text("b")]))
+    assert message["content"] == "b"
+
+
 # -- images and audio -------------------------------------------------------------------------
 
 
