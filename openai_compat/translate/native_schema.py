@@ -364,6 +364,7 @@ _PARAMETERS = _Role(
             },
             folds=True,
         ),
+        "array": _Array(None, if_empty=_ANYTHING),
         "null": _KEEP,
     },
 )

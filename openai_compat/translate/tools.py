@@ -128,7 +128,6 @@ def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool
 
 
 def _from_function(function: FunctionDefinition, path: str, name: str, ignored: Ignored) -> native.Tool:
-    """Map a function, whose ``parameters`` must be an object, null or absent."""
     if not function.name:
         raise missing(f"{path}.name")
     if function.strict:
@@ -136,9 +135,16 @@ def _from_function(function: FunctionDefinition, path: str, name: str, ignored: 
     sent = native.ToolFunction(function.name)
     if function.description is not None:
         sent.description = function.description
-    if json.text_of(function.parameters):
-        sent.parameters = readable(function.parameters, tool_parameters, f"{path}.parameters")
+    sent.parameters = from_parameters(function.parameters, f"{path}.parameters")
     return native.Tool(sent)
+
+
+def from_parameters(given: Raw | UnsetType, path: str) -> Raw | UnsetType:
+    """Return the parameters of a function as Ollama can decode them; ``""``, null and absent are none.
+
+    :raises APIError: 400 for what is no object. ``[]`` is PHP's empty one.
+    """
+    return UNSET if json.text_of(given) in (b"", b'""') else readable(given, tool_parameters, path)
 
 
 def from_tool_calls(calls: Sequence[ToolCallIn], path: str, ignored: Ignored) -> list[native.ToolCall]:

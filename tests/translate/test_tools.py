@@ -40,6 +40,8 @@ def test_a_schema_goes_verbatim() -> None:
         (function(name="f"), {"name": "f"}),
         (function(name="f", description="d", parameters=None), {"name": "f", "description": "d"}),
         (function(name="f", parameters={}, unknown=1), {"name": "f", "parameters": {}}),
+        (function(name="f", parameters=[]), {"name": "f", "parameters": {}}),
+        (function(name="f", parameters=""), {"name": "f"}),
         ({"function": {"name": "f"}}, {"name": "f"}),
     ],
 )
@@ -60,7 +62,7 @@ def test_strict_is_kept_out_and_listed() -> None:
         ({"type": "function"}, "tools[1].function"),
         (function(), "tools[1].function.name"),
         (function(name=""), "tools[1].function.name"),
-        (function(name="f", parameters=[]), "tools[1].function.parameters"),
+        (function(name="f", parameters=[1]), "tools[1].function.parameters"),
         (function(name="f", parameters="x"), "tools[1].function.parameters"),
     ],
 )
