@@ -53,6 +53,10 @@ class ToolChoice(RequestObject):
     allowed_tools: AllowedTools | None = None
 
 
+#: choices that are a word, which some clients write as an object's type
+WORDS = ("auto", "none", "required")
+
+
 @dataclass(frozen=True)
 class ForcedChoice:
     """The tool call that the answer must be."""
@@ -60,6 +64,13 @@ class ForcedChoice:
     names: frozenset[str]
     #: one function, by its name: OpenAI's ``finish_reason`` is then ``stop``
     is_named: bool
+
+
+def unused(choice: ToolChoice) -> list[str]:
+    """Return the members of a choice that its type does not use."""
+    given = {"function": choice.function, "allowed_tools": choice.allowed_tools}
+    empty = (None, NamedFunction(), NamedFunction(""), AllowedTools())
+    return [name for name, value in given.items() if name != choice.type and value not in empty]
 
 
 def choose(
@@ -84,7 +95,7 @@ def choose(
         return only({name}, tools), ForcedChoice(frozenset([name]), is_named=True)
     if choice.type == "allowed_tools":
         return _allowed(choice.allowed_tools, tools, param)
-    if choice.type is None:
+    if not choice.type:
         raise missing(f"{param}.type")
     supported = "'function' and 'allowed_tools'"
     raise invalid(f"Invalid value: '{choice.type[:64]}'. Supported values are: {supported}.", f"{param}.type")
@@ -97,7 +108,7 @@ def _allowed(
     if allowed is None:
         raise missing(path)
     if allowed.mode not in ("auto", "required"):
-        if allowed.mode is None:
+        if not allowed.mode:
             raise missing(f"{path}.mode")
         text = f"Invalid value: '{allowed.mode[:64]}'. Supported values are: 'auto' and 'required'."
         raise invalid(text, f"{path}.mode")
@@ -105,7 +116,7 @@ def _allowed(
         raise missing(f"{path}.tools")
     names = set()
     for i, tool in enumerate(allowed.tools):
-        if tool.type not in ("function", None):
+        if tool.type not in ("function", "", None):
             raise invalid(
                 f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.tools[{i}].type"
             )

@@ -15,7 +15,8 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required"
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Tells it", "parameters": CITY}}
 TIME = {"type": "function", "function": {"name": "time"}}
 TOOLS = [WEATHER, TIME]
-NAMED = {"type": "function", "function": {"name": "weather"}}
+NAMED_FUNCTION = {"function": {"name": "weather"}}
+NAMED = {"type": "function", **NAMED_FUNCTION}
 
 
 def allowed(mode: str, *names: str) -> dict[str, Any]:
@@ -58,6 +59,31 @@ def test_of_allowed_tools_the_model_may_choose_none() -> None:
     assert "format" not in found
     assert "think" not in found
     assert found["messages"] == MESSAGES
+
+
+def test_a_word_may_be_the_type_of_an_object() -> None:
+    assert "tools" not in sent(tools=TOOLS, tool_choice={"type": "none"})
+    assert sent(tools=TOOLS, tool_choice={"type": "auto"})["tools"] == TOOLS
+    assert "format" in sent(*CALLED, tools=TOOLS, tool_choice={"type": "required"})
+
+
+def test_a_call_after_none_is_dropped_whichever_way_it_was_written() -> None:
+    for choice in ("none", {"type": "none"}):
+        [found] = answered(*CALLED, tools=TOOLS, tool_choice=choice)["choices"]
+        assert "tool_calls" not in found["message"]
+
+
+def test_an_empty_type_of_an_allowed_tool_is_none() -> None:
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{**TIME, "type": ""}]}}
+    assert sent(tools=TOOLS, tool_choice=choice)["tools"] == [TIME]
+
+
+def test_what_a_choice_does_not_use_is_listed() -> None:
+    fields = {"tools": TOOLS, "model": "demo-tools"}
+    given = {**allowed("auto", "time"), "function": {"name": "weather"}}
+    assert ignored(tool_choice=given, **fields) == {"tool_choice.function"}
+    assert ignored(tool_choice={"type": "auto", **NAMED_FUNCTION}, **fields) == {"tool_choice.function"}
+    assert ignored(tool_choice={"type": "auto", "function": {}, "allowed_tools": {}}, **fields) == set()
 
 
 def test_the_model_is_told() -> None:
@@ -107,6 +133,9 @@ def test_what_a_forced_call_overrides_is_listed() -> None:
         ({"tool_choice": allowed("auto"), "tools": TOOLS}, "tool_choice.allowed_tools.tools"),
         ({"tool_choice": allowed("maybe", "time"), "tools": TOOLS}, "tool_choice.allowed_tools.mode"),
         ({"tool_choice": {"type": "allowed_tools"}, "tools": TOOLS}, "tool_choice.allowed_tools"),
+        ({"tool_choice": {"type": "any"}, "tools": TOOLS}, "tool_choice.type"),
+        ({"tool_choice": {"type": "", "function": {"name": "time"}}, "tools": TOOLS}, "tool_choice.type"),
+        ({"tool_choice": allowed("", "time"), "tools": TOOLS}, "tool_choice.allowed_tools.mode"),
         (
             {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"tools": []}}, "tools": TOOLS},
             "tool_choice.allowed_tools.mode",

@@ -18,7 +18,15 @@ from openai_compat.generation.plan import ChatPlan
 from openai_compat.native import types as native
 from openai_compat.settings import ReasoningField
 from openai_compat.structured.output_format import JSONSchema, format_kind, from_json_schema, strict_checker
-from openai_compat.structured.tool_choice import ForcedChoice, NamedFunction, ToolChoice, choose, force_call
+from openai_compat.structured.tool_choice import (
+    WORDS,
+    ForcedChoice,
+    NamedFunction,
+    ToolChoice,
+    choose,
+    force_call,
+    unused,
+)
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
     Ignored,
@@ -278,6 +286,9 @@ def _set_tools(
     :raises APIError: 400 for tools or a choice that are not valid, and for fields that exclude each other.
     """
     choice, param = _given_choice(request.tool_choice), "tool_choice"
+    if isinstance(request.tool_choice, ToolChoice):
+        for name in unused(request.tool_choice):
+            ignored.add(f"tool_choice.{name}")
     function_call = _given_choice(request.function_call)
     if uses_functions:
         if choice not in (None, "none", "auto"):
@@ -305,8 +316,10 @@ def _set_tools(
 C = TypeVar("C", bound="str | ToolChoice | NamedFunction | None")
 
 
-def _given_choice(choice: C) -> C | None:
-    """Return a choice; None for an empty one, which is as if it were not given."""
+def _given_choice(choice: C) -> C | str | None:
+    """Return a choice, with a word as text; None for an empty one, which is as if it were not given."""
+    if isinstance(choice, ToolChoice) and choice.type in WORDS:
+        return choice.type
     return None if choice in _EMPTY_CHOICES else choice
 
 
@@ -325,7 +338,7 @@ def _allowed(
     request: ChatCompletionRequest, target: native.ChatRequest, *, uses_functions: bool
 ) -> frozenset[str] | None:
     """Return the functions that may be called; None if the choice excludes none."""
-    choice = request.function_call if uses_functions else request.tool_choice
+    choice = _given_choice(request.function_call if uses_functions else request.tool_choice)
     if choice != "none" and not (isinstance(choice, ToolChoice) and choice.type == "allowed_tools"):
         return None
     return frozenset(tool.function.name for tool in target.tools or ())
@@ -354,9 +367,8 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
     """
     native_format = from_format(request.format)
     response_format = request.response_format
-    if response_format in (None, ResponseFormat(), ResponseFormat("")):
+    if response_format is None or _is_empty(response_format):
         return native_format, None
-    assert response_format is not None
     kind = format_kind(response_format.type, "response_format.type")
     _note_unused(response_format, kind, ignored)
     if kind == "text":
@@ -376,6 +388,11 @@ def _format(request: ChatCompletionRequest, ignored: Ignored) -> tuple[str | Raw
             return readable(response_format.schema, format_schema, "response_format.schema"), None
         raise missing("response_format.json_schema")
     return from_json_schema(json_schema, _JSON_SCHEMA)
+
+
+def _is_empty(given: ResponseFormat) -> bool:
+    """Return whether a ``response_format`` asks for nothing."""
+    return not given.type and given.json_schema in (None, [], JSONSchema()) and json.is_blank(given.schema)
 
 
 def _note_unused(response_format: ResponseFormat, kind: str, ignored: Ignored) -> None:
