@@ -245,13 +245,14 @@ class Ignored:
                 text = f"Missing required parameter: '{param}'. A request with '{field}' belongs to {prefix}{path}."
                 raise invalid(text, param, "missing_required_parameter")
 
-    def unsupported(self, name: str, why: str) -> None:
+    def unsupported(self, name: str, why: str, param: str = "") -> None:
         """List a parameter that Ollama cannot support.
 
+        :param param: its path in the request, for the error, where the listed name is not.
         :raises APIError: 400 under ``unsupported="error"``.
         """
         if self._refuse:
-            raise not_supported(name, why)
+            raise not_supported(param or name, why)
         log.warning("ignored parameter %s: %s", name, why)
         self._names.add(name)
 

@@ -22,8 +22,7 @@ from openai_compat.errors import invalid, missing, too_long
 from openai_compat.native import types as native
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored, RequestObject
-from openai_compat.translate.native_schema import readable, tool_parameters
-from openai_compat.translate.tools import FunctionDefinition
+from openai_compat.translate.tools import FunctionDefinition, from_parameters
 from openai_compat.wire import json, surrogates
 
 
@@ -181,6 +180,18 @@ def joined(namespace: str | None, name: str) -> str:
     return f"{namespace}.{name}"
 
 
+#: types of tools that OpenAI defines and mostly runs itself → the members that they must have
+BUILT_IN: dict[str, set[str]] = {
+    **dict.fromkeys(("web_search", "web_search_2025_08_26"), {"type"}),
+    **dict.fromkeys(("web_search_preview", "web_search_preview_2025_03_11"), {"type"}),
+    **dict.fromkeys(("image_generation", "programmatic_tool_calling", "tool_search"), {"type"}),
+    **dict.fromkeys(("apply_patch", "computer", "local_shell", "shell"), {"type"}),
+    "code_interpreter": {"type", "container"},
+    "computer_use_preview": {"type", "environment", "display_width", "display_height"},
+    "file_search": {"type", "vector_store_ids"},
+    "mcp": {"type", "server_label"},
+}
+
 #: levels of namespaces in namespaces; OpenAI has one
 _MAX_NESTED = 4
 #: characters of a namespace's name, which each of its tools repeats; OpenAI allows 64
@@ -250,7 +261,8 @@ def _from_tools(
             inner = joined(namespace, name)
             yield from _from_tools(nested.tools or [], f"{where}.tools", inner, names, ignored, depth - 1)
         else:
-            ignored.unsupported(f"tools[].{kind[:64]}", "It is a tool that OpenAI runs itself.")
+            why = "It is a tool of OpenAI's own." if kind in BUILT_IN else "OpenAI has no tools of this type."
+            ignored.unsupported(f"tools[].{kind[:64]}", why, f"{where}.type")
             yield None
             continue
         for field in unknown:
@@ -263,6 +275,10 @@ def _from_function(
     given: FunctionTool | FunctionDefinition = tool
     if tool.function is not None and not tool.name:
         given, path = tool.function, f"{path}.function"
+        for name in _flat_members(tool):
+            ignored.add(f"tools[].{name}")
+    elif tool.function not in (None, FunctionDefinition()):
+        ignored.add("tools[].function")
     if not given.name:
         raise missing(f"{path}.name")
     if given.strict:
@@ -271,8 +287,7 @@ def _from_function(
     sent = native.ToolFunction(names.add(known))
     if given.description is not None:
         sent.description = given.description
-    if json.text_of(given.parameters):
-        sent.parameters = readable(given.parameters, tool_parameters, known.path)
+    sent.parameters = from_parameters(given.parameters, known.path)
     return native.Tool(sent)
 
 
@@ -290,6 +305,12 @@ def _from_search(tool: SearchTool, path: str, names: ToolNames) -> native.Tool:
     if json.text_of(tool.parameters):
         sent.parameters = readable(tool.parameters, tool_parameters, known.path)
     return native.Tool(sent)
+
+
+def _flat_members(tool: FunctionTool) -> list[str]:
+    """Return the members that have no effect beside chat's ``function``."""
+    names = [name for name in ("description", "strict") if getattr(tool, name)]
+    return names if json.is_blank(tool.parameters) else [*names, "parameters"]
 
 
 #: the schema of a custom tool: the argument ``input`` is the text of the call

@@ -18,6 +18,7 @@ IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBASc
 URL = f"data:image/png;base64,{IMAGE}"
 CALL = {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": '{"a":1}'}
 RESULT = {"type": "function_call_output", "call_id": "call_1", "output": "sunny"}
+FUNCTION = {"type": "function", "name": "f"}
 SENT = {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}
 
 
@@ -432,15 +433,32 @@ def test_what_is_not_valid_is_named(fields: dict[str, Any], param: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "param"),
+    ("fields", "name", "param"),
     [
-        ({"tools": [{"type": "web_search"}]}, "tools[].web_search"),
-        ({"tools": [{"type": "function", "name": "f"}], "tool_choice": {"type": "file_search"}}, "tool_choice"),
+        ({"tools": [FUNCTION, {"type": "web_search"}]}, "tools[].web_search", "tools[1].type"),
+        ({"tools": [FUNCTION, {"type": "foo"}]}, "tools[].foo", "tools[1].type"),
+        (
+            {"tools": [FUNCTION, {"type": "namespace", "name": "n", "tools": [{"type": "mcp"}]}]},
+            "tools[].mcp",
+            "tools[1].tools[0].type",
+        ),
+        ({"tools": [FUNCTION], "tool_choice": {"type": "file_search"}}, "tool_choice", "tool_choice"),
+        (
+            {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "tools": [FUNCTION, {"type": "mcp"}]}},
+            "tool_choice.tools",
+            "tool_choice.tools[1]",
+        ),
     ],
+    ids=shown,
 )
-def test_unsupported_is_refused_where_the_policy_says_so(fields: dict[str, Any], param: str) -> None:
+def test_unsupported_is_refused_where_the_policy_says_so(fields: dict[str, Any], name: str, param: str) -> None:
     assert RESPONSES.refused({"unsupported": "error"}, **fields)["param"] == param
-    assert listed(fields) == {param}
+    assert listed(fields) == {name}
+
+
+def test_a_tool_is_unsupported_for_a_true_reason() -> None:
+    for kind, reason in (("web_search", "It is a tool of OpenAI's own."), ("foo", "OpenAI has no tools of this type.")):
+        assert reason in RESPONSES.refused({"unsupported": "error"}, tools=[{"type": kind}])["message"]
 
 
 def test_too_long_metadata_is_listed_where_nothing_is_stored() -> None:
