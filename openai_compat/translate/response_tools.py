@@ -302,8 +302,7 @@ def _from_search(tool: SearchTool, path: str, names: ToolNames) -> native.Tool:
     sent = native.ToolFunction(names.add(known))
     if tool.description:
         sent.description = tool.description
-    if json.text_of(tool.parameters):
-        sent.parameters = readable(tool.parameters, tool_parameters, known.path)
+    sent.parameters = from_parameters(tool.parameters, known.path)
     return native.Tool(sent)
 
 

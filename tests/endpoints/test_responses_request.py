@@ -333,7 +333,15 @@ def test_what_has_no_effect_in_an_item_is_listed(item: Any, names: set[str]) -> 
             {"text": {"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}}},
             {"format": {"type": "object"}},
         ),
-        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, {"format": "json"}),
+        ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}, {"format": {}}),
+        ({"text": {"format": {"type": "json_schema", "name": "n", "schema": []}}}, {"format": "json"}),
+        (
+            {"text": {"format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}}},
+            {"format": {"type": "object"}},
+        ),
+        ({"text": {"format": {"type": ""}}}, {"format": None}),
+        ({"text": {"format": {"type": "", "name": "", "schema": {}, "json_schema": {}}}}, {"format": None}),
+        ({"text": {"format": {"type": "json_object", "strict": False, "json_schema": {}}}}, {"format": "json"}),
         ({"format": "json"}, {"format": "json"}),
         ({"keep_alive": "5m"}, {"keep_alive": "5m"}),
         ({"tools": []}, {"tools": None}),
@@ -374,7 +382,34 @@ def test_fields_that_are_mapped(fields: dict[str, Any], native: dict[str, Any]) 
         ({"text": {"verbosity": "low"}}, {"text.verbosity"}),
         ({"text": {"verbosity": "medium"}}, set()),
         ({"text": {"x": 1}}, {"text.x"}),
+        ({"text": {"verbosity": "foo"}}, {"text.verbosity"}),
         ({"text": {"format": {"type": "text", "schema": {"type": "object"}}}}, {"text.format.schema"}),
+        (
+            {"text": {"format": {"type": "text", "name": "n", "description": "d", "strict": True}}},
+            {"text.format.name", "text.format.description", "text.format.strict"},
+        ),
+        (
+            {"text": {"format": {"type": "json_object", "name": "n", "schema": {"type": "object"}, "strict": True}}},
+            {"text.format.name", "text.format.strict"},
+        ),
+        ({"text": {"format": {"type": "text", "json_schema": {"schema": {"a": 1}}}}}, {"text.format.json_schema"}),
+        (
+            {"text": {"format": {"type": "json_schema", "schema": {"a": 1}, "json_schema": {"schema": {"a": 1}}}}},
+            {"text.format.json_schema"},
+        ),
+        (
+            {
+                "text": {
+                    "format": {
+                        "type": "json_schema",
+                        "name": "n",
+                        "strict": True,
+                        "json_schema": {"schema": {"type": "object"}, "description": "d"},
+                    }
+                }
+            },
+            {"text.format.name", "text.format.strict", "text.format.json_schema.description"},
+        ),
         (
             {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "description": "d"}}},
             {"text.format.description"},
@@ -420,6 +455,12 @@ def test_what_has_no_effect_is_listed(fields: dict[str, Any], names: set[str]) -
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"text": {"format": {"name": "n"}}}, "text.format.type"),
         ({"text": {"format": {"type": "json_schema", "schema": 1}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_schema", "schema": ""}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_schema", "json_schema": {"name": "n"}}}}, "text.format.schema"),
+        ({"text": {"format": {"type": "json_schema", "json_schema": {"schema": 1}}}}, "text.format.json_schema.schema"),
+        ({"text": {"format": {"type": "json_schema", "json_schema": [1]}}}, "text.format.json_schema"),
+        ({"text": {"format": {"type": "", "name": "n"}}}, "text.format.type"),
         ({"text": {"format": {"type": "json_object", "schema": 1}}}, "text.format.schema"),
         ({"stream": "yes"}, "stream"),
         ({"tools": {"a": 1}}, "tools"),
@@ -516,6 +557,15 @@ def test_a_strict_schema_is_checked() -> None:
     assert (events[-2]["code"], events[-1]["type"]) == ("response_format_failed", "response.failed")
 
 
+def test_a_strict_schema_in_chat_s_form_is_checked() -> None:
+    pytest.importorskip("jsonschema", reason="the extra 'schema' is not installed")
+    text = {"format": {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}}}
+    fake = FakeOllama()
+    fake.script("/api/chat", say(BAD), done())
+    assert RESPONSES.post(fake, text=text).status_code == 502
+    assert fake.requests[0].json["format"] == SCHEMA
+
+
 def test_a_strict_answer_is_generated_again() -> None:
     pytest.importorskip("jsonschema", reason="the extra 'schema' is not installed")
     fake = FakeOllama()
@@ -537,3 +587,5 @@ def test_a_schema_that_cannot_be_checked_lists_strict() -> None:
     response = RESPONSES.post(fake, text=text)
     assert response.status_code == 200
     assert "text.format.strict" in response.headers["openai-compat-ignored"]
+    text = {"format": {"type": "json_schema", "json_schema": {"schema": schema, "strict": True}}}
+    assert listed({"text": text}) == {"text.format.json_schema.strict"}

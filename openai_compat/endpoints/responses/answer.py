@@ -12,13 +12,13 @@ from typing import Any
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.endpoints.responses.choice import shown
+from openai_compat.endpoints.responses.echo import shown_reasoning, shown_text, shown_tools
 from openai_compat.endpoints.responses.errors import no_summary
-from openai_compat.endpoints.responses.request import ResponseOutput, ResponseRequest, TextConfig, TextFormat
+from openai_compat.endpoints.responses.request import ResponseOutput, ResponseRequest, sound_identifier
 from openai_compat.native import types as native
 from openai_compat.translate.logprobs import TokenLogprob
 from openai_compat.translate.sealed_text import seal
 from openai_compat.translate.usage import to_usage
-from openai_compat.wire import json
 
 
 class OutputText(Struct, kw_only=True):
@@ -216,12 +216,12 @@ def new_response(request: ResponseRequest, output: ResponseOutput, id: str, crea
         parallel_tool_calls=request.parallel_tool_calls is not False,
         previous_response_id=request.previous_response_id or None,
         prompt_cache_key=request.prompt_cache_key,
-        reasoning=_reasoning(request),
-        safety_identifier=request.safety_identifier,
+        reasoning=shown_reasoning(request),
+        safety_identifier=sound_identifier(request.safety_identifier),
         temperature=1.0 if request.temperature is None else request.temperature,
-        text=_text(request),
+        text=shown_text(request),
         tool_choice=shown(request.tool_choice),
-        tools=[_shown_tool(raw) for raw in request.tools or ()],
+        tools=shown_tools(request.tools),
         top_logprobs=_integer(request.top_logprobs) or 0,
         top_p=1.0 if request.top_p is None else request.top_p,
         presence_penalty=request.presence_penalty or 0.0,
@@ -233,61 +233,6 @@ def new_response(request: ResponseRequest, output: ResponseOutput, id: str, crea
 
 def _integer(value: float | None) -> int | None:
     return None if value is None else int(value)
-
-
-def _reasoning(request: ResponseRequest) -> Raw:
-    """Return ``reasoning`` as it was requested, always with ``effort`` and ``summary``."""
-    given = request.reasoning
-    summary = None
-    if given is not None:
-        summary = json.string(json.text_of(given.summary)) or json.string(json.text_of(given.generate_summary))
-    effort = (given.effort if given is not None else None) or request.reasoning_effort
-    return Raw(json.encode({"effort": effort or None, "summary": summary}))
-
-
-def _text(request: ResponseRequest) -> Raw:
-    """Return ``text`` as it was requested, always with a format."""
-    given = request.text if isinstance(request.text, TextConfig) else TextConfig()
-    text_format = given.format if isinstance(given.format, TextFormat) else TextFormat()
-    kind = text_kind(text_format)
-    shown: dict[str, Any] = {"type": kind}
-    if kind == "json_schema":
-        schema = Raw(b"{}") if json.is_blank(text_format.schema) else text_format.schema
-        shown |= {"name": text_format.name or "response", "schema": schema, "strict": bool(text_format.strict)}
-        if text_format.description:
-            shown["description"] = text_format.description
-    text: dict[str, Any] = {"format": shown}
-    if given.verbosity:
-        text["verbosity"] = given.verbosity
-    return Raw(json.encode(text))
-
-
-def text_kind(text_format: TextFormat) -> str:
-    """Return the type of a format that is valid."""
-    return (text_format.type or "text").strip().lower()
-
-
-def _shown_tool(raw: Raw) -> Raw:
-    """Return a tool as it was given, with the members that OpenAI's tools of its type always have."""
-    members = json.members_of(bytes(raw))
-    kind = json.string(json.text_of(members.get("type", UNSET))) or "function"
-    if kind == "namespace":
-        text = json.text_of(members.get("tools", UNSET))
-        tools = json.items_of(Raw(text), "tools") if text[:1] == b"[" else []
-        shown_tools = [_shown_tool(tool) for tool in tools]
-        description = members.get("description", Raw(b"null"))
-        members |= {"description": description if json.text_of(description) else Raw(b'""')}
-        return Raw(json.encode({"type": kind, "name": None, **members, "tools": shown_tools}))
-    if kind != "function":
-        return raw
-    nested = json.text_of(members.pop("function", UNSET))
-    if nested[:1] == b"{":
-        members = json.members_of(nested)
-    function: dict[str, Any] = {"type": "function", "name": None, "description": None, "parameters": None}
-    function |= {"strict": None, **members, "type": "function"}
-    if json.text_of(members.get("parameters", UNSET))[:1] != b"{":
-        function["parameters"] = None
-    return Raw(json.encode(function))
 
 
 def is_final(status: str) -> bool:

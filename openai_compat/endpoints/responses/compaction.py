@@ -20,7 +20,6 @@ from openai_compat.endpoints.responses.answer import (
     Compaction,
     ResponseUsage,
     new_compaction,
-    text_kind,
     to_response_usage,
 )
 from openai_compat.endpoints.responses.choice import ResponseToolChoice, choose_tools
@@ -29,11 +28,10 @@ from openai_compat.endpoints.responses.request import (
     INCLUDED,
     ResponseOutput,
     ResponseRequest,
-    TextConfig,
-    TextFormat,
     from_response_request,
 )
 from openai_compat.endpoints.responses.state import read_input
+from openai_compat.endpoints.responses.text_format import TextConfig, TextFormat, text_kind
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.generation.run import ChatRun
 from openai_compat.native import types as native

@@ -16,10 +16,11 @@ from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.endpoints.contract import Call
 from openai_compat.endpoints.responses.choice import ResponseToolChoice, choose_tools
+from openai_compat.endpoints.responses.text_format import TextConfig, from_text
 from openai_compat.errors import APIError, invalid, missing, not_supported, too_long
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.native import types as native
-from openai_compat.structured.output_format import JSONSchema, format_kind, from_json_schema, strict_checker
+from openai_compat.structured.output_format import strict_checker
 from openai_compat.structured.tool_choice import ForcedChoice, force_call
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
@@ -38,24 +39,9 @@ from openai_compat.translate.fields import (
 from openai_compat.translate.item_tools import tools_of
 from openai_compat.translate.items import from_items
 from openai_compat.translate.metadata import from_metadata
-from openai_compat.translate.native_schema import format_schema, readable
 from openai_compat.translate.response_tools import ToolNames, from_response_tools
 from openai_compat.translate.sampling import from_format, from_keep_alive, from_sampling
 from openai_compat.wire import json
-
-
-class TextFormat(JSONSchema):
-    """Source: OpenAI's ``TextResponseFormatConfiguration``, all its types in one struct."""
-
-    type: str | None = None
-
-
-class TextConfig(RequestObject):
-    """Source: OpenAI's ``ResponseTextParam``."""
-
-    #: an empty list is PHP's empty object
-    format: TextFormat | list[Any] | None = None
-    verbosity: str | None = None
 
 
 class ResponseStreamOptions(RequestObject):
@@ -141,6 +127,12 @@ decode = json.request_decoder(ResponseRequest)
 #: values of ``include`` that have an effect, or that always hold
 INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
 
+#: values of ``reasoning.summary``
+SUMMARIES = ("auto", "concise", "detailed")
+
+#: characters of a ``safety_identifier``
+_MAX_IDENTIFIER = 64
+
 #: values of ``include`` that are listed one by one
 _MAX_LISTED = 32
 
@@ -167,7 +159,8 @@ def from_response_request(
     model = _check(request, ignored)
     sent_tools, names = from_response_tools(request.tools or [], call.settings, ignored, tools_of(items))
     target, think_field, is_zero = _native_request(request, items, names, model, call, ignored)
-    target.format, strict_schema = _format(request, ignored)
+    output_format = from_text(request.text, from_format(request.format), ignored)
+    target.format, strict_schema = output_format.native, output_format.strict_schema
     has_others = bool(request.tools) and not sent_tools
     allowed, force = choose_tools(request.tool_choice, sent_tools, names, ignored, has_others=has_others)
     if allowed:
@@ -186,9 +179,9 @@ def from_response_request(
         single_tool_call=request.parallel_tool_calls is False,
         max_tokens_is_zero=is_zero,
         is_json=force is None and target.format is not UNSET,
-        checker=strict_checker(strict_schema, "text.format", ignored) if strict_schema is not None else None,
+        checker=strict_checker(strict_schema, output_format.path, ignored) if strict_schema is not None else None,
         format_field="text.format",
-        strict_field="text.format.strict",
+        strict_field=f"{output_format.path}.strict",
     )
     return plan, ResponseOutput(names, _metadata(request, ignored, is_stored=is_stored))
 
@@ -233,6 +226,8 @@ def _check(request: ResponseRequest, ignored: Ignored) -> str:
         ignored.add("service_tier")
     if request.stream_options is not None and request.stream_options.include_obfuscation:
         ignored.add("stream_options.include_obfuscation")
+    if sound_identifier(request.safety_identifier) != request.safety_identifier:
+        ignored.add("safety_identifier")
     unknown = [name for name in request.include or () if name not in INCLUDED]
     for name in unknown[:_MAX_LISTED]:
         ignored.add(f"include.{name[:64]}")
@@ -243,14 +238,17 @@ def _check(request: ResponseRequest, ignored: Ignored) -> str:
             ignored.add("reasoning.exclude")
         for name in ("summary", "generate_summary"):
             raw = getattr(request.reasoning, name)
-            if not json.is_blank(raw) and json.string(json.text_of(raw)) is None:
+            if not json.is_blank(raw) and json.string(json.text_of(raw)) not in SUMMARIES:
                 ignored.add(f"reasoning.{name}")
     if request.truncation not in (None, "", "auto", "disabled"):
         supported = "Supported values are: 'auto' and 'disabled'."
         raise invalid(f"Invalid value: '{request.truncation[:64]}'. {supported}", "truncation")
-    if isinstance(request.text, TextConfig) and request.text.verbosity not in (None, "", "medium"):
-        ignored.add("text.verbosity")
     return model
+
+
+def sound_identifier(given: str | None) -> str | None:
+    """Return a ``safety_identifier`` as the response has it; None for one that is longer than OpenAI's."""
+    return given if given is None or len(given) <= _MAX_IDENTIFIER else None
 
 
 def _native_request(
@@ -293,34 +291,6 @@ def _force(
         ignored.add(think_field)
     if target.logprobs:
         ignored.add("top_logprobs" if request.top_logprobs else "include.message.output_text.logprobs")
-
-
-def _format(request: ResponseRequest, ignored: Ignored) -> tuple[str | Raw | UnsetType, bytes | None]:
-    """Return the native ``format``, and the strict schema to check the answer against.
-
-    :raises APIError: 400 for a ``text.format`` or a ``format`` that is not valid.
-    """
-    native_format = from_format(request.format)
-    text_format = request.text.format if isinstance(request.text, TextConfig) else None
-    for name, value in (("text", request.text), ("text.format", text_format)):
-        if isinstance(value, list) and value:
-            text = f"Invalid type for '{name}': expected an object, but got an array instead."
-            raise invalid(text, name, "invalid_type")
-    if not isinstance(text_format, TextFormat) or text_format == TextFormat():
-        return native_format, None
-    kind = format_kind(text_format.type, "text.format.type")
-    if kind != "text" and native_format is not UNSET:
-        ignored.add("format")
-    if kind == "json_schema":
-        if text_format.description:
-            ignored.add("text.format.description")
-        return from_json_schema(text_format, "text.format")
-    if json.is_blank(text_format.schema):
-        return (native_format if kind == "text" else "json"), None
-    if kind == "json_object":  # as in llama.cpp's and others' servers
-        return readable(text_format.schema, format_schema, "text.format.schema"), None
-    ignored.add("text.format.schema")
-    return native_format, None
 
 
 def _set_logprobs(request: ResponseRequest, target: native.ChatRequest) -> None:
