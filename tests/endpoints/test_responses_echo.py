@@ -97,17 +97,6 @@ def test_a_tool_is_shown_as_it_was_used(tool: Any, shown: Any) -> None:
     assert asked(tools=[tool]).get_json()["tools"] == shown
 
 
-def test_a_tool_without_a_name_is_not_shown() -> None:
-    """The tools of a request for a compaction are not mapped."""
-    fake = FakeOllama()
-    fake.script("/api/chat", say("summary"), done())
-    given = [{"role": "user", "content": "x"}, {"type": "compaction_trigger"}]
-    fields = {"tools": [{"type": "custom"}], "tool_choice": "any", "text": {"format": {"type": "xml"}}}
-    shown = RESPONSES.post(fake, input=given, **fields).get_json()
-    check("Response", shown)
-    assert (shown["tools"], shown["tool_choice"], shown["text"]) == ([], "auto", {"format": {"type": "text"}})
-
-
 @pytest.mark.parametrize(
     ("choice", "shown"),
     [
