@@ -9,7 +9,7 @@ from openai_compat.storage import pages
 from openai_compat.storage.lists import ItemList, linked
 from openai_compat.storage.owned import OwnedObjects
 from openai_compat.storage.schema import tables
-from openai_compat.storage.types import IsValid, Item, Order, Page, TooLarge, any_body, size
+from openai_compat.storage.types import Context, IsValid, Item, Order, Page, TooLarge, any_body, size
 from openai_compat.storage.usage import batches
 
 if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
@@ -73,7 +73,7 @@ class Items(OwnedObjects):
         limit: int,
         max_bytes: int = 2**62,
         is_valid: IsValid = any_body,
-    ) -> list[Item] | None:
+    ) -> Context | None:
         """Return all items of an object, in their order; None if there is no such object.
 
         :raises TooLarge: they are more than *limit*, or have more than *max_bytes* together; they are not read then.
@@ -87,7 +87,9 @@ class Items(OwnedObjects):
             rows = self._whole(tx, query, kind, owner, id)
         if rows is not None and len(rows) > limit:
             raise TooLarge(f"the list has more than {limit} items")
-        return None if rows is None else [pages.item(row, is_valid) for row in rows]
+        if rows is None:
+            return None
+        return Context([pages.item(row, is_valid) for row in rows], rows[-1].position + 1 if rows else 0)
 
     def outputs(self, kind: str, owner: str | None, id: str, *, is_valid: IsValid = any_body) -> list[Item] | None:
         """Return the items of an object's output, in their order; None if there is no such object.

@@ -44,18 +44,22 @@ class ItemList:
         """
         return cls(usage, row.seq, number(row.bytes), number(row.context), number(row.shared))
 
-    def inherit(self, source: ItemList) -> None:
-        """Begin the list, which is empty, with all links of another one."""
+    def inherit(self, source: ItemList, end: int | None = None) -> None:
+        """Begin the list, which is empty, with the links of another one.
+
+        :param end: the position before which they stand; None: all of them.
+        """
         import sqlalchemy as sa
 
         links = tables().links
+        is_inherited = [links.c.object == source.seq, *([] if end is None else [links.c.position < end])]
         count, last = self.usage.tx.execute(
-            sa.select(sa.func.count(), sa.func.max(links.c.position)).where(links.c.object == source.seq)
+            sa.select(sa.func.count(), sa.func.max(links.c.position)).where(*is_inherited)
         ).one()
         values = sa.select(sa.literal(self.seq), links.c.position, links.c.item, sa.literal(0))
         names = ["object", "position", "item", "section"]
-        self.usage.tx.execute(links.insert().from_select(names, values.where(links.c.object == source.seq)))
-        self._count_links(count, source.context)
+        self.usage.tx.execute(links.insert().from_select(names, values.where(*is_inherited)))
+        self._count_links(count, source.context - (0 if end is None else source._bytes_from(end)))
         self.shared = 0 if last is None else last + 1
 
     def add(self, items: Sequence[Item], section: int) -> None:
@@ -119,6 +123,13 @@ class ItemList:
         self.usage.tx.execute(o.update().where(o.c.seq == self.seq).values(values))
         self.usage.charge(0, self.charged)
         self.charged = 0
+
+    def _bytes_from(self, position: int) -> int:
+        """Return the bytes of the items at a position and behind it."""
+        links, items = tables().links, tables().items
+        later = items.select().with_only_columns(items.c.bytes).join(links, links.c.item == items.c.seq)
+        rows = self.usage.tx.execute(later.where(links.c.object == self.seq, links.c.position >= position))
+        return sum(number(row.bytes) for row in rows)
 
     def _check_new(self, ids: Sequence[str]) -> None:
         """Check that the list has no items with these ids, which are new ones of it."""

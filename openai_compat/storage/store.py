@@ -23,6 +23,7 @@ from openai_compat.storage.runs import Runs, drop_run, held_run
 from openai_compat.storage.schema import LINK, tables
 from openai_compat.storage.types import (
     MAX_ID,
+    Context,
     Damaged,
     IsValid,
     Item,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # SQLAlchemy is an optional dependency
 __all__ = [
     "MAX_ID",
     "AlreadyStored",
+    "Context",
     "Damaged",
     "Item",
     "Order",
@@ -88,6 +90,8 @@ class Store(Items, Runs):
         outputs: Sequence[Item] = (),
         parent: str | None = None,
         extend: tuple[str, str] | None = None,
+        inherit: tuple[str, str] | None = None,
+        end: int | None = None,
     ) -> None:
         """Store an object; the owner's least recently used objects are deleted as the limits require.
 
@@ -97,33 +101,38 @@ class Store(Items, Runs):
             live is renewed, and that of all its ancestors.
         :param extend: kind and id of an object, whose items come first. *items* and *outputs* are appended to its list
             too. Its time to live is renewed.
-        :raises UnknownParent: there is no such object to continue or to extend.
+        :param inherit: kind and id of an object, whose items come first, and to whose list nothing is appended now;
+            :meth:`complete` may extend it later. Its time to live is renewed.
+        :param end: :attr:`Context.end` of the items that were read of the object to extend or to inherit from: later
+            ones do not come first. None: all do.
+        :raises UnknownParent: there is no such object to continue, to extend or to inherit from.
         :raises TooLarge: one of the objects alone is over *max_bytes*.
         :raises AlreadyStored: the owner has an object of this kind and id, or two items of an object have the same id.
-        :raises ValueError: an id is longer than :data:`MAX_ID`; or both *parent* and *extend* are given.
+        :raises ValueError: an id is longer than :data:`MAX_ID`; or more than one of *parent*, *extend* and *inherit*
+            is given.
         """
-        if parent is not None and extend is not None:
-            raise ValueError("an object has a parent or extends another one, not both")
+        begun = [place for place in ((kind, parent) if parent is not None else None, extend, inherit) if place]
+        if len(begun) > 1:
+            raise ValueError("an object has a parent, extends or inherits from another one: not both")
         own, new = size(stored), (*items, *outputs)
         check_size(own + size(*new) + LINK * len(new), self._max_bytes)
         with self._begin(write=True) as tx:
             usage, now, t = lock_or_add_owner(tx, owner or ""), self._clock(), tables()
-            source = None if parent is None else self._continued(usage, kind, owner, parent)
-            extended = None if extend is None else self._continued(usage, extend[0], owner, extend[1])
+            sources = [self._continued(usage, source, owner, id) for source, id in begun]
+            others = sources if parent is None else []
             row = {**vars(stored), "metadata": json.dumps(stored.metadata), "owner": owner or "", "kind": kind}
-            numbers = {"bytes": own, "context": 0, "shared": 0, "parent": source and source.seq}
+            numbers = {"bytes": own, "context": 0, "shared": 0, "parent": None if parent is None else sources[0].seq}
             inserted: Any = tx.execute(t.objects.insert().values(**row, **numbers, expires=now + self._ttl))
             usage.charge(1, own)
             added = ItemList(usage, inserted.inserted_primary_key[0], bytes=own, context=0, shared=0)
             _label(tx, added.seq, stored.metadata)
-            if inherited := source or extended:
-                added.inherit(inherited)
-                self._renew(tx, inherited.seq)
+            for source in sources:
+                added.inherit(source, end)
+                self._renew(tx, source.seq)
             added.add(items, 0)
             added.add(outputs, 1)
-            others = [] if extended is None else [extended]
-            for other in others:
-                added.share(other)
+            if extend is not None:
+                added.share(others[0])
             self._save(added, *others)
             sweep(tx, now)
 

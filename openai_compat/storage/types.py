@@ -72,6 +72,15 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True)
+class Context:
+    """All items of an object, in their order."""
+
+    items: list[Item]
+    #: a position behind the last of them; what is appended later stands there or behind it
+    end: int
+
+
+@dataclass(frozen=True)
 class Run:
     """The work of a process on an object."""
 

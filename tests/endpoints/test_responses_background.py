@@ -90,6 +90,22 @@ def test_a_response_is_generated_without_its_client(keeping: Keeping) -> None:
     assert keeping.sent() == [user("Hi"), assistant("Hello"), user("On")]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_in_a_conversation_has_its_history(keeping: Keeping, fails: bool) -> None:
+    conversation = keeping.post("/conversations").get_json()["id"]
+    keeping.ask(say("One"), done(), input="1", conversation=conversation)
+    id = begin(keeping, *([{"error": "x"}] if fails else [say("Two"), done()]), input="2", conversation=conversation)
+    ended(keeping)
+    found = keeping.get(f"/responses/{id}/input_items", order="asc").get_json()["data"]
+    assert [item["content"][0]["text"] for item in found] == ["1", "One", "2"]
+    keeping.ask(input="3", previous_response_id=id)
+    whole = ["1", "One", "2", "3"] if fails else ["1", "One", "2", "Two", "3"]
+    assert [message["content"] for message in keeping.sent()] == whole
+    keeping.ask(input="4", conversation=conversation)
+    whole = ["1", "One", "4"] if fails else ["1", "One", "2", "Two", "4"]
+    assert [message["content"] for message in keeping.sent()] == whole
+
+
 def test_one_that_is_not_finished_cannot_be_gone_on_from(keeping: Keeping) -> None:
     gate = Gate()
     id = begin(keeping, gate, say("x"), done())

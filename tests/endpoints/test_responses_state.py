@@ -126,6 +126,23 @@ def test_thinking_and_calls_go_on(keeping: Keeping) -> None:
     assert output == {"role": "tool", "content": "42", "tool_call_id": "call_1"}
 
 
+def test_two_turns_at_once_have_the_history_that_each_was_sent(keeping: Keeping) -> None:
+    conversation = keeping.post("/conversations").get_json()["id"]
+    keeping.fake.script("/api/chat", say("A-"), say("out"), done())
+    body = {"model": "demo", "input": "A-in", "conversation": conversation, "stream": True}
+    stream = keeping.client.post("/v1/responses", json=body, buffered=False)
+    frames = iter(stream.response)
+    next(frames)
+    keeping.ask(say("B-out"), done(), input="B-in", conversation=conversation)
+    id = json.loads(b"".join(frames).decode().strip().rpartition("data: ")[2])["response"]["id"]  # type: ignore[arg-type]
+
+    def texts(path: str) -> list[str]:
+        return [item["content"][0]["text"] for item in keeping.get(path, order="asc").get_json()["data"]]
+
+    assert texts(f"/responses/{id}/input_items") == ["A-in"]
+    assert texts(f"/conversations/{conversation}/items") == ["B-in", "B-out", "A-in", "A-out"]
+
+
 def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path}/store.db"
     before = Keeping(store=store)

@@ -11,6 +11,7 @@ import pytest
 from openai_compat.storage.schema import LINK
 from openai_compat.storage.store import (
     AlreadyStored,
+    Context,
     Item,
     Page,
     Store,
@@ -39,6 +40,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 
 CONVERSATION = ("conversation", "c")
+CONVERSATION_OF_ME = ("conversation", "me", "c")
 
 
 def respond(store: Store, id: str, inputs: str = "", outputs: str = "", **options: Any) -> None:
@@ -47,7 +49,7 @@ def respond(store: Store, id: str, inputs: str = "", outputs: str = "", **option
 
 def context(store: Store, id: str, kind: str = "response") -> str | None:
     found = store.context(kind, "me", id, limit=1000)
-    return None if found is None else "".join(item.id for item in found)
+    return None if found is None else "".join(item.id for item in found.items)
 
 
 def outputs(store: Store, id: str) -> str:
@@ -129,6 +131,8 @@ def test_a_parent_and_another_list_exclude_each_other(talk: Store) -> None:
     respond(talk, "1")
     with pytest.raises(ValueError, match="not both"):
         respond(talk, "2", parent="1", extend=CONVERSATION)
+    with pytest.raises(ValueError, match="not both"):
+        respond(talk, "2", inherit=CONVERSATION, extend=CONVERSATION)
 
 
 def test_an_id_is_one_items_of_a_list(talk: Store) -> None:
@@ -208,6 +212,31 @@ def test_a_child_of_a_parent_extends_a_conversation_by_its_own_items(talk: Store
     assert (context(talk, "2"), context(talk, "c", "conversation")) == ("abcd", "ijcd")
 
 
+def test_a_response_inherits_from_a_conversation(talk: Store) -> None:
+    respond(talk, "1", "x", inherit=CONVERSATION)
+    assert (context(talk, "1"), context(talk, "c", "conversation")) == ("ijx", "ij")
+    respond(talk, "2", "y", extend=CONVERSATION)
+    assert talk.complete("response", "me", "1", b"{}", items("z"), extend=CONVERSATION)
+    assert (context(talk, "1"), context(talk, "c", "conversation")) == ("ijxz", "ijyxz")
+    audit(talk)
+
+
+@pytest.mark.parametrize("use", ["extend", "inherit"])
+def test_it_inherits_what_it_has_seen(talk: Store, use: str) -> None:
+    seen = talk.context(*CONVERSATION_OF_ME, limit=9)
+    assert seen is not None
+    respond(talk, "1", "ab", extend=CONVERSATION)
+    respond(talk, "2", "c", "d", end=seen.end, **{use: CONVERSATION})
+    audit(talk)
+    assert context(talk, "2") == "ijcd"
+    assert context(talk, "c", "conversation") == ("ijabcd" if use == "extend" else "ijab")
+    assert talk.complete("response", "me", "2", b"{}", items("e"), extend=CONVERSATION)
+    assert (context(talk, "2"), context(talk, "c", "conversation")) == ("ijcde", "ijabcde")
+    respond(talk, "3", "f", end=0, inherit=CONVERSATION)
+    assert context(talk, "3") == "f"
+    audit(talk)
+
+
 def test_an_object_does_not_extend_itself(talk: Store) -> None:
     with pytest.raises(ValueError, match="extend itself"):
         talk.complete("conversation", "me", "c", b"", extend=CONVERSATION)
@@ -253,10 +282,11 @@ def test_threads_that_extend_one_conversation(store: Store) -> None:
     together(8, lambda i: [append(i)(store, n) for n in range(5)])
     whole = store.context("conversation", "me", "c", limit=1000)
     assert whole is not None
-    kept_together([item.id for item in whole], 8, 5)
+    kept_together([item.id for item in whole.items], 8, 5)
     for row in store.page("response", "me", limit=100).rows:
         own = store.context("response", "me", row.id, limit=1000)
-        assert own == whole[: len(own or [])], "the list as it was then"
+        assert own is not None
+        assert own.items == whole.items[: len(own.items)], "the list as it was then"
 
 
 EXTENDING = """
@@ -291,7 +321,7 @@ def test_processes_that_extend_one_conversation(url: str, make: Make) -> None:
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
     whole = make(clock=time.time).context("conversation", "me", "c", limit=1000)
     assert whole is not None
-    kept_together([item.id for item in whole], 2, 20)
+    kept_together([item.id for item in whole.items], 2, 20)
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -322,14 +352,15 @@ def test_pages_before_an_item(store: Store) -> None:
 def test_a_whole_list_has_its_limit(store: Store) -> None:
     respond(store, "1", "ab", "c")
     respond(store, "2")
-    assert store.context("response", "me", "1", limit=3) == [*items("a", "b"), *items("c")]
+    assert store.context("response", "me", "1", limit=3) == Context([*items("a", "b"), *items("c")], 3)
     with pytest.raises(TooLarge):
         store.context("response", "me", "1", limit=2)
     size = sum(len(item.id) + len(item.body) for item in [*items("a", "b"), *items("c")])
-    assert len(store.context("response", "me", "1", limit=3, max_bytes=size) or []) == 3
+    assert store.context("response", "me", "1", limit=3, max_bytes=size) is not None
     with pytest.raises(TooLarge, match="bytes"):
         store.context("response", "me", "1", limit=3, max_bytes=size - 1)
-    assert store.context("response", "me", "2", limit=0) == store.outputs("response", "me", "2") == []
+    assert store.context("response", "me", "2", limit=0) == Context([], 0)
+    assert store.outputs("response", "me", "2") == []
     for place in (("response", "me", "3"), ("response", "you", "1"), ("chat", "me", "1")):
         assert store.context(*place, limit=3) is None
         assert store.outputs(*place) is None
@@ -364,7 +395,7 @@ def test_thousands_of_items(store: Store) -> None:
     store.add("conversation", "me", stored_object("c"), items(*names))
     assert set(store.find_items("me", names)) == set(names)
     respond(store, "1", "a", "b", extend=CONVERSATION)
-    assert len(store.context("conversation", "me", "c", limit=5000) or []) == 2502
+    assert len(store.context("conversation", "me", "c", limit=5000).items) == 2502  # type: ignore[union-attr]
     with pytest.raises(AlreadyStored):
         store.append("conversation", "me", "c", items("new", *names[2000:]))
     assert store.delete("conversation", "me", "c")
@@ -382,7 +413,7 @@ def test_a_long_context_is_inherited_in_a_few_statements(store: Store) -> None:
     respond(store, "2", "a", "b", parent="1")
     assert len(statements) < 30
     assert max(len(call[3] or ()) for call in statements) < 30, "no parameters for each link"
-    assert len(store.context("response", "me", "2", limit=5000) or []) == 1002
+    assert len(store.context("response", "me", "2", limit=5000).items) == 1002  # type: ignore[union-attr]
 
 
 # -- time to live -----------------------------------------------------------------------------

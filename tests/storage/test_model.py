@@ -169,7 +169,7 @@ class Model:
         audit(self.store)
         for key, whole in self.all.items():
             items = [item for item, _ in whole.items]
-            assert self.store.context(*key, limit=10_000) == items
+            assert self.store.context(*key, limit=10_000).items == items  # type: ignore[union-attr]
             assert self.store.outputs(*key) == [item for item, section in whole.items if section == 1]
             assert self.store.get(*key) == stored_object(key[2], body=whole.body)
             assert self.store.find_items(key[1], [item.id for item in items]) == {item.id: item for item in items}

@@ -106,7 +106,7 @@ def is_migrated(store: Store) -> None:
             whole = stored_object(id.decode(), metadata={"k": "v"})
             assert store.get("chat", owner.decode(), id.decode()) == whole
             expected = [Item(name.decode(), b"1") for name in names]
-            assert store.context("chat", owner.decode(), id.decode(), limit=100) == expected
+            assert store.context("chat", owner.decode(), id.decode(), limit=100).items == expected  # type: ignore[union-attr]
             assert store.outputs("chat", owner.decode(), id.decode()) == []
     assert ids(store.page("chat", "me", metadata={"k": "v"})) == ["a", "b", "c"]
 

@@ -77,7 +77,8 @@ class Keeper:
         :raises APIError: 503 for a store that fails; 400 for one that cannot be stored.
         """
         try:
-            self._add(response, [])
+            # Its items are added to the conversation once it is completed, if it is.
+            self._add(response, [], inherit=self.state.extends)
         except StoreFailed as error:
             raise store_failed(error) from error
         except (UnknownParent, ValueError) as error:
@@ -93,7 +94,7 @@ class Keeper:
             if not self.call.store.append(CONVERSATION, self.call.owner, self.state.conversation, items):
                 raise UnknownParent("the conversation was deleted")
 
-    def _add(self, response: Response, outputs: Sequence[Item], extend: tuple[str, str] | None = None) -> None:
+    def _add(self, response: Response, outputs: Sequence[Item], **place: tuple[str, str] | None) -> None:
         assert self.call.store is not None
         stored = StoredObject(
             response.id, response.created_at, response.model, response.metadata, stored_body(response)
@@ -105,7 +106,8 @@ class Keeper:
             self.inputs,
             outputs=outputs,
             parent=self.state.parent,
-            extend=extend,
+            end=self.state.end,
+            **place,
         )
 
 

@@ -17,7 +17,7 @@ from openai_compat.endpoints.contract import CONVERSATION, RESPONSE, Call
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.request import ConversationRef, input_items
 from openai_compat.errors import invalid, too_long
-from openai_compat.storage.store import Item, Store, StoredObject, TooLarge
+from openai_compat.storage.store import Context, Store, StoredObject, TooLarge
 from openai_compat.translate.references import resolved
 from openai_compat.translate.store_errors import ask, existing, is_sound, needs_store
 from openai_compat.wire import json
@@ -33,10 +33,15 @@ class State:
     parent: str | None = None
     #: id of the conversation
     conversation: str | None = None
+    #: :attr:`Context.end` of the history
+    end: int | None = None
 
     @property
     def extends(self) -> tuple[str, str] | None:
-        """Return the kind and id of the object to whose items those of the response are added."""
+        """Return the kind and id of the object that has the history, and to which the items of the response are added.
+
+        It is None for a previous response, which does not change.
+        """
         return None if self.conversation is None else (CONVERSATION, self.conversation)
 
 
@@ -97,16 +102,16 @@ def read_state(previous: str | None, conversation: str | ConversationRef | None,
     if previous:
         if call.store is None:
             raise needs_store("previous_response_id")
-        return State(_history_of_response(previous, call.store, call), parent=previous)
+        return State(_raws(_history_of_response(previous, call.store, call)), parent=previous)
     if id:
         if call.store is None:
             raise needs_store("conversation")
-        found = _context(call.store, CONVERSATION, id, call)
-        return State(existing(found, "Conversation", id), conversation=id)
+        found = existing(_context(call.store, CONVERSATION, id, call), "Conversation", id)
+        return State(_raws(found), conversation=id, end=found.end)
     return State()
 
 
-def _history_of_response(id: str, store: Store, call: Call) -> list[Raw]:
+def _history_of_response(id: str, store: Store, call: Call) -> Context:
     stored = read_response(id, call)
     found = None if stored is None else _context(store, RESPONSE, id, call)
     if stored is None or found is None:
@@ -152,16 +157,19 @@ def status_of(stored: StoredObject) -> str:
     return json.string(json.text_of(json.members(stored.body).get("status", UNSET))) or ""
 
 
-def _context(store: Store, kind: str, id: str, call: Call) -> list[Raw] | None:
+def _context(store: Store, kind: str, id: str, call: Call) -> Context | None:
     limit = call.settings.max_messages
 
-    def read(store: Store) -> list[Item] | None:
+    def read(store: Store) -> Context | None:
         max_bytes = call.settings.max_body
         return store.context(kind, call.owner, id, limit=limit, max_bytes=max_bytes, is_valid=is_sound)
 
     try:
-        found = ask(store, read)
+        return ask(store, read)
     except TooLarge as error:
         text = f"Invalid 'input': the history is too long: {error}."
         raise invalid(text, "input", "array_above_max_length") from None
-    return None if found is None else [Raw(item.body) for item in found]
+
+
+def _raws(context: Context) -> list[Raw]:
+    return [Raw(item.body) for item in context.items]
