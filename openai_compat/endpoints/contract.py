@@ -56,6 +56,9 @@ class Call:
     fetch: Fetch | None = None
     #: reads the files of the request, within its limits
     files: Files = field(default_factory=Files)
+    #: the same for the history that the store has, with limits of their own
+    past_fetch: Fetch | None = None
+    past_files: Files = field(default_factory=Files)
 
 
 class Source(Protocol):

@@ -17,6 +17,7 @@ from openai_compat.errors import APIError, missing, too_long
 from openai_compat.native.client import Backend
 from openai_compat.storage.store import Item, Store, StoredObject
 from openai_compat.translate.fields import Ignored, RequestObject, emulated
+from openai_compat.translate.items import check_items
 from openai_compat.translate.listing import ItemsQuery, ListPage, from_query, to_page
 from openai_compat.translate.metadata import from_metadata
 from openai_compat.translate.references import resolved
@@ -100,7 +101,7 @@ def update(call: Call, backend: Backend) -> Reply:
     :raises APIError: 400 for metadata that is not valid; 404; 503 for a store that fails.
     """
     request, unknown = _decode_update(call.body)
-    if not json.text_of(request.metadata):
+    if request.metadata is UNSET:
         raise missing("metadata")
     metadata, id = from_metadata(request.metadata), call.path["id"]
     stored = ask(call.store, lambda store: store.set_metadata(CONVERSATION, call.owner, id, metadata))
@@ -196,13 +197,22 @@ def _write(store: Store | None, write: Any) -> Any:
 def _items(raws: list[Raw], call: Call) -> list[Item]:
     """Return items as they are stored; those in the places of references are copies.
 
-    :raises APIError: 400 for too many, for one that is not valid, and for a reference to one that is not stored; 503
-        for a store that fails.
+    An image or a file by its URL is fetched when a response goes on from it, not here.
+
+    :raises APIError: 400 for too many, for one that no response could go on from, and for a reference to one that is
+        not stored; 503 for a store that fails.
     """
     if len(raws) > MAX_ITEMS:
         raise too_long("items", MAX_ITEMS, len(raws))
     found = resolved(raws, "items", call.store, call.owner, call.settings.max_body)
-    return [to_stored_item(raw, f"items[{i}]", call.new_id) for i, raw in enumerate(found)]
+    items = [to_stored_item(raw, f"items[{i}]", call.new_id) for i, raw in enumerate(found)]
+    fetch = None if call.fetch is None else _unfetched
+    check_items(found, "items", Ignored(call.settings, []), call.files.unfetched(), fetch)
+    return items
+
+
+def _unfetched(url: str, path: str) -> bytes:
+    return b""
 
 
 def _conversation(stored: StoredObject) -> Conversation:

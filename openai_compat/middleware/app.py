@@ -182,6 +182,8 @@ class OpenAICompat:
             is_store_shared=self.settings.store not in IN_MEMORY or not environ.get("wsgi.multiprocess"),
             fetch=_fetcher(self.settings) if self.settings.fetch_images else None,
             files=_files(self.settings),
+            past_fetch=_fetcher(self.settings, _PAST) if self.settings.fetch_images else None,
+            past_files=_files(self.settings, _PAST),
         )
 
 
@@ -214,24 +216,30 @@ def make_store(settings: Settings) -> Store | None:
     )
 
 
-def _fetcher(settings: Settings) -> Fetch:
+#: images, pages and text of a stored history, in those of a request: it was made of many. Its bytes and the time for it
+#: have their own limits.
+_PAST = 8
+
+
+def _fetcher(settings: Settings, requests: int = 1) -> Fetch:
     from openai_compat.transport.images import Fetcher
 
-    return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout, max_number=settings.max_images)
+    number = settings.max_images * requests
+    return Fetcher(max_bytes=settings.max_image, timeout=settings.image_timeout, max_number=number)
 
 
-def _files(settings: Settings) -> Files:
+def _files(settings: Settings, requests: int = 1) -> Files:
     fetch = None
     if settings.fetch_files:
         from openai_compat.transport.images import FILE, Fetcher
 
-        number, size, timeout = settings.max_files, settings.max_file, settings.file_timeout
+        number, size, timeout = settings.max_files * requests, settings.max_file, settings.file_timeout
         fetch = Fetcher(FILE, max_bytes=size, timeout=timeout, max_number=number)
     return Files(
-        max_files=settings.max_files,
+        max_files=settings.max_files * (1 if requests == 1 else settings.max_messages),
         max_bytes=settings.max_file,
-        max_pages=settings.max_pages,
-        max_text=settings.max_file_text,
+        max_pages=settings.max_pages * requests,
+        max_text=settings.max_file_text * requests,
         timeout=settings.file_timeout,
         fetch=fetch,
     )

@@ -117,15 +117,10 @@ class Store(Items, Runs):
         own, new = size(stored), (*items, *outputs)
         check_size(own + size(*new) + LINK * len(new), self._max_bytes)
         with self._begin(write=True) as tx:
-            usage, now, t = lock_or_add_owner(tx, owner or ""), self._clock(), tables()
+            usage = lock_or_add_owner(tx, owner or "")
             sources = [self._continued(usage, source, owner, id) for source, id in begun]
             others = sources if parent is None else []
-            row = {**vars(stored), "metadata": json.dumps(stored.metadata), "owner": owner or "", "kind": kind}
-            numbers = {"bytes": own, "context": 0, "shared": 0, "parent": None if parent is None else sources[0].seq}
-            inserted: Any = tx.execute(t.objects.insert().values(**row, **numbers, expires=now + self._ttl))
-            usage.charge(1, own)
-            added = ItemList(usage, inserted.inserted_primary_key[0], bytes=own, context=0, shared=0)
-            _label(tx, added.seq, stored.metadata)
+            added = self._insert(usage, kind, stored, own, None if parent is None else sources[0].seq)
             for source in sources:
                 added.inherit(source, end)
                 self._renew(tx, source.seq)
@@ -134,7 +129,20 @@ class Store(Items, Runs):
             if extend is not None:
                 added.share(others[0])
             self._save(added, *others)
-            sweep(tx, now)
+            sweep(tx, self._clock())
+
+    def _insert(self, usage: OwnerUsage, kind: str, stored: StoredObject, own: int, parent: int | None) -> ItemList:
+        """Add an object with an empty list, and return the list.
+
+        :param own: bytes of the object.
+        """
+        row = {**vars(stored), "metadata": json.dumps(stored.metadata), "owner": usage.owner, "kind": kind}
+        numbers = {"bytes": own, "context": 0, "shared": 0, "parent": parent, "expires": self._clock() + self._ttl}
+        inserted: Any = usage.tx.execute(tables().objects.insert().values(**row, **numbers))
+        usage.charge(1, own)
+        added = ItemList(usage, inserted.inserted_primary_key[0], bytes=own, context=0, shared=0)
+        _label(usage.tx, added.seq, stored.metadata)
+        return added
 
     def get(self, kind: str, owner: str | None, id: str, is_valid: IsValid = any_body) -> StoredObject | None:
         """Return an object; None if there is no such object, or it has expired.

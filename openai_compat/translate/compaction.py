@@ -20,23 +20,25 @@ from openai_compat.wire import json
 _SUMMARIZED = frozenset(["assistant", "tool", "function"])
 
 
-def uncompacted(items: Sequence[Raw]) -> Iterator[tuple[int, Raw]]:
+def uncompacted(items: Sequence[Raw], past: int = 0) -> Iterator[tuple[int, Raw]]:
     """Yield the items that the newest compaction does not stand for, that itself included, with their places.
 
     A compaction of another server, which cannot be read, stands for nothing.
 
+    :param past: number of the first items, which are not of the request.
+
     :raises APIError: 400 for an item without a type.
     """
-    newest = _newest(items)
+    newest = _newest(items, past)
     for i, raw in enumerate(items):
-        if i >= newest or not _is_summarized(raw, f"input[{i}]"):
+        if i >= newest or not _is_summarized(raw, f"input[{i - past}]"):
             yield i, raw
 
 
-def _newest(items: Sequence[Raw]) -> int:
+def _newest(items: Sequence[Raw], past: int) -> int:
     """Return the place of the newest compaction that can be read; 0 without one."""
     for i in range(len(items) - 1, 0, -1):
-        if _is_readable(bytes(items[i]), f"input[{i}]"):
+        if _is_readable(bytes(items[i]), f"input[{i - past}]"):
             return i
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import copy
 import html
 import re
 import time
@@ -139,6 +140,13 @@ class Files:
             return self._content(media_type, charset, name or "", data)
         except Unreadable as error:
             raise invalid(str(error), where) from None
+
+    def unfetched(self) -> Files:
+        """Return the files with the same limits; one that is given by its URL is not fetched, and empty."""
+        found = copy.copy(self)
+        if found._fetch is not None:
+            found._fetch = lambda url, path, seconds: b""
+        return found
 
     def _begin(self, where: str) -> None:
         """Count a file; with the first one the time begins."""

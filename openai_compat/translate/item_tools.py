@@ -21,16 +21,17 @@ _TYPES = ("additional_tools", "tool_search_output")
 _MAX_NESTED = 4
 
 
-def tools_of(items: Iterable[Raw]) -> Iterator[tuple[str, list[Raw]]]:
+def tools_of(items: Iterable[Raw], past: int = 0) -> Iterator[tuple[str, list[Raw]]]:
     """Yield the tools of each item that brings some, with their path in the request.
 
+    :param past: number of the first items, which are not of the request.
     :raises APIError: 400 for such an item that is not valid.
     """
     for i, raw in enumerate(items):
         text = bytes(raw)
         if not any(kind.encode() in text for kind in _TYPES):  # without decoding each item twice
             continue
-        path = f"input[{i}]"
+        path = f"input[{i - past}]" if i >= past else f"items[{i}]"
         kind = item_type(json.members_of(text, path), path)
         if kind in _TYPES:
             item, _ = decode_tools(text, path)

@@ -11,8 +11,9 @@ items of unknown types are listed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
 from msgspec import UNSET, Raw, UnsetType
 
@@ -50,13 +51,28 @@ from openai_compat.wire import json
 _I = TypeVar("_I")
 
 
+class Past(NamedTuple):
+    """The first items, which the client did not send: they were stored, and have limits of their own."""
+
+    length: int
+    #: where the client refers to them, for errors
+    field: str
+    files: Files
+    fetch: Fetch | None
+
+
+#: of a request that goes on from nothing
+NO_PAST = Past(0, "", Files(), None)
+
+
 def from_items(
-    items: Iterable[Raw],
+    items: Sequence[Raw],
     names: ToolNames,
     ignored: Ignored,
     files: Files,
     fetch: Fetch | None = None,
     instructions: str | None = None,
+    past: Past = NO_PAST,
 ) -> list[native.Message]:
     """Map items, in order, to messages; the newest compaction takes the place of those that it stands for.
 
@@ -64,17 +80,35 @@ def from_items(
     :param files: reads files.
     :param fetch: downloads images by URL; without it they are refused.
     :param instructions: the first system message.
-    :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``input[0].content[1]``.
+    :param past: of which the first items are; a file or an image among them that cannot be read is passed over and
+        listed.
+    :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``input[0].content[1]``;
+        the items of the past do not count, and such an error names only the field that refers to them.
     """
     history = _History(names, ignored, files, fetch)
     if instructions:
         history.messages.append(native.Message("system", instructions))
-    for i, raw in uncompacted([*items]):
-        history.add(raw, f"input[{i}]")
+    for i, raw in uncompacted(items, past.length):
+        if i < past.length:
+            history.add_past(i, raw, past)
+        else:
+            history.add(raw, f"input[{i - past.length}]")
     history.end()
     if not history.messages and history.unknown is not None:
         raise history.unknown
     return history.messages
+
+
+def check_items(items: Iterable[Raw], field: str, ignored: Ignored, files: Files, fetch: Fetch | None) -> None:
+    """Check items that are stored, so that requests can go on from them.
+
+    :param field: where the items stand in the request.
+    :param fetch: as in :func:`from_items`, and so is *files*; neither needs to fetch anything.
+    :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``items[0].content[1]``.
+    """
+    history = _History(ToolNames(), ignored, files, fetch)
+    for i, raw in enumerate(items):
+        history.add(raw, f"{field}[{i}]")
 
 
 class _History:
@@ -88,6 +122,7 @@ class _History:
         self._ignored = ignored
         self._files = files
         self._fetch = fetch
+        self._is_past = False
         self._thinking: list[str] = []
         #: the last message that has thinking, and its pieces
         self._thinker: native.Message | None = None
@@ -112,8 +147,32 @@ class _History:
         self._note_unread(f'unknown input item type: "{kind[:64]}"', path, "type")
 
     def _note_unread(self, text: str, path: str, field: str) -> None:
-        """Remember an item that adds nothing to the messages."""
-        self.unknown = self.unknown or invalid(f"{path}: {text}", f"{path}.{field}")
+        """Remember an item that adds nothing to the messages, if the client sent it."""
+        if not self._is_past:
+            self.unknown = self.unknown or invalid(f"{path}: {text}", f"{path}.{field}")
+
+    def add_past(self, place: int, raw: Raw, past: Past) -> None:
+        """Add an item of the past."""
+        own = self._files, self._fetch
+        self._files, self._fetch, self._is_past = past.files, past.fetch, True
+        path = f"input[{place}]"
+        try:
+            self.add(raw, path)
+        except APIError as error:
+            text = f"Invalid '{past.field}': {error.message.replace(path, f'items[{place}]')}"
+            raise APIError(error.status, text, param=past.field, code=error.code) from error
+        self._files, self._fetch = own
+        self._is_past = False
+
+    @contextmanager
+    def _passing_over(self, path: str) -> Iterator[None]:
+        """List what cannot be read, if it is of the past: it could be read once, and no client can mend it."""
+        try:
+            yield
+        except APIError as error:
+            if not self._is_past:
+                raise
+            self._ignored.add(_without_numbers(error.param or path), "It cannot be read any more.")
 
     def _noted(self, decoded: tuple[_I, list[str]]) -> _I:
         """Return a decoded item; list the keys that it does not have."""
@@ -157,9 +216,11 @@ class _History:
         elif part.type == "refusal":
             texts.append(part.refusal or "")
         elif part.type in IMAGE_PARTS:
-            images.append(self._image(part, path))
+            with self._passing_over(path):
+                images.append(self._image(part, path))
         elif part.type in FILE_PARTS:
-            self._file(part, path, texts, images)
+            with self._passing_over(path):
+                self._file(part, path, texts, images)
         elif part.type is None:
             raise missing(f"{path}.type")
         elif role in HISTORY:

@@ -48,6 +48,30 @@ _STATUSES = ("in_progress", "completed", "incomplete")
 _IMAGE_DETAILS = ("low", "high", "auto", "original")
 _FILE_DETAILS = ("auto", "low", "high")
 
+#: members that OpenAI's lists have of other items, and that clients leave out
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "shell_call": {"status": "completed", "environment": None},
+    "shell_call_output": {"status": "completed", "max_output_length": None},
+    "tool_search_call": {"status": "completed", "execution": "server", "call_id": None, "arguments": {}},
+    "tool_search_output": {"status": "completed", "execution": "server", "call_id": None, "tools": []},
+    "additional_tools": {"role": "developer", "tools": []},
+    **dict.fromkeys(
+        (
+            "apply_patch_call",
+            "apply_patch_call_output",
+            "code_interpreter_call",
+            "computer_call",
+            "file_search_call",
+            "image_generation_call",
+            "local_shell_call",
+            "program_output",
+            "web_search_call",
+        ),
+        {"status": "completed"},
+    ),
+}
+_WITH_CALL_ID = ("function_call", "custom_tool_call", "custom_tool_call_output")
+
 _Members = Mapping[str, Raw]
 
 
@@ -70,6 +94,11 @@ def to_stored_item(raw: Raw, path: str, new_id: Callable[[str], str]) -> Item:
     complete = _COMPLETE.get(kind)
     if complete is not None:
         item |= complete(given, path)
+    for name, value in _DEFAULTS.get(kind, {}).items():
+        if not json.text_of(given.get(name, UNSET)):
+            item[name] = value
+    if kind in _WITH_CALL_ID and not item["call_id"]:
+        item["call_id"] = new_id("call_")
     return Item(id, json.encode({"id": id, "type": kind, **item}))
 
 

@@ -45,6 +45,8 @@ def test_a_conversation_is_created_changed_and_deleted(keeping: Keeping) -> None
     check("ConversationResource", changed)
     assert keeping.get(f"/conversations/{id}").get_json() == changed
     assert changed["metadata"] == {"c": "d"}
+    assert keeping.post(f"/conversations/{id}", {"metadata": None}).get_json()["metadata"] == {}
+    assert error(keeping.post(f"/conversations/{id}", {}))["param"] == "metadata"
     deleted = keeping.client.delete(f"/v1/conversations/{id}").get_json()
     check("DeletedConversationResource", deleted)
     assert deleted == {"id": id, "object": "conversation.deleted", "deleted": True}
@@ -54,6 +56,100 @@ def test_a_conversation_is_created_changed_and_deleted(keeping: Keeping) -> None
 def test_a_body_may_be_empty(keeping: Keeping) -> None:
     assert keeping.client.post("/v1/conversations", input_stream=io.BytesIO(), content_length=0).status_code == 200
     assert create(keeping, items=None, metadata=None)
+
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def image(**fields: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "input_image", **fields}]}
+
+
+def file(**fields: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "input_file", **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        (image(file_id="file-1"), "items[1].content[0].file_id"),
+        (image(), "items[1].content[0].image_url"),
+        (image(image_url="data:image/png;base64,@@@"), "items[1].content[0].image_url"),
+        (image(image_url="https://example.com/a.png"), "items[1].content[0].image_url"),
+        (file(file_id="file-1"), "items[1].content[0].file_id"),
+        (file(file_url="https://example.com/a.pdf"), "items[1].content[0].file_url"),
+        (file(file_data="data:application/zip;base64,AAAA"), "items[1].content[0].file_data"),
+        (file(), "items[1].content[0].file_data"),
+        ({"role": "user", "content": [{"type": "input_sound"}]}, "items[1].content[0]"),
+        ({"role": "user", "content": [{"x": 1}]}, "items[1].content[0].type"),
+        ({"role": "user", "content": [{"type": "input_text", "text": 5}]}, "items[1].content[0].text"),
+        ({"role": "assistant", "content": [{"type": "refusal", "refusal": 5}]}, "items[1].content[0].refusal"),
+        ({"role": "bad role!", "content": "x"}, "items[1].role"),
+        ({"role": "user", "content": "x", "status": 5}, "items[1].status"),
+        ({"role": "user", "content": "x", "phase": 5}, "items[1].phase"),
+        ({"type": "function_call", "name": "f", "call_id": 5}, "items[1].call_id"),
+        ({"type": "function_call", "name": "f", "namespace": 5}, "items[1].namespace"),
+        ({"type": "function_call_output", "call_id": "c", "output": "x", "name": 5}, "items[1].name"),
+        ({"type": "custom_tool_call", "name": "f", "call_id": "c", "input": {"a": 1}}, "items[1].input"),
+        ({"type": "reasoning", "encrypted_content": 5}, "items[1].encrypted_content"),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "file_id": "f"}]},
+            "items[1].output[0].file_id",
+        ),
+    ],
+)
+def test_items_that_no_response_could_go_on_from_are_refused(keeping: Keeping, item: Any, param: str) -> None:
+    id = create(keeping)
+    for path in ("/conversations", f"/conversations/{id}/items"):
+        assert error(keeping.post(path, {"items": [user("1"), item]}))["param"] == param
+    assert texts(keeping, id) == []
+
+
+def test_too_many_files_are_refused_at_once(keeping: Keeping) -> None:
+    text = file(filename="a.txt", file_data="data:text/plain;base64,aGVsbG8=")
+    id = create(keeping, items=[text] * 16)
+    keeping.ask(conversation=id)
+    assert error(keeping.post("/conversations", {"items": [text] * 17}))["param"] == "items[16].content[0].file_data"
+    assert keeping.post(f"/conversations/{id}/items", {"items": [text]}).status_code == 200
+    keeping.ask(input=[text], conversation=id)
+    assert keeping.sent()[-1]["content"] == keeping.sent()[0]["content"]
+
+
+def test_nothing_is_fetched_before_a_response_goes_on() -> None:
+    keeping = Keeping(fetch_images=True, fetch_files=True)
+    items = [image(image_url="https://127.0.0.1/a.png"), file(file_url="https://127.0.0.1/a.pdf"), user("x")]
+    id = create(keeping, items=items)
+    for _ in range(2):
+        keeping.fake.script("/api/chat", say("x"), done())
+        response = keeping.post(body={"model": "demo", "input": "y", "conversation": id})
+        assert response.status_code == 200, "what cannot be fetched is passed over"
+        listed = "input[].content[].file_url, input[].content[].image_url"
+        assert response.headers["openai-compat-ignored"] == listed
+    own = {"model": "demo", "input": [image(image_url="https://127.0.0.1/a.png")], "conversation": id}
+    assert error(keeping.post(body=own))["param"] == "input[0].content[0].image_url"
+
+
+def test_items_are_listed_complete(keeping: Keeping) -> None:
+    items: list[dict[str, Any]] = [
+        {"type": "function_call", "name": "f", "arguments": "{}"},
+        {"type": "custom_tool_call", "name": "f", "call_id": "c"},
+        {"type": "function_call_output", "call_id": "c", "output": {"a": 1}},
+        {"type": "function_call_output", "call_id": "c"},
+        {"type": "custom_tool_call_output", "output": [1, "x"]},
+        {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "x"}]},
+        {"type": "function_call_output", "call_id": "c", "output": []},
+        {"type": "shell_call_output", "call_id": "c", "output": []},
+        {"type": "compaction"},
+    ]
+    id = create(keeping, items=items)
+    page = keeping.get(f"/conversations/{id}/items", order="asc").get_json()
+    check("ConversationItemList", page)
+    found = page["data"]
+    assert found[0]["call_id"].startswith("call_")
+    assert found[1]["input"] == ""
+    assert [item["output"] for item in found[2:7]] == ['{"a": 1}', "", '[1, "x"]', items[5]["output"], []]
+    assert found[7]["status"] == "completed"
+    keeping.ask(conversation=id)
 
 
 def test_items_are_added_read_and_deleted(keeping: Keeping) -> None:

@@ -45,6 +45,12 @@ class Keeping:
             return response.get_json()
         return json.loads(response.data.decode().strip().rpartition("data: ")[2])["response"]
 
+    def change(self, statement: str) -> None:
+        """Change the database as an operator may."""
+        assert self.app.store is not None
+        with self.app.store._begin(write=True) as tx:
+            tx.exec_driver_sql(statement)
+
     def sent(self) -> list[dict[str, Any]]:
         """The messages of the last native request."""
         return self.fake.requests[-1].json["messages"]  # type: ignore[no-any-return]
@@ -141,6 +147,34 @@ def test_two_turns_at_once_have_the_history_that_each_was_sent(keeping: Keeping)
 
     assert texts(f"/responses/{id}/input_items") == ["A-in"]
     assert texts(f"/conversations/{conversation}/items") == ["B-in", "B-out", "A-in", "A-out"]
+
+
+@pytest.mark.parametrize("path", ["/responses", "/responses/input_tokens", "/responses/compact"])
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_errors_count_the_items_that_the_client_sent(keeping: Keeping, path: str, goes_on: bool) -> None:
+    place = {"previous_response_id": keeping.ask()["id"]} if goes_on else {}
+    for item, param in (
+        ({"role": "bad role!"}, "input[1].role"),
+        ({"type": "item_reference", "id": "x"}, "input[1].id"),
+    ):
+        found = error(keeping.post(path, {"model": "demo", "input": [user("x"), item], **place}))
+        assert found["param"] == param
+
+
+@pytest.mark.parametrize("path", ["/responses", "/responses/input_tokens"])
+def test_errors_of_a_conversation_count_the_items_that_the_client_sent(keeping: Keeping, path: str) -> None:
+    id = keeping.post("/conversations", {"items": [user("1")]}).get_json()["id"]
+    found = error(keeping.post(path, {"model": "demo", "input": [{"role": "bad role!"}], "conversation": id}))
+    assert found["param"] == "input[0].role"
+
+
+def test_an_error_of_the_history_names_what_refers_to_it(keeping: Keeping) -> None:
+    first = keeping.ask(input=[user("1"), user("2")])
+    keeping.change("UPDATE openai_compat_items SET body = CAST(replace(body, '\"user\"', '5') AS BLOB)")
+    found = error(keeping.post(body={"model": "demo", "input": "x", "previous_response_id": first["id"]}))
+    wanted = "Invalid type for 'items[0].role': expected a string, but got an integer instead."
+    assert found["param"] == "previous_response_id"
+    assert found["message"] == f"Invalid 'previous_response_id': {wanted}"
 
 
 def test_a_conversation_goes_on_after_a_restart(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_what_no_request_could_go_on_from_is_named(item: Any, param: str) -> Non
             {"output": '[{"type": "bug", "x": 1}]'},
         ),
         ({"type": "function_call_output", "output": []}, {"output": []}),
-        ({"type": "custom_tool_call_output", "output": {"a": 1}}, {"output": '{"a": 1}', "call_id": ""}),
+        ({"type": "custom_tool_call_output", "output": {"a": 1}}, {"output": '{"a": 1}', "call_id": "call_1"}),
         ({"type": "compaction", "encrypted_content": None}, {"encrypted_content": ""}),
     ],
     ids=json.dumps,
@@ -141,6 +141,6 @@ def test_an_item_is_completed(item: Any, members: dict[str, Any]) -> None:
     assert {name: value[name] for name in members} == members
 
 
-def test_items_of_other_types_are_kept_as_they_are() -> None:
+def test_items_of_other_types_are_kept_as_they_are_but_for_what_they_lack() -> None:
     item = {"type": "code_interpreter_call", "id": "x", "code": None}
-    assert stored(item) == {**item, "id": "item_1"}
+    assert stored(item) == {**item, "id": "item_1", "status": "completed"}

@@ -63,9 +63,11 @@ def _prepare(
     compacts = given is not None
     if given is not None:
         read = read._replace(given=given)
-        plan, output = from_compacting_request(request, read.items, call, ignored, is_stored=stores)
+        plan, output = from_compacting_request(
+            request, read.items, call, ignored, is_stored=stores, past=read.past(call)
+        )
     else:
-        plan, output = from_response_request(request, read.items, call, ignored, is_stored=stores)
+        plan, output = from_response_request(request, read.items, call, ignored, is_stored=stores, past=read.past(call))
     response = new_response(request, output, call.new_id("resp_"), call.now)
     response.store = stores
     if read.state.conversation is not None:

@@ -47,6 +47,7 @@ from openai_compat.translate.fields import (
     rows,
 )
 from openai_compat.translate.item_types import item_type
+from openai_compat.translate.items import Past
 from openai_compat.translate.reasoning import ThinkFields
 from openai_compat.translate.stored_items import to_stored_item
 from openai_compat.wire import json
@@ -125,7 +126,7 @@ def without_trigger(items: list[Raw], ignored: Ignored) -> list[Raw] | None:
 
 
 def from_compacting_request(
-    request: ResponseRequest, items: list[Raw], call: Call, ignored: Ignored, *, is_stored: bool
+    request: ResponseRequest, items: list[Raw], call: Call, ignored: Ignored, *, is_stored: bool, past: Past
 ) -> tuple[ChatPlan, ResponseOutput]:
     """Map a request with a trigger to a plan that asks for a summary: without tools, and as text in no format.
 
@@ -135,7 +136,7 @@ def from_compacting_request(
     :raises APIError: 400 naming the invalid field.
     """
     unforced = structs.replace(request, tool_choice=None)
-    plan, output = from_response_request(unforced, items, call, ignored, is_stored=is_stored)
+    plan, output = from_response_request(unforced, items, call, ignored, is_stored=is_stored, past=past)
     sent = plan.native_request
     tools = sent.tools or []
     choose_tools(request.tool_choice, tools, output.tools, ignored, has_others=bool(request.tools) and not tools)
@@ -182,7 +183,7 @@ def compact(call: Call, backend: Backend) -> Reply:
     request = _as_response(given)
     _note_no_reasoning(request, ignored)
     read = read_input(request, call)
-    plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False)
+    plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False, past=read.past(call))
     chat = ChatRun(
         asks_for_summary(plan), backend, ignored, new_id=call.new_id, now=call.now, max_answer=call.settings.max_answer
     )

@@ -32,7 +32,7 @@ def count(call: Call, backend: Backend) -> Reply:
     ignored = Ignored(call.settings, unknown)
     note_uncounted(request, ignored)
     read = read_input(request, call)
-    plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False)
+    plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False, past=read.past(call))
     with of_input():
         tokens = prompt_size(plan, backend, ignored)
     return Answer(InputTokens(input_tokens=tokens), ignored.headers())

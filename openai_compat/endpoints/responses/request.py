@@ -8,7 +8,7 @@ Source: ollama ``openai/responses.go`` ``ResponsesRequest``, ``FromResponsesRequ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ from openai_compat.translate.fields import (
     refused,
 )
 from openai_compat.translate.item_tools import tools_of
-from openai_compat.translate.items import from_items
+from openai_compat.translate.items import NO_PAST, Past, from_items
 from openai_compat.translate.metadata import from_metadata
 from openai_compat.translate.response_tools import ToolNames, from_response_tools
 from openai_compat.translate.sampling import from_format, from_keep_alive, from_sampling
@@ -146,19 +146,27 @@ class ResponseOutput:
 
 
 def from_response_request(
-    request: ResponseRequest, items: Sequence[Raw], call: Call, ignored: Ignored, *, is_stored: bool
+    request: ResponseRequest,
+    items: Sequence[Raw],
+    call: Call,
+    ignored: Ignored,
+    *,
+    is_stored: bool,
+    past: Past = NO_PAST,
 ) -> tuple[ChatPlan, ResponseOutput]:
     """Map a request to a plan of native calls.
 
     :param items: of the history and of the input.
+    :param past: of which of the items the history is.
     :param is_stored: the response is stored, so that its metadata must be within OpenAI's limits.
     :raises APIError: 400 naming the invalid field.
 
     Source: ``FromResponsesRequest``.
     """
     model = _check(request, ignored)
-    sent_tools, names = from_response_tools(request.tools or [], call.settings, ignored, tools_of(items))
-    target, think_field, is_zero = _native_request(request, items, names, model, call, ignored)
+    found = tools_of(items, past.length)
+    sent_tools, names = from_response_tools(request.tools or [], call.settings, ignored, found)
+    target, think_field, is_zero = _native_request(request, items, names, model, call, ignored, past)
     output_format = from_text(request.text, from_format(request.format), ignored)
     target.format, strict_schema = output_format.native, output_format.strict_schema
     has_others = bool(request.tools) and not sent_tools
@@ -252,7 +260,13 @@ def sound_identifier(given: str | None) -> str | None:
 
 
 def _native_request(
-    request: ResponseRequest, items: Iterable[Raw], names: ToolNames, model: str, call: Call, ignored: Ignored
+    request: ResponseRequest,
+    items: Sequence[Raw],
+    names: ToolNames,
+    model: str,
+    call: Call,
+    ignored: Ignored,
+    past: Past,
 ) -> tuple[native.ChatRequest, str | None, bool]:
     """Return the native request without tools and format, the field that enabled thinking, and whether 0 tokens are
     wanted.
@@ -260,7 +274,7 @@ def _native_request(
     settings, defaults = call.settings, models.defaults(model, call.settings)
     max_tokens = None if request.max_output_tokens is None else int(request.max_output_tokens)
     sampled = from_sampling(request, max_tokens, settings, ignored, defaults, "max_output_tokens")
-    messages = from_items(items, names, ignored, call.files, call.fetch, request.instructions)
+    messages = from_items(items, names, ignored, call.files, call.fetch, request.instructions, past)
     if not messages:
         raise no_input(request, call, ignored)
     native_name = models.native_name(model, settings)

@@ -18,6 +18,7 @@ from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.request import ConversationRef, input_items
 from openai_compat.errors import invalid, too_long
 from openai_compat.storage.store import Context, Store, StoredObject, TooLarge
+from openai_compat.translate.items import Past
 from openai_compat.translate.references import resolved
 from openai_compat.translate.store_errors import ask, existing, is_sound, needs_store
 from openai_compat.wire import json
@@ -56,6 +57,11 @@ class Input(NamedTuple):
     def items(self) -> list[Raw]:
         """Return the items of the history and of the request."""
         return [*self.state.history, *self.given]
+
+    def past(self, call: Call) -> Past:
+        """Return of which of the items the history is."""
+        field = "previous_response_id" if self.state.conversation is None else "conversation"
+        return Past(len(self.state.history), field, call.past_files, call.past_fetch)
 
 
 class HasInput(Protocol):
