@@ -79,7 +79,7 @@ def update(call: Call, backend: Backend) -> Reply:
     :raises APIError: 400 for metadata that is not valid; 404; 503 for a store that fails.
     """
     request, unknown = _decode(call.body)
-    if not json.text_of(request.metadata):
+    if request.metadata is UNSET:
         raise missing("metadata")
     metadata, id = from_metadata(request.metadata), call.path["id"]
     stored = ask(call.store, lambda store: store.set_metadata(CHAT_COMPLETION, call.owner, id, metadata, is_sound))

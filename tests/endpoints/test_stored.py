@@ -212,11 +212,16 @@ def test_metadata_is_replaced(keeping: Keeping) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "param"), [({}, "metadata"), ({"metadata": None}, "metadata"), ({"metadata": {"a": 1}}, "metadata.a")]
+    ("body", "param"), [({}, "metadata"), ({"metadata": 5}, "metadata"), ({"metadata": {"a": 1}}, "metadata.a")]
 )
 def test_an_update_needs_metadata(keeping: Keeping, body: dict[str, Any], param: str) -> None:
     response = keeping.client.post(f"/v1/chat/completions/{keeping.id()}", json=body)
     assert (response.status_code, response.get_json()["error"]["param"]) == (400, param)
+
+
+def test_metadata_of_null_is_none(keeping: Keeping) -> None:
+    response = keeping.client.post(f"/v1/chat/completions/{keeping.id(metadata={'a': '1'})}", json={"metadata": None})
+    assert (response.status_code, response.get_json()["metadata"]) == (200, {})
 
 
 def test_it_is_deleted(keeping: Keeping) -> None:
