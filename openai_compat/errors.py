@@ -13,6 +13,10 @@ from typing import Any
 MAX_TEXT = 500
 
 
+#: the header of a 503; seconds: the queue of a busy backend shrinks with every response that ends
+RETRY_AFTER = ("Retry-After", "2")
+
+
 class APIError(Exception):
     """An error that the client receives as ``{"error": {"message", "type", "param", "code"}}``.
 
@@ -77,6 +81,11 @@ def too_long(param: str, limit: int, length: int) -> APIError:
 def not_supported(param: str, text: str) -> APIError:
     """Return a 400 for a parameter, or a value of one, that is not supported."""
     return APIError(400, f"Unsupported parameter: '{param}'. {text}", param=param, code="unsupported_parameter")
+
+
+def overloaded(message: str, code: str = "overloaded") -> APIError:
+    """Return a 503 after which a retry may succeed, soon."""
+    return APIError(503, message, code=code, headers=(RETRY_AFTER,))
 
 
 def invalid_output(message: str, code: str) -> APIError:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 
-from openai_compat.errors import INTERNAL_ERROR, APIError
+from openai_compat.errors import INTERNAL_ERROR, APIError, overloaded
 from openai_compat.log import log
 from openai_compat.storage.store import AlreadyStored, Item, Store, StoreFailed, UnknownParent
 from openai_compat.transport.cancel import Cancel
@@ -205,7 +205,7 @@ class Background:
         self._begin_process()
         with self._changed:
             if len(self._waiting) >= self._threads * _MAX_WAITING:
-                raise APIError(503, "Too many background responses wait.", code="overloaded")
+                raise overloaded("Too many background responses wait.")
         job = Job(owner, id, work, self._report)
         self._report.begin(job)
         with self._changed:
@@ -219,7 +219,7 @@ class Background:
             except RuntimeError as error:  # the system has no room for another one, or the process ends
                 if not self._running:
                     self._drop(job)
-                    raise APIError(503, "No thread could be started.", code="overloaded") from error
+                    raise overloaded("No thread could be started.") from error
 
     def _start_threads(self) -> None:
         if self._reporter is None:

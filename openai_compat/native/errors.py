@@ -14,13 +14,10 @@ from typing import Any
 
 from msgspec import UNSET, Struct
 
-from openai_compat.errors import MAX_TEXT, APIError, bad_gateway
+from openai_compat.errors import MAX_TEXT, APIError, bad_gateway, overloaded
 from openai_compat.log import log
 from openai_compat.transport.side_channel import refused_credentials
 from openai_compat.wire import json
-
-#: seconds: the queue of a busy Ollama shrinks with every response that ends
-RETRY_AFTER = ("Retry-After", "2")
 
 #: bytes that are logged of a body that is not JSON (F15): enough to recognise the error page of a proxy
 _LOGGED = 200
@@ -226,7 +223,7 @@ def _text(failure: _Failure) -> str:
 
 
 def _busy(text: str) -> APIError:
-    return APIError(503, text, code="overloaded", headers=(RETRY_AFTER,))
+    return overloaded(text)
 
 
 class ContextOverflow(APIError):

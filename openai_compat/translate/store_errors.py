@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from openai_compat.errors import APIError, invalid
+from openai_compat.errors import APIError, invalid, overloaded
 from openai_compat.log import log
 from openai_compat.storage.store import Damaged, Store, StoreFailed, UnknownCursor
 from openai_compat.translate.listing import ItemsQuery, ListPage, PageQuery, to_page
@@ -34,7 +34,7 @@ def store_failed(error: StoreFailed) -> APIError:
     log.error("%s", error)
     if isinstance(error, Damaged):  # another attempt would fail, too
         return APIError(503, "The stored object is damaged.", code="store_failed", retry=False)
-    return APIError(503, "The store cannot be reached.", code="store_failed")
+    return overloaded("The store cannot be reached.", "store_failed")
 
 
 def existing(value: T | None, what: str, id: str) -> T:
