@@ -254,12 +254,13 @@ class Store(Items, Runs):
             return locked is not None
 
     def ping(self) -> None:
-        """Read from the database.
+        """Check that the database can be written to, and write nothing.
 
-        :raises StoreFailed: it cannot be reached.
+        :raises StoreFailed: it cannot be reached, or is locked or read-only.
         """
-        with self._begin() as tx:
-            tx.execute(tables().version.select()).all()
+        with self._begin(write=True) as tx:
+            # a lock that waits for no other one of this kind, and that a read-only server does not give
+            tx.execute(tables().version.select().with_for_update(read=True, key_share=True)).all()
 
     def _continued(self, usage: OwnerUsage, kind: str, owner: str | None, id: str) -> ItemList:
         """Return the list of an object that another one continues or extends.

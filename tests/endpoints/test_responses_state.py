@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +416,18 @@ def test_what_cannot_be_stored_is_listed(failing: Keeping) -> None:
     failing.fake.script("/api/chat", say("Hello"), done())
     response = failing.post(body={"model": "demo", "input": "x"})
     assert response.headers["openai-compat-ignored"] == "store"
+
+
+def test_nothing_is_generated_where_the_store_cannot_be_written_to(tmp_path: Path) -> None:
+    keeping = Keeping(store=f"sqlite:///{tmp_path}/store.db", store_failure="refuse", store_timeout=0.2)
+    keeping.ask()
+    with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        before = len(keeping.fake.requests)
+        response = keeping.post(body={"model": "demo", "input": "x"})
+        assert error(response, 503)["code"] == "store_failed"
+        assert response.headers["Retry-After"] == "2"
+        assert len(keeping.fake.requests) == before
 
 
 @pytest.mark.parametrize("fields", [{"previous_response_id": MISSING}, {"conversation": "conv_1"}])

@@ -40,7 +40,7 @@ class Keeper:
         return self.call.store is not None and (self.stores or self.state.conversation is not None)
 
     def check(self) -> None:
-        """Check that the store answers, where a response must not be generated without being stored.
+        """Check that the store can be written to, where a response must not be generated without being stored.
 
         :raises APIError: 503 for a store that fails.
         """
