@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Select
 
 
+#: bytes that no owner has; the database can store the sum of 200,000 such numbers
+MAX_NUMBER = 1 << 45
+
+
 def paged(
     tx: Connection,
     query: Select[Any],
@@ -114,4 +118,4 @@ def check_row(name: str, sound: Mapping[str, bool]) -> None:
 
 def number(value: Any) -> int:
     """Return a stored number of bytes; 0 for a damaged one, so that the object can be deleted."""
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 <= value < MAX_NUMBER else 0

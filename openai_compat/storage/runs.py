@@ -109,7 +109,11 @@ class Runs(OwnedObjects):
         with self._begin() as tx:
             rows = tx.execute(query.where(events.c.last > after).order_by(events.c.last).limit(limit)).all()
         for row in rows:
-            sound = {"first": isinstance(row.first, int), "data": isinstance(row.data, bytes)}
+            sound = {
+                "first": isinstance(row.first, int),
+                "last": isinstance(row.last, int),
+                "data": isinstance(row.data, bytes),
+            }
             check_row(f"batch {row.last} of the events of object {row.object}", sound)
         return [(row.first, row.last, row.data) for row in rows]
 

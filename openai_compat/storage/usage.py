@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openai_compat.storage.database import insert_if_new
-from openai_compat.storage.pages import number
+from openai_compat.storage.pages import MAX_NUMBER, number
 from openai_compat.storage.schema import tables
 from openai_compat.storage.types import Damaged, T
 
@@ -171,9 +171,9 @@ def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
 def _usage(tx: Connection, row: Any) -> OwnerUsage:
     """Return the counts of a row of ``owners``, which is locked.
 
-    :raises Damaged: they are no numbers.
+    :raises Damaged: they are no numbers, or impossible ones.
     """
-    if not isinstance(row.objects, int) or not isinstance(row.bytes, int):
+    if not all(isinstance(count, int) and abs(count) < MAX_NUMBER for count in (row.objects, row.bytes)):
         raise Damaged("The stored counts of an owner are damaged.")
     return OwnerUsage(tx, row.owner, row.objects, row.bytes)
 

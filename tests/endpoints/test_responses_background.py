@@ -106,6 +106,17 @@ def test_one_in_a_conversation_has_its_history(keeping: Keeping, fails: bool) ->
     assert [message["content"] for message in keeping.sent()] == whole
 
 
+@pytest.mark.parametrize(
+    "body", ['{"status":"failed","background":true}', '{"status":"failed","background":true,"error":5}']
+)
+def test_a_failed_one_without_an_error_is_damaged(keeping: Keeping, body: str) -> None:
+    id = begin(keeping, say("x"), done())
+    ended(keeping)
+    keeping.change(f"UPDATE openai_compat_objects SET body = CAST('{body}' AS BLOB)")
+    found = followed(keeping, id, starting_after=3)[-1]
+    assert (found["type"], found["code"]) == ("error", "store_failed")
+
+
 def test_one_that_is_not_finished_cannot_be_gone_on_from(keeping: Keeping) -> None:
     gate = Gate()
     id = begin(keeping, gate, say("x"), done())
@@ -260,6 +271,7 @@ def test_more_than_may_run_at_once_wait_and_too_many_are_refused() -> None:
     started = [begin(keeping, gate, say("x"), done()) for gate in gates]
     response = keeping.post(body={"model": "demo", "input": "x", "background": True})
     assert error(response, 503)["code"] == "overloaded"
+    assert response.headers["Retry-After"] == "2"
     for gate in gates:
         gate.open()
     ended(keeping)

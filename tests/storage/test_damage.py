@@ -177,13 +177,34 @@ def test_damaged_runs_and_events() -> None:
             store.begin_run("chat", "me", id, "h")
         assert store.beat("chat", "me", "a", "h", [(0, 1, b"x")]) is True
         execute(store, "UPDATE openai_compat_runs SET heartbeat = 'now'")
-        execute(store, "UPDATE openai_compat_events SET data = 5")
+        execute(store, "UPDATE openai_compat_events SET last = 'x'")
+        with pytest.raises(Damaged, match="batch x of the events of object 1 is damaged: last"):
+            store.events("chat", "me", "a", -1)
+        execute(store, "UPDATE openai_compat_events SET data = 5, last = 1")
         with pytest.raises(Damaged, match="The stored run of object 1 is damaged: heartbeat"):
             store.run("chat", "me", "a")
         with pytest.raises(Damaged, match="batch 1 of the events of object 1 is damaged: data"):
             store.events("chat", "me", "a", -1)
         damage(store, "objects", "a", "id", b"\xff")
         assert store.beat_all("chat", "h", ["a", "b"]) == {"b"}
+
+
+@pytest.mark.parametrize("value", [2**62, -(2**62)])
+def test_an_impossible_number_of_an_object_does_not_count(value: int) -> None:
+    with new("sqlite://") as store:
+        fill(store, "me", "abcdef")
+        execute(store, f"UPDATE openai_compat_objects SET bytes = {value}, context = {value}")
+        for id in "abcdef":
+            assert store.delete("chat", "me", id)
+
+
+def test_an_impossible_number_of_an_owner_deletes_nothing() -> None:
+    with new("sqlite://") as store:
+        fill(store, "me", "a")
+        execute(store, f"UPDATE openai_compat_owners SET bytes = {2**62}")
+        with pytest.raises(Damaged):
+            fill(store, "me", "b")
+        assert ids(store.page("chat", "me")) == ["a"]
 
 
 def test_a_circle_of_parents_ends() -> None:

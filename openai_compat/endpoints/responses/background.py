@@ -19,7 +19,7 @@ from openai_compat.endpoints.responses import events
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.keeping import Keeper, output_items, stored_body
 from openai_compat.endpoints.responses.progress import Progress, error_event, error_of, named
-from openai_compat.endpoints.responses.state import read_response, response_body, status_of
+from openai_compat.endpoints.responses.state import failure_of, read_response, response_body, status_of
 from openai_compat.errors import INTERNAL_ERROR, APIError, invalid
 from openai_compat.generation.background import Background, Job
 from openai_compat.generation.run import ChatRun
@@ -182,9 +182,7 @@ class _Follower:
         if status == "failed" and not (
             rows and _ends_with_error(rows[-1][2])
         ):  # the process died before it could say so
-            error = json.members(json.text_of(json.members(stored.body)["error"]))
-            message = json.string(json.text_of(error["message"])) or ""
-            found = named([error_event(APIError(500, message), number)])
+            found = named([error_event(failure_of(stored), number)])
             number += 1
         name = f"response.{'incomplete' if status == 'cancelled' else status}"
         return [*found, NamedEvent(name, {"type": name, "sequence_number": number, "response": response})]

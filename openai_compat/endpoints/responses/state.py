@@ -16,11 +16,11 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.endpoints.contract import CONVERSATION, RESPONSE, Call
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.request import ConversationRef, input_items
-from openai_compat.errors import invalid, too_long
-from openai_compat.storage.store import Context, Store, StoredObject, TooLarge
+from openai_compat.errors import APIError, invalid, too_long
+from openai_compat.storage.store import Context, Damaged, Store, StoredObject, TooLarge
 from openai_compat.translate.items import Past
 from openai_compat.translate.references import resolved
-from openai_compat.translate.store_errors import ask, existing, is_sound, needs_store
+from openai_compat.translate.store_errors import ask, existing, is_sound, needs_store, store_failed
 from openai_compat.wire import json
 
 
@@ -161,6 +161,19 @@ def response_body(stored: StoredObject, call: Call) -> bytes:
 def status_of(stored: StoredObject) -> str:
     """Return the status of a stored response."""
     return json.string(json.text_of(json.members(stored.body).get("status", UNSET))) or ""
+
+
+def failure_of(stored: StoredObject) -> APIError:
+    """Return the error of a stored response that has failed.
+
+    :raises APIError: 503 for one without an error, which is damaged.
+    """
+    text = json.text_of(json.members(stored.body).get("error", UNSET))
+    message = json.text_of(json.members(text).get("message", UNSET)) if is_sound(text) else b""
+    found = json.string(message)
+    if found is None:
+        raise store_failed(Damaged("A stored response is damaged: error."))
+    return APIError(500, found)
 
 
 def _context(store: Store, kind: str, id: str, call: Call) -> Context | None:
