@@ -143,7 +143,7 @@ def list_items(call: Call, backend: Backend) -> Reply:
     """
     ignored, id = Ignored(call.settings, []), call.path["id"]
     query = from_query(call.query, ItemsQuery, ignored)
-    page = page_of_items(call.store, CONVERSATION, call.owner, id, query, _WHAT)
+    page = page_of_items(call.store, CONVERSATION, call.owner, id, query, _WHAT, max_bytes=call.settings.max_body)
     return Answer(page, ignored.headers())
 
 

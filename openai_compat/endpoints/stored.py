@@ -57,6 +57,7 @@ def list_all(call: Call, backend: Backend) -> Reply:
             model=query.model,
             metadata=query.metadata,
             is_valid=is_sound,
+            max_bytes=call.settings.max_body,
         ),
     )
     rows = {stored.id: _body(stored) for stored in page.rows} if page is not None else {}
@@ -104,7 +105,7 @@ def messages(call: Call, backend: Backend) -> Reply:
     """
     ignored = Ignored(call.settings, [])
     query, id = from_query(call.query, PageQuery, ignored), call.path["id"]
-    page = page_of_items(call.store, CHAT_COMPLETION, call.owner, id, query, _WHAT)
+    page = page_of_items(call.store, CHAT_COMPLETION, call.owner, id, query, _WHAT, max_bytes=call.settings.max_body)
     return Answer(page, ignored.headers())
 
 

@@ -31,6 +31,7 @@ class Items(OwnedObjects):
         is_valid: IsValid = any_body,
         section: int | None = None,
         before: str | None = None,
+        max_bytes: int = 2**62,
     ) -> Page[Item] | None:
         """Return a page of an object's items, in their order or the reverse, without damaged ones.
 
@@ -38,6 +39,7 @@ class Items(OwnedObjects):
 
         :param after: id of the item before the page.
         :param before: id of the item behind the page. Without *after* the page has the last items before that one.
+        :param max_bytes: of the page, which ends early where it would have more, and has one item at least.
         :param section: 0 for the input with its context only, 1 for the output only.
         :raises UnknownCursor: the object has no item with the id *after* or *before*.
         """
@@ -62,6 +64,8 @@ class Items(OwnedObjects):
                 order=order,
                 after=position(after),
                 before=position(before),
+                size=items.c.bytes,
+                max_bytes=max_bytes,
             )
 
     def context(
@@ -129,6 +133,21 @@ class Items(OwnedObjects):
                 seqs = newest.where(items.c.id.in_(some)).group_by(items.c.id)
                 found += tx.execute(items.select().where(items.c.seq.in_(seqs))).all()
         return {row.id: pages.item(row, is_valid) for row in found}
+
+    def sizes_of_items(self, owner: str | None, ids: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of an owner's items with these ids, which need not be in a list: the largest of each id."""
+        import sqlalchemy as sa
+
+        items = tables().items
+        query = sa.select(items.c.id, sa.func.max(items.c.bytes)).where(items.c.owner == (owner or ""))
+        found: dict[str, int] = {}
+        with self._begin() as tx:
+            for some in batches(list(dict.fromkeys(ids))):
+                found |= {
+                    id: pages.number(size)
+                    for id, size in tx.execute(query.where(items.c.id.in_(some)).group_by(items.c.id))
+                }
+        return found
 
     def append(self, kind: str, owner: str | None, id: str, items: Sequence[Item]) -> bool:
         """Append items to an object, all or none, and return whether there is such an object.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,12 +28,17 @@ def paged(
     order: Order,
     after: Select[Any] | None = None,
     before: Select[Any] | None = None,
+    size: ColumnElement[int],
+    max_bytes: int,
 ) -> Page[T]:
     """Return a page of rows. Damaged ones are logged and left out; the next ones fill the page.
 
     :param after: selects the position of the row before the page.
     :param before: selects the position of the row that ends the page; without *after* the page has the last rows
         before that one, and *has_more* says whether others stand before them.
+    :param size: the bytes of a row.
+    :param max_bytes: of the page, which ends early where it would have more, and has one row at least; none is read
+        that would have to be thrown away.
     :param read: reads a row, and raises :exc:`Damaged`.
     """
     start, end = _position(tx, after, "after"), _position(tx, before, "before")
@@ -44,16 +50,26 @@ def paged(
     query = query.order_by(column.asc() if order == "asc" else column.desc())
     limit = max(limit, 0)  # to SQLite a negative limit means none
     found: list[T] = []
-    missing = limit + 1
-    while missing:
+    is_cut = False
+    while not is_cut and len(found) <= limit:
+        missing = limit + 1 - len(found)
         following = query if start is None else query.where(column > start if order == "asc" else column < start)
-        rows = tx.execute(following.limit(missing)).all()
+        sizes = tx.execute(following.with_only_columns(size, maintain_column_froms=True).limit(missing)).all()
+        fitting = _fitting([number(value) for (value,) in sizes], max_bytes, least=0 if found else 1)
+        is_cut, max_bytes = len(fitting) < len(sizes), max_bytes - sum(fitting)
+        rows = tx.execute(following.limit(len(fitting))).all()
         found += _sound(rows, read)
         if len(rows) < missing:
             break
-        start, missing = rows[-1]._mapping[column], limit + 1 - len(found)
+        start = rows[-1]._mapping[column]
     page = found[:limit]
-    return Page(page[::-1] if is_backward else page, len(found) > limit)
+    return Page(page[::-1] if is_backward else page, is_cut or len(found) > limit)
+
+
+def _fitting(sizes: list[int], max_bytes: int, *, least: int) -> list[int]:
+    """Return the first sizes that are within the limit together, *least* at least."""
+    sums = itertools.accumulate(sizes)
+    return [size for i, (size, sum) in enumerate(zip(sizes, sums, strict=True)) if i < least or sum <= max_bytes]
 
 
 def _position(tx: Connection, cursor: Select[Any] | None, name: str) -> int | None:

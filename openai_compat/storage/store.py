@@ -164,11 +164,13 @@ class Store(Items, Runs):
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
         is_valid: IsValid = any_body,
+        max_bytes: int = 2**62,
     ) -> Page[StoredObject]:
         """Return a page of objects, in the order in which they were added, or the reverse, without damaged ones.
 
         :param after: id of the object before the page, which need not match *model* and *metadata*.
         :param metadata: pairs that each object must have.
+        :param max_bytes: of the page, which ends early where it would have more, and has one object at least.
         :raises UnknownCursor: there is no object with the id *after*.
         """
         o, labels = tables().objects, tables().labels
@@ -182,7 +184,15 @@ class Store(Items, Runs):
         cursor = None if after is None else o.select().with_only_columns(o.c.seq).where(*visible, o.c.id == after)
         with self._begin() as tx:
             return paged(
-                tx, query, o.c.seq, lambda row: stored_object(row, is_valid), limit=limit, order=order, after=cursor
+                tx,
+                query,
+                o.c.seq,
+                lambda row: stored_object(row, is_valid),
+                limit=limit,
+                order=order,
+                after=cursor,
+                size=o.c.bytes,
+                max_bytes=max_bytes,
             )
 
     def set_metadata(

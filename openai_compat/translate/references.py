@@ -30,17 +30,28 @@ def resolved(items: Sequence[Raw], field: str, store: Store | None, owner: str |
     if store is None:
         raise needs_store(f"{field}[{next(iter(references))}].id")
     ids = list(references.values())
+    sizes = ask(store, lambda store: store.sizes_of_items(owner, ids)) or {}
+    _check_sizes(references, sizes, field, max_bytes)
     found = ask(store, lambda store: store.find_items(owner, ids, is_valid=is_sound)) or {}
-    result, rest = list(items), max_bytes
+    result = list(items)
     for index, id in references.items():
         if id not in found:
             raise invalid(f"Item with id '{id[:128]}' not found.", f"{field}[{index}].id", "item_not_found")
         result[index] = Raw(found[id].body)
-        rest -= len(found[id].body)
+    return result
+
+
+def _check_sizes(references: dict[int, str], sizes: dict[str, int], field: str, max_bytes: int) -> None:
+    """Check the bytes of all items that are referred to, before they are read.
+
+    :raises APIError: 400.
+    """
+    rest = max_bytes
+    for index, id in references.items():
+        rest -= sizes.get(id, 0)
         if rest < 0:
             text = f"the items that it refers to have more than {max_bytes} bytes together."
             raise invalid(f"Invalid '{field}': {text}", f"{field}[{index}]")
-    return result
 
 
 def _references(items: Sequence[Raw], field: str) -> dict[int, str]:

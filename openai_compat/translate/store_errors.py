@@ -74,10 +74,12 @@ def page_of_items(
     what: str,
     *,
     section: int | None = None,
+    max_bytes: int,
 ) -> ListPage:
     """Return a page of the items of a stored object.
 
     :param section: only items of this one.
+    :param max_bytes: of the page, which ends early where it would have more.
     :raises APIError: 400 for a cursor that does not exist; 404; 503 for a store that fails.
     """
     page = ask(
@@ -92,6 +94,7 @@ def page_of_items(
             order=query.order,
             is_valid=is_sound,
             section=section,
+            max_bytes=max_bytes,
         ),
     )
     page = existing(page, what, id)

@@ -129,6 +129,21 @@ def test_nothing_is_fetched_before_a_response_goes_on() -> None:
     assert error(keeping.post(body=own))["param"] == "input[0].content[0].image_url"
 
 
+def test_a_page_of_large_items_ends_early() -> None:
+    keeping = Keeping(max_body=10_000)
+    id = create(keeping)
+    for i in range(5):
+        assert keeping.post(f"/conversations/{id}/items", {"items": [user(f"{i}" * 4_000)]}).status_code == 200
+    found, after = [], {}
+    while True:
+        page = keeping.get(f"/conversations/{id}/items", order="asc", limit=100, **after).get_json()
+        found.append([item["content"][0]["text"][0] for item in page["data"]])
+        if not page["has_more"]:
+            break
+        after = {"after": page["last_id"]}
+    assert found == [["0", "1"], ["2", "3"], ["4"]]
+
+
 def test_items_are_listed_complete(keeping: Keeping) -> None:
     items: list[dict[str, Any]] = [
         {"type": "function_call", "name": "f", "arguments": "{}"},

@@ -349,6 +349,27 @@ def test_pages_before_an_item(store: Store) -> None:
         page(before="z")
 
 
+def test_a_page_has_its_bytes(store: Store) -> None:
+    respond(store, "1", "abcde")
+
+    def page(**arguments: Any) -> tuple[str, bool]:
+        found = store.items("response", "me", "1", **arguments)
+        assert found is not None
+        return "".join(ids(found)), found.has_more
+
+    size = sum(len(item.id) + len(item.body) for item in items("a"))
+    assert page(max_bytes=2 * size) == ("ab", True)
+    assert page(max_bytes=3 * size - 1, after="b") == ("cd", True)
+    assert page(max_bytes=2 * size, after="d") == ("e", False)
+    assert page(max_bytes=0, after="a") == ("b", True), "one at least"
+    assert page(max_bytes=2 * size, order="desc") == ("ed", True)
+    assert page(max_bytes=2 * size, before="d") == ("bc", True)
+    assert page(max_bytes=5 * size) == ("abcde", False)
+    fill(store, "me", "xyz")
+    found = store.page("chat", "me", max_bytes=1)
+    assert (ids(found), found.has_more) == (["x"], True)
+
+
 def test_a_whole_list_has_its_limit(store: Store) -> None:
     respond(store, "1", "ab", "c")
     respond(store, "2")

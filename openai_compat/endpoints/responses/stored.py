@@ -99,5 +99,7 @@ def input_items(call: Call, backend: Backend) -> Reply:
     """
     ignored = Ignored(call.settings, [])
     query, id = from_query(call.query, ItemsQuery, ignored), call.path["id"]
-    page = page_of_items(call.store, RESPONSE, call.owner, id, query, _WHAT, section=0)
+    page = page_of_items(
+        call.store, RESPONSE, call.owner, id, query, _WHAT, section=0, max_bytes=call.settings.max_body
+    )
     return Answer(page, ignored.headers())
