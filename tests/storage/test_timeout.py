@@ -49,7 +49,7 @@ READS: dict[str, Callable[[Store], Any]] = {
     "context": lambda store: store.context("chat", "me", "a", limit=9),
     "find_items": lambda store: store.find_items("me", ["i"]),
     "events": lambda store: store.events("chat", "me", "a", -1) == [],
-    "ping": lambda store: store.ping() is None,
+    "sizes_of_items": lambda store: store.sizes_of_items("me", ["i"]),
 }
 WRITES: dict[str, Callable[[Store], Any]] = {
     "add": lambda store: store.add("chat", "me", stored_object("b"), items("i")),
@@ -60,6 +60,7 @@ WRITES: dict[str, Callable[[Store], Any]] = {
     "set_metadata": lambda store: store.set_metadata("chat", "me", "a", {"k": "w"}),
     "delete_item": lambda store: store.delete_item("chat", "me", "a", "i"),
     "delete": lambda store: store.delete("chat", "me", "a"),
+    "ping": lambda store: store.ping(),
 }
 OPERATIONS = {**READS, **WRITES}
 
