@@ -93,6 +93,48 @@ def test_events_renew_the_time_to_live(running: Store, clock: Clock) -> None:
     assert running.get(*R) is not None
 
 
+def test_a_report_of_all_runs_renews_the_time_to_live(running: Store, clock: Clock) -> None:
+    running.add("response", "you", stored_object("s"))
+    running.begin_run("response", "you", "s", "other")
+    for _ in range(4):
+        clock.now += 40
+        assert running.beat_all("response", "h", ["r", "s"]) == {"r"}
+    assert running.get(*R) is not None
+    assert running.get("response", "you", "s") is None
+    clock.now += 99
+    assert running.get(*R) is not None
+
+
+def test_reports_of_all_and_of_one_do_not_wait_for_each_other(make: Make, clock: Clock) -> None:
+    store = make(ttl=100.0)
+    names = [f"r{i}" for i in range(4)]
+    for id in names:
+        store.add("response", id, stored_object(id))
+        store.begin_run("response", id, id, "h")
+    clock.now += 60  # so that each report renews the time to live
+
+    def report(i: int) -> bool:
+        if i % 2:
+            return store.beat_all("response", "h", names) == set(names)
+        return all(store.beat("response", id, id, "h", [(i, i, b"x")]) for id in names)
+
+    assert all(together(8, report))
+
+
+def test_a_run_begins_with_events(make: Make) -> None:
+    store = make(max_bytes=200)
+    store.add(*R[:2], stored_object("r", body=b""))
+    assert store.last_events(*R) is None
+    with pytest.raises(TooLarge):
+        store.begin_run(*R, "h", [(0, 1, b"x" * 200)])
+    assert store.run(*R) is None
+    store.begin_run(*R, "h", [(0, 1, b"ab")])
+    assert store.beat(*R, "h", [(2, 2, b"c")]) is True
+    assert store.events(*R, -1) == [(0, 1, b"ab"), (2, 2, b"c")]
+    assert store.last_events(*R) == (2, 2, b"c")
+    assert store.last_events("response", "you", "r") is None
+
+
 def test_events_come_in_batches(running: Store) -> None:
     batches = [(0, 2, b"abc"), (3, 3, b"\x00\xff"), (4, 9, b"")]
     assert running.beat(*R, "h", batches[:2]) is True
