@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from werkzeug.test import Client, TestResponse
 
 from openai_compat import OpenAICompat
 from openai_compat.storage.store import StoreFailed
-from openai_compat.testing import FakeOllama, done, say
+from openai_compat.testing import FakeOllama, Gate, done, say
 from tests.contract import check
 
 pytest.importorskip("sqlalchemy", reason="the extra 'store' is not installed")
@@ -121,6 +122,31 @@ def test_deleting_a_parent_does_not_break_its_children(keeping: Keeping) -> None
     assert [message["content"] for message in keeping.sent()] == ["1", "One", "2", "Two", "3"]
     found = error(keeping.post(body={"model": "demo", "input": "x", "previous_response_id": first["id"]}))
     assert found["code"] == "previous_response_not_found"
+
+
+@pytest.mark.parametrize("store_failure", ["answer", "refuse"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_parent_deleted_while_its_child_is_generated_does_not_lose_it(store_failure: str, stream: bool) -> None:
+    keeping, gate = Keeping(store_failure=store_failure), Gate()
+    first = keeping.ask(say("One"), done(), input="1")
+    asked: list[Any] = []
+
+    def ask() -> None:
+        asked.append(keeping.ask(gate, say("Two"), done(), input="2", previous_response_id=first["id"], stream=stream))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert gate.reached.wait(20)
+    assert keeping.client.delete(f"/v1/responses/{first['id']}").status_code == 200
+    gate.open()
+    thread.join(20)
+    [second] = asked
+    assert second["store"] is True
+    listed = keeping.get(f"/responses/{second['id']}/input_items", order="asc").get_json()["data"]
+    assert [item["content"][0]["text"] for item in listed] == ["1", "One", "2"]
+    assert listed[1]["id"] == first["output"][0]["id"]
+    keeping.ask(input="3", previous_response_id=second["id"])
+    assert [message["content"] for message in keeping.sent()] == ["1", "One", "2", "Two", "3"]
 
 
 def test_thinking_and_calls_go_on(keeping: Keeping) -> None:

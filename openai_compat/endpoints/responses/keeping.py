@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import Raw, structs
 
@@ -82,7 +83,7 @@ class Keeper:
         except StoreFailed as error:
             raise store_failed(error) from error
         except (UnknownParent, ValueError) as error:
-            raise APIError(400, "The response could not be stored.", param="background", code="store_failed") from error
+            raise unstorable() from error
 
     def _write(self, response: Response) -> None:
         outputs = output_items(response)
@@ -95,20 +96,23 @@ class Keeper:
                 raise UnknownParent("the conversation was deleted")
 
     def _add(self, response: Response, outputs: Sequence[Item], **place: tuple[str, str] | None) -> None:
+        """Store a response. If the one that it goes on from was deleted meanwhile, its items are stored anew."""
         assert self.call.store is not None
         stored = StoredObject(
             response.id, response.created_at, response.model, response.metadata, stored_body(response)
         )
-        self.call.store.add(
-            RESPONSE,
-            self.call.owner,
-            stored,
-            self.inputs,
-            outputs=outputs,
-            parent=self.state.parent,
-            end=self.state.end,
-            **place,
-        )
+        add = partial(self.call.store.add, RESPONSE, self.call.owner, stored, outputs=outputs)
+        try:
+            add(self.inputs, parent=self.state.parent, end=self.state.end, **place)
+        except UnknownParent:
+            if self.state.parent is None:
+                raise
+            add([*self.state.inherited, *self.inputs])
+
+
+def unstorable() -> APIError:
+    """Return the error for a response in the background that cannot be stored as it is queued."""
+    return APIError(400, "The response could not be stored.", param="background", code="store_failed")
 
 
 def input_to_store(items: Sequence[Raw], call: Call) -> list[Item]:

@@ -36,6 +36,8 @@ class State:
     conversation: str | None = None
     #: :attr:`Context.end` of the history
     end: int | None = None
+    #: items of the previous response, as they are stored
+    inherited: list[Item] = field(default_factory=list)
 
     @property
     def extends(self) -> tuple[str, str] | None:
@@ -108,7 +110,8 @@ def read_state(previous: str | None, conversation: str | ConversationRef | None,
     if previous:
         if call.store is None:
             raise needs_store("previous_response_id")
-        return State(_raws(_history_of_response(previous, call.store, call)), parent=previous)
+        found = _history_of_response(previous, call.store, call)
+        return State(_raws(found), parent=previous, inherited=found.items)
     if id:
         if call.store is None:
             raise needs_store("conversation")
