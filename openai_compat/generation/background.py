@@ -14,12 +14,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 
 from openai_compat.errors import INTERNAL_ERROR, APIError, overloaded
 from openai_compat.log import log
-from openai_compat.storage.store import AlreadyStored, Item, Store, StoreFailed, UnknownParent
+from openai_compat.storage.runs import Batch
+from openai_compat.storage.store import AlreadyStored, Item, Store, StoreFailed
 from openai_compat.transport.cancel import Cancel
 
 #: seconds between two writes of the events of a run: followers see them so much later, and a long response takes a few
@@ -41,9 +43,14 @@ Ended = Callable[[bytes, str, "APIError | None"], "bytes | None"]
 
 
 class Job:
-    """One piece of work, and what it made that is not stored yet. It runs in the context in which it is made."""
+    """One piece of work, and what it made that is not stored yet. It runs in the context in which it is made.
 
-    def __init__(self, owner: str | None, id: str, work: Callable[[Job], None], report: Report) -> None:
+    :param first: events with which it begins, one or more, each of them framed.
+    """
+
+    def __init__(
+        self, owner: str | None, id: str, work: Callable[[Job], None], report: Report, first: Sequence[bytes]
+    ) -> None:
         self.owner = owner
         self.id = id
         #: ends the native calls of the work
@@ -52,10 +59,20 @@ class Job:
         self._context = copy_context()
         self._report = report
         self._lock = threading.Lock()
-        self._frames: list[bytes] = []
+        self._frames = list(first)
         #: number of the first of them
         self._next = 0
         self._waits_since = 0.0
+
+    def queue(self) -> None:
+        """Store that the work waits, and its first events.
+
+        :raises StoreFailed: the store failed.
+        :raises ValueError: the object would be too large.
+        """
+        count = len(self._frames)
+        self._report.begin(self, [(0, count - 1, b"".join(self._frames))])
+        self._frames, self._next = [], count
 
     def do(self) -> None:
         """Do the work.
@@ -106,6 +123,7 @@ class Job:
 
         :param extend: kind and id of an object to which the items are added.
         :raises StoreFailed: the store failed, also when it was asked again.
+        :raises UnknownParent: there is no such object to extend; the run goes on.
         :raises ValueError: the end is too large to be stored.
         """
         end = time.monotonic() + _STALE
@@ -114,10 +132,9 @@ class Job:
                 if self.report():
                     self._report.save(self, body, outputs, extend, end_run=True)
                 return
-            except StoreFailed as error:
+            except StoreFailed:
                 if time.monotonic() + _RETRY > end or self.cancel.is_set:
                     raise
-                log.error("the end of a background response could not be stored yet: %s", error)
             time.sleep(_RETRY)
 
 
@@ -130,18 +147,22 @@ class Report:
     def __init__(self, store: Store, kind: str) -> None:
         self._store = store
         self._kind = kind
+        self._outage = _Outage()
         self.holder = secrets.token_hex(16)
 
-    def begin(self, job: Job) -> None:
-        self._store.begin_run(self._kind, job.owner, job.id, self.holder)
+    def begin(self, job: Job, events: Sequence[Batch]) -> None:
+        """Begin the run of work that waits."""
+        self._store.begin_run(self._kind, job.owner, job.id, self.holder, events)
 
-    def beat(self, job: Job, events: Sequence[tuple[int, int, bytes]]) -> bool:
+    def beat(self, job: Job, events: Sequence[Batch]) -> bool:
         """Return False if the run is to end: it was taken away, or ended by another process."""
-        return self._store.beat(self._kind, job.owner, job.id, self.holder, events)
+        with self._outage.noted(job.id):
+            return self._store.beat(self._kind, job.owner, job.id, self.holder, events)
 
     def beat_all(self, jobs: Sequence[Job]) -> set[str]:
         """Return the ids of those that are to go on."""
-        return self._store.beat_all(self._kind, self.holder, [job.id for job in jobs])
+        with self._outage.noted(""):
+            return self._store.beat_all(self._kind, self.holder, [job.id for job in jobs])
 
     def save(
         self,
@@ -152,17 +173,52 @@ class Report:
         *,
         end_run: bool = False,
     ) -> None:
-        """Store the body, unless the run was taken away."""
+        """Store the body, unless the run was taken away.
 
-        def complete(extend: tuple[str, str] | None) -> None:
-            place = (self._kind, job.owner, job.id)
+        :raises UnknownParent: there is no such object to extend; nothing was written.
+        """
+        place = (self._kind, job.owner, job.id)
+        with self._outage.noted(job.id):
             self._store.complete(*place, body, outputs, extend=extend, end_run=end_run, only_if_running=self.holder)
 
+    def forget(self, job: Job) -> None:
+        """Expect nothing more of work that has ended."""
+        self._outage.forget(job.id)
+
+
+class _Outage:
+    """A failure of the store that lasts: its beginning and its end are logged, and not each attempt between them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        #: whose last write failed
+        self._failing: set[str] = set()
+
+    @contextmanager
+    def noted(self, who: str) -> Iterator[None]:
+        """Note how a write ends.
+
+        :raises StoreFailed: as the write does.
+        """
         try:
-            complete(extend)
-        except UnknownParent:
-            log.error("a background response could not be added to its conversation, which was deleted")
-            complete(None)
+            yield
+        except StoreFailed as error:
+            with self._lock:
+                is_first = not self._failing
+                self._failing.add(who)
+            if is_first:
+                log.error("background responses cannot be stored at present: %s", error)
+            raise
+        with self._lock:
+            is_last = self._failing == {who}
+            self._failing.discard(who)
+        if is_last:
+            log.warning("background responses are stored again")
+
+    def forget(self, who: str) -> None:
+        """Expect no more writes of one."""
+        with self._lock:
+            self._failing.discard(who)
 
 
 class Background:
@@ -194,23 +250,30 @@ class Background:
             self._waiting: deque[Job] = deque()
             self._running = 0
             self._reporter: threading.Thread | None = None
-            self._closes = False
+            self._has_exit_hook = False
+            self._is_closing = False
+            #: whether the work of this process was ended, since the process stops
+            self.is_closed = False
 
-    def start(self, owner: str | None, id: str, work: Callable[[Job], None]) -> None:
+    def start(self, owner: str | None, id: str, work: Callable[[Job], None], first: Sequence[bytes]) -> None:
         """Start work on a stored object, at once or when a thread is free.
 
-        :raises APIError: 503 if too much work waits.
+        :param first: events, one or more, each of them framed, which are stored at once.
+        :raises APIError: 503 if too much work waits, or the process stops.
         :raises StoreFailed: the store failed.
+        :raises ValueError: the object would be too large.
         """
         self._begin_process()
         with self._changed:
             if len(self._waiting) >= self._threads * _MAX_WAITING:
                 raise overloaded("Too many background responses wait.")
-        job = Job(owner, id, work, self._report)
-        self._report.begin(job)
+        job = Job(owner, id, work, self._report, first)
+        job.queue()
         with self._changed:
-            if not self._closes:
-                self._closes = True
+            if self._is_closing:
+                raise stopping()
+            if not self._has_exit_hook:
+                self._has_exit_hook = True
                 atexit.register(_close, weakref.ref(self), os.getpid())
             self._jobs[id] = job
             self._waiting.append(job)
@@ -237,6 +300,7 @@ class Background:
                     return
                 job = self._waiting.popleft()
             self._run(job)
+            self._report.forget(job)
             with self._changed:
                 self._jobs.pop(job.id, None)
                 self._changed.notify_all()
@@ -294,8 +358,7 @@ class Background:
         """Report all work in one operation: one for each could take longer than the lease."""
         try:
             kept = self._report.beat_all(jobs)
-        except StoreFailed as error:
-            log.error("background responses could not be reported: %s", error)
+        except StoreFailed:
             return
         with self._changed:
             for job in jobs:
@@ -308,7 +371,6 @@ class Background:
                 with self._changed:
                     self._drop(job)
         except StoreFailed as error:
-            log.error("the events of a background response could not be stored: %s", error)
             if job.waits > _STALE:  # a longer wait would take more and more memory
                 self._fail(job, error)
         except ValueError as error:  # they never can
@@ -344,8 +406,10 @@ class Background:
             self._changed.wait(_POLL)
 
     def close(self) -> None:
-        """End all work of this process as failed, since the process ends."""
+        """End all work of this process as failed, since the process ends; followers end, too."""
+        self._begin_process()
         with self._changed:
+            self._is_closing = True
             jobs = list(self._jobs.values())
         for job in jobs:
             job.cancel.set()
@@ -353,6 +417,9 @@ class Background:
                 self._end(job.owner, job.id, "failed", _STOPPED)
             except (StoreFailed, ValueError) as error:
                 log.error("a background response could not be ended: %s", error)
+        with self._changed:
+            self.is_closed = True
+            self._changed.notify_all()
 
     def _end(self, owner: str | None, id: str, status: str, error: APIError | None) -> None:
         """Take the run of an object away, and end the object."""
@@ -362,6 +429,11 @@ class Background:
         if body is not None:
             holder = None if run is None else run.holder
             self._store.complete(self._kind, owner, id, body, end_run=True, only_if_running=holder)
+
+
+def stopping() -> APIError:
+    """Return the error for what a process that stops does not do; another one may."""
+    return overloaded("The server is stopping.")
 
 
 _DIED = APIError(500, "The process that generated the response died.")

@@ -89,6 +89,14 @@ class OpenAICompat:
             return responder.send_empty(preflight)
         return self._respond(environ, path, owner, responder)
 
+    def stop(self) -> None:
+        """End the work in the background of this process as failed, and the streams that follow such work.
+
+        For a server that is asked to stop: it may wait for its streams, and ends before the work does.
+        """
+        if self._background is not None:
+            self._background.close()
+
     def _pass_through(self, environ: WSGIEnvironment, responder: Responder) -> Iterable[bytes]:
         """Let the wrapped application handle a request; before one that is only an Ollama the same guards stand."""
         if self._is_guarded:

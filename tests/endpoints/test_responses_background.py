@@ -137,6 +137,33 @@ def test_it_is_followed_from_its_beginning_to_its_end(keeping: Keeping) -> None:
     assert found[-1]["response"] == retrieve(keeping, found[0]["response"]["id"])
 
 
+def test_a_stream_begins_while_its_response_waits_for_a_thread() -> None:
+    keeping, gate = Keeping(max_background=1), Gate()
+    begin(keeping, gate, say("x"), done())
+    keeping.fake.script("/api/chat", say("y"), done())
+    body = {"model": "demo", "input": "x", "background": True, "stream": True}
+    response = keeping.client.post("/v1/responses", json=body, buffered=False)
+    rest = iter(response.response)
+    found = events(next(rest))  # type: ignore[arg-type]
+    assert [event["type"] for event in found] == ["response.created", "response.queued"]
+    gate.open()
+    found += events(b"".join(rest))  # type: ignore[arg-type]
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    assert found[-1]["type"] == "response.completed"
+    ended(keeping)
+
+
+def test_one_that_is_cancelled_while_it_waits_has_its_first_events() -> None:
+    keeping, gate = Keeping(max_background=1), Gate()
+    begin(keeping, gate, say("x"), done())
+    id = begin(keeping, say("y"), done())
+    keeping.client.post(f"/v1/responses/{id}/cancel")
+    found = followed(keeping, id)
+    assert [event["type"] for event in found] == ["response.created", "response.queued", "response.incomplete"]
+    gate.open()
+    ended(keeping)
+
+
 def test_it_is_followed_from_any_event_on(keeping: Keeping) -> None:
     id = begin(keeping, say(thinking="Hm"), say("Hel"), say("lo"), done())
     ended(keeping)
@@ -365,16 +392,66 @@ def test_one_whose_process_died_before_it_began_is_failed(keeping: Keeping, monk
     gate.open()
 
 
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_the_events_of_one_whose_process_died_are_followed_from_any_on(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, has_begun: bool
+) -> None:
+    assert keeping.app.store is not None
+    if not has_begun:
+        monkeypatch.setattr(keeping.app.store, "begin_run", lambda *arguments: None)
+    gate = Gate()
+    id = begin(keeping, gate, say("x"), done())
+    assert gate.reached.wait(20)
+    monkeypatch.setattr(background, "_STALE", -1.0)
+    whole = followed(keeping, id)
+    assert [event["sequence_number"] for event in whole] == list(range(len(whole)))
+    types = [event["type"] for event in whole]
+    assert (types[0], types[-2:]) == ("response.created", ["error", "response.failed"])
+    assert (whole[0]["response"]["status"], whole[0]["response"]["error"]) == ("queued", None)
+    for number in range(len(whole) - 1):
+        assert followed(keeping, id, starting_after=number) == whole[number + 1 :]
+    assert keeping.get(f"/responses/{id}", stream="true", starting_after=len(whole) - 1).data == b""
+    gate.open()
+
+
 def test_a_process_that_stops_fails_what_it_leaves(keeping: Keeping) -> None:
     gate = Gate()
     id = begin(keeping, say("Hel"), gate, say("lo"), done())
-    assert keeping.app._background is not None
-    keeping.app._background.close()
+    keeping.app.stop()
     found = retrieve(keeping, id)
     assert (found["status"], "stopped" in found["error"]["message"]) == ("failed", True)
     gate.open()
     ended(keeping)
     assert retrieve(keeping, id) == found
+
+
+def test_a_process_that_stops_begins_nothing(keeping: Keeping) -> None:
+    keeping.app.stop()
+    response = keeping.post(body={"model": "demo", "input": "x", "background": True})
+    assert error(response, 503)["message"] == "The server is stopping."
+    assert keeping.app.store is not None
+    assert keeping.app.store.page("response", None).rows == []
+
+
+def test_who_follows_leaves_a_process_that_stops_and_goes_on_in_another(two: tuple[Keeping, Keeping]) -> None:
+    first, second = two
+    gate = Gate()
+    id = begin(first, say("Hel"), gate, say("lo"), done())
+    response = second.client.get(f"/v1/responses/{id}?stream=true", buffered=False)
+    body = iter(response.response)
+    found = events(next(body))  # type: ignore[arg-type]
+    second.app.stop()
+    found += events(b"".join(body))  # type: ignore[arg-type]
+    failure = found.pop()
+    assert (failure["type"], failure["code"]) == ("error", "overloaded")
+    gate.open()
+    found += followed(first, id, starting_after=failure["sequence_number"])
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    assert found[-1]["type"] == "response.completed"
+
+
+def test_an_application_without_a_store_stops() -> None:
+    Keeping(store=None).app.stop()
 
 
 def test_a_defect_is_a_failed_response(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -483,6 +560,38 @@ def test_events_that_wait_for_too_long_end_the_response(keeping: Keeping, monkey
     assert retrieve(keeping, id)["status"] == "failed"
 
 
+def test_one_whose_first_events_cannot_be_stored_is_refused() -> None:
+    keeping = Keeping(store_max_bytes=2_000)
+    response = keeping.post(body={"model": "demo", "input": "x", "background": True})
+    assert error(response)["param"] == "background"
+    assert keeping.app.store is not None
+    assert keeping.app.store.page("response", None).rows == []
+
+
+def test_a_store_that_fails_for_a_while_is_logged_twice(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background, "_INTERVAL", 0.01)
+    before, after = [Gate(), Gate()], [Gate(), Gate()]
+    for first, last in zip(before, after, strict=True):
+        begin(keeping, first, say("Hello"), last, done())
+        assert first.reached.wait(20)
+    Failing(keeping, "beat", 10)
+    for gate in before:
+        gate.open()
+    work = keeping.app._background
+    assert work is not None
+    with work._changed:
+        assert work._changed.wait_for(lambda: "again" in caplog.text, timeout=20)
+    for gate in after:
+        gate.open()
+    ended(keeping)
+    assert [record.message for record in caplog.records] == [
+        "background responses cannot be stored at present: gone",
+        "background responses are stored again",
+    ]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_a_thread_nothing_is_started(keeping: Keeping, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
     def fail(*arguments: Any) -> Any:
@@ -549,7 +658,22 @@ def test_a_conversation_deleted_meanwhile_fails_no_response(keeping: Keeping) ->
     keeping.client.delete(f"/v1/conversations/{conversation}")
     gate.open()
     ended(keeping)
-    assert retrieve(keeping, id)["status"] == "completed"
+    found = retrieve(keeping, id)
+    assert (found["status"], found["conversation"], found["output"][0]["content"][0]["text"]) == (
+        "completed",
+        None,
+        "Hello",
+    )
+
+
+def test_a_parent_deleted_meanwhile_fails_no_response(keeping: Keeping) -> None:
+    parent, gate = keeping.ask(say("One"), done(), input="1")["id"], Gate()
+    id = begin(keeping, gate, say("Two"), done(), input="2", previous_response_id=parent)
+    keeping.client.delete(f"/v1/responses/{parent}")
+    gate.open()
+    ended(keeping)
+    keeping.ask(input="3", previous_response_id=id)
+    assert keeping.sent() == [user("1"), assistant("One"), user("2"), assistant("Two"), user("3")]
 
 
 def test_a_process_that_stops_while_its_store_fails_stops(keeping: Keeping) -> None:

@@ -16,15 +16,16 @@ from msgspec import Raw, structs
 
 from openai_compat.endpoints.contract import RESPONSE, Answer, Call, EventStream, Headers, NamedEvent, Reply
 from openai_compat.endpoints.responses import events
-from openai_compat.endpoints.responses.answer import is_final
-from openai_compat.endpoints.responses.keeping import Keeper, output_items, stored_body
+from openai_compat.endpoints.responses.answer import Response, is_final
+from openai_compat.endpoints.responses.keeping import Keeper, output_items, stored_body, unstorable
 from openai_compat.endpoints.responses.progress import Progress, error_event, error_of, named
 from openai_compat.endpoints.responses.state import failure_of, read_response, response_body, status_of
 from openai_compat.errors import INTERNAL_ERROR, APIError, invalid
-from openai_compat.generation.background import Background, Job
+from openai_compat.generation.background import Background, Job, stopping
 from openai_compat.generation.run import ChatRun
 from openai_compat.log import log
-from openai_compat.storage.store import StoredObject
+from openai_compat.storage.runs import Batch
+from openai_compat.storage.store import StoredObject, UnknownParent
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.store_errors import ask, needs_store
 from openai_compat.wire import json, sse
@@ -56,16 +57,18 @@ def start(call: Call, chat: ChatRun, progress: Progress, keeper: Keeper, ignored
     response.status, response.store = "queued", True
     keeper.queue(response)
     queued, headers = structs.replace(response), ignored.headers()  # both change in the other thread
-    first = progress.queue()
+    first = _frames(progress.queue())
 
     def work(job: Job) -> None:
-        _generate(job, chat, progress, keeper, first)
+        _generate(job, chat, progress, keeper)
 
     try:
-        ask(call.store, lambda store: background.start(call.owner, response.id, work))
-    except APIError:
+        ask(call.store, lambda store: background.start(call.owner, response.id, work, first))
+    except (APIError, ValueError) as error:
         ask(call.store, lambda store: store.delete(RESPONSE, call.owner, response.id))
-        raise
+        if isinstance(error, APIError):
+            raise
+        raise unstorable() from error
     if stream:
         return follow(call, response.id, headers, after=-1)
     return Answer(queued, headers)
@@ -75,11 +78,10 @@ def _frames(found: Sequence[events.Event]) -> list[bytes]:
     return [sse.frame(json.encode(event.data), event.name) for event in named(found)]
 
 
-def _generate(job: Job, chat: ChatRun, progress: Progress, keeper: Keeper, first: list[events.Event]) -> None:
+def _generate(job: Job, chat: ChatRun, progress: Progress, keeper: Keeper) -> None:
     """Generate a response, in a thread of its own."""
     response = progress.response
     try:
-        job.add(_frames(first))
         job.add(_frames(progress.begin(response.created_at)))
         job.begin(stored_body(response))
         run = chat.start(cancel=job.cancel)
@@ -92,8 +94,17 @@ def _generate(job: Job, chat: ChatRun, progress: Progress, keeper: Keeper, first
         log.exception("a background response failed because of a defect in openai_compat")
         job.add(_frames(progress.fail(INTERNAL_ERROR)[:-1]))
     if not job.cancel.is_set:
-        extends = keeper.state.extends if response.status in ("completed", "incomplete") else None
+        _finish(job, response, keeper.state.extends if response.status in ("completed", "incomplete") else None)
+
+
+def _finish(job: Job, response: Response, extends: tuple[str, str] | None) -> None:
+    """Store a response that has ended, and add it to its conversation; one that could not be added has none."""
+    try:
         job.finish(stored_body(response), output_items(response), extends)
+    except UnknownParent:
+        log.error("a background response could not be added to its conversation, which was deleted")
+        response.conversation = None
+        job.finish(stored_body(response), output_items(response), None)
 
 
 def ended_body(body: bytes, status: str, error: APIError | None) -> bytes | None:
@@ -141,7 +152,7 @@ class _Follower:
     def events(self) -> Iterator[Sequence[object]]:
         """Yield the frames of events.
 
-        :raises APIError: 404 for a response that was deleted, 503 for a store that fails.
+        :raises APIError: 404 for a response that was deleted, 503 for a store that fails, and if the process stops.
         """
         background = self._call.background
         assert background is not None
@@ -155,6 +166,8 @@ class _Follower:
             elif is_final(status_of(stored)):
                 yield self._terminal_events(stored)
                 return
+            elif background.is_closed:
+                raise stopping()
             else:
                 background.wait()
 
@@ -171,21 +184,39 @@ class _Follower:
         return found
 
     def _terminal_events(self, stored: StoredObject) -> list[NamedEvent]:
-        """Return the last event, which is made of the response as it is stored; OpenAI has none for a cancelled one."""
-        call, before = self._call, self._after - 1
-        rows = ask(call.store, lambda store: store.events(RESPONSE, call.owner, self._id, before, limit=1))
-        if self._after >= 0 and not rows:  # the client has all of them
-            return []
-        status, number = status_of(stored), self._after + 1
-        response = Raw(response_body(stored, self._call))
-        found: list[NamedEvent] = []
-        if status == "failed" and not (
-            rows and _ends_with_error(rows[-1][2])
-        ):  # the process died before it could say so
-            found = named([error_event(failure_of(stored), number)])
-            number += 1
-        name = f"response.{'incomplete' if status == 'cancelled' else status}"
-        return [*found, NamedEvent(name, {"type": name, "sequence_number": number, "response": response})]
+        """Return the events that follow those that are stored, from the one on that the client wants."""
+        call = self._call
+        batch = ask(call.store, lambda store: store.last_events(RESPONSE, call.owner, self._id))
+        made = _made_events(stored, batch, response_body(stored, call))
+        return made[max(0, self._after - (-1 if batch is None else batch[1])) :]
+
+
+def _made_events(stored: StoredObject, batch: Batch | None, body: bytes) -> list[NamedEvent]:
+    """Return the events that are made of a response as it is stored.
+
+    That is the last one, of which OpenAI has none for a cancelled response, and what a process that died left out.
+
+    :param batch: the last of those that are stored; None if the process died before the first.
+    :param body: the response with its output.
+    """
+    status, number, found = status_of(stored), 0 if batch is None else batch[1] + 1, []
+    if batch is None:
+        found.append(_response_event("created", number, json.encode(_as_queued(body))))
+        number += 1
+    if status == "failed" and not (batch and _ends_with_error(batch[2])):  # the process died before it could say so
+        found += named([error_event(failure_of(stored), number)])
+        number += 1
+    return [*found, _response_event("incomplete" if status == "cancelled" else status, number, body)]
+
+
+def _response_event(name: str, number: int, body: bytes) -> NamedEvent:
+    name = f"response.{name}"
+    return NamedEvent(name, {"type": name, "sequence_number": number, "response": Raw(body)})
+
+
+def _as_queued(body: bytes) -> dict[str, Any]:
+    """Return a response as it was before it was generated."""
+    return {**json.members(body), "status": "queued", "error": None, "output": []}
 
 
 def _ends_with_error(data: bytes) -> bool:

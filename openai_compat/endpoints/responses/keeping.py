@@ -95,7 +95,14 @@ class Keeper:
             if not self.call.store.append(CONVERSATION, self.call.owner, self.state.conversation, items):
                 raise UnknownParent("the conversation was deleted")
 
-    def _add(self, response: Response, outputs: Sequence[Item], **place: tuple[str, str] | None) -> None:
+    def _add(
+        self,
+        response: Response,
+        outputs: Sequence[Item],
+        *,
+        extend: tuple[str, str] | None = None,
+        inherit: tuple[str, str] | None = None,
+    ) -> None:
         """Store a response. If the one that it goes on from was deleted meanwhile, its items are stored anew."""
         assert self.call.store is not None
         stored = StoredObject(
@@ -103,11 +110,11 @@ class Keeper:
         )
         add = partial(self.call.store.add, RESPONSE, self.call.owner, stored, outputs=outputs)
         try:
-            add(self.inputs, parent=self.state.parent, end=self.state.end, **place)
+            add(items=self.inputs, parent=self.state.parent, extend=extend, inherit=inherit, end=self.state.end)
         except UnknownParent:
             if self.state.parent is None:
                 raise
-            add([*self.state.inherited, *self.inputs])
+            add(items=[*self.state.inherited, *self.inputs])
 
 
 def unstorable() -> APIError:

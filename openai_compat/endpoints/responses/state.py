@@ -17,7 +17,7 @@ from openai_compat.endpoints.contract import CONVERSATION, RESPONSE, Call
 from openai_compat.endpoints.responses.answer import is_final
 from openai_compat.endpoints.responses.request import ConversationRef, input_items
 from openai_compat.errors import APIError, invalid, too_long
-from openai_compat.storage.store import Context, Damaged, Store, StoredObject, TooLarge
+from openai_compat.storage.store import Context, Damaged, Item, Store, StoredObject, TooLarge
 from openai_compat.translate.items import Past
 from openai_compat.translate.references import resolved
 from openai_compat.translate.store_errors import ask, existing, is_sound, needs_store, store_failed
