@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 #: seconds for each phase of the request that lists the models to announce: an upstream that does not respond should
 #: not delay the announcement
 PROBE_TIMEOUT = 1.0
+#: seconds between two looks at whether the worker stops
+_LOOK = 0.2
+#: seconds for which a worker that stops at once waits for its application: more than the store takes for one operation
+_STOPPING = 3.0
 
 #: defaults that differ from gunicorn's; GUNICORN_CMD_ARGS and flags override them
 DEFAULTS: dict[str, Any] = {
@@ -111,7 +115,9 @@ def serve(config: ServerConfig) -> int:
     logging.getLogger("urllib3.connectionpool").addFilter(_is_relevant)
     if config.verify is False and config.upstream is not None:
         warn_insecure()
-    options = {**DEFAULTS, **config.platform, "post_worker_init": _announcer(config), "worker_int": _stop_at_once}
+    stopper = _Stopper()
+    hooks = {"post_worker_init": _worker_begins(config, stopper), "worker_int": stopper.stop_at_once}
+    options = {**DEFAULTS, **config.platform, **hooks}
     flags = {key: value for key, value in config.server.items() if value is not None}
     server = Application(
         lambda: OpenAICompat(config.backend(), settings=guarded(config.settings, addresses)),
@@ -167,21 +173,52 @@ def warn_insecure() -> None:
     warnings.filterwarnings("ignore", "Unverified HTTPS request")
 
 
-def _stop_at_once(worker: Any) -> None:
-    """End the worker on SIGINT; gunicorn would wait 30 s for threads that stream."""
-    sys.stdout.flush()
-    os._exit(0)
+class _Stopper:
+    """Stops the application of a worker that stops, by a signal or a limit of requests.
+
+    A worker waits for its streams before anything of Python's runs at its exit, and is killed if they take too long. No
+    hook of gunicorn's is called before that wait, and a signal's handler must not use the store.
+    """
+
+    def __init__(self) -> None:
+        self._has_stopped: threading.Event | None = None
+
+    def watch(self, worker: Any) -> None:
+        """Stop the application once the worker stops."""
+        has_stopped = self._has_stopped = threading.Event()  # here, since gevent has replaced the class by now
+
+        def wait() -> None:
+            while worker.alive:
+                time.sleep(_LOOK)
+            try:
+                worker.wsgi.stop()
+            finally:
+                has_stopped.set()
+
+        _thread(wait)
+
+    def stop_at_once(self, worker: Any) -> None:
+        """End the worker on SIGINT; gunicorn would wait 30 s for threads that stream."""
+        sys.stdout.flush()
+        if self._has_stopped is not None:
+            self._has_stopped.wait(_STOPPING)
+        os._exit(0)
 
 
-def _announcer(config: ServerConfig) -> Any:
-    """Return gunicorn's hook that prints the announcement, in a thread, since it waits for the upstream."""
+def _worker_begins(config: ServerConfig, stopper: _Stopper) -> Any:
+    """Return gunicorn's hook for a worker that begins to serve."""
 
     def post_worker_init(worker: Any) -> None:
+        stopper.watch(worker)
         if worker.age == 1:  # only one worker announces the server
             addresses = [address(sock.getsockname()) for sock in worker.sockets]
-            threading.Thread(target=lambda: print(announcement(config, addresses), flush=True), daemon=True).start()
+            _thread(lambda: print(announcement(config, addresses), flush=True))  # it waits for the upstream
 
     return post_worker_init
+
+
+def _thread(target: Callable[[], object]) -> None:
+    threading.Thread(target=target, daemon=True).start()
 
 
 def address(name: Any) -> str:

@@ -631,11 +631,22 @@ def test_the_first_worker_speaks_for_all(
     before = set(threading.enumerate())
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        configured()["post_worker_init"](SimpleNamespace(age=age, sockets=[sock]))
+        worker = SimpleNamespace(age=age, sockets=[sock], alive=False, wsgi=OpenAICompat("http://127.0.0.1:1"))
+        configured()["post_worker_init"](worker)
         for thread in set(threading.enumerate()) - before:
             thread.join(TIMEOUT)
         told = f"openai-compat listens at http://127.0.0.1:{sock.getsockname()[1]}/v1\n"
     assert capsys.readouterr().out.startswith(told) is announced
+
+
+def test_an_application_is_stopped_once_its_worker_stops(configured: Configured) -> None:
+    stopped = threading.Event()
+    application = SimpleNamespace(stop=stopped.set)
+    worker = SimpleNamespace(age=2, sockets=[], alive=True, wsgi=application)
+    configured()["post_worker_init"](worker)
+    assert not stopped.is_set()
+    worker.alive = False
+    assert stopped.wait(TIMEOUT)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,33 @@ def test_a_worker_that_stops_leaves_no_response_in_progress(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("worker", ["gthread", "gevent"])
+def test_a_worker_that_stops_does_not_wait_for_who_follows(
+    store: str, worker: str, asked: signal.Signals, upstream: tuple[FakeOllama, Gate, str]
+) -> None:
+    if worker == "gevent":
+        pytest.importorskip("gevent", reason="the extra 'gevent' is not installed")
+    _, _, url = upstream
+    flags = ("--upstream", url, "--store", store, "--worker-class", worker)
+    with serving(*flags) as server:
+        id = ask(server, background=True)["id"]
+        until(lambda: get(server, f"/responses/{id}")["status"] == "in_progress")
+        path = f"{server.base_url}/responses/{id}?stream=true"
+        # gunicorn's gevent worker waits for kept connections, too
+        with requests.get(path, headers={"Connection": "close"}, stream=True, timeout=TIMEOUT) as response:
+            body = response.iter_content(None)
+            next(body)
+            server.process.send_signal(asked)
+            if asked == signal.SIGTERM:
+                assert b"".join(body).rpartition(b"event: ")[2].startswith(b"response.failed\n")
+        assert server.process.wait(TIMEOUT) == 0  # long before gunicorn's graceful time-out
+    with serving(*flags) as server:
+        found = get(server, f"/responses/{id}")
+    assert (found["status"], "stopped" in found["error"]["message"]) == ("failed", True)
+
+
+@pytest.mark.slow
 def test_any_worker_follows_and_cancels(store: str) -> None:
     with Chaos() as chaos, serving("--upstream", chaos.url, "--store", store, "--workers", "3") as server:
         started = chaos.connections
