@@ -417,12 +417,22 @@ def test_the_events_of_one_whose_process_died_are_followed_from_any_on(
 def test_a_process_that_stops_fails_what_it_leaves(keeping: Keeping) -> None:
     gate = Gate()
     id = begin(keeping, say("Hel"), gate, say("lo"), done())
-    keeping.app.stop()
+    for _ in range(2):  # as it is asked to stop, and at its exit
+        keeping.app.stop()
     found = retrieve(keeping, id)
     assert (found["status"], "stopped" in found["error"]["message"]) == ("failed", True)
     gate.open()
     ended(keeping)
     assert retrieve(keeping, id) == found
+
+
+def test_a_process_that_stops_fails_what_waits_for_a_thread() -> None:
+    keeping, gate = Keeping(max_background=1), Gate()
+    ids = [begin(keeping, gate, say("x"), done()), begin(keeping, say("y"), done())]
+    keeping.app.stop()
+    gate.open()
+    ended(keeping)
+    assert [retrieve(keeping, id)["status"] for id in ids] == ["failed", "failed"]
 
 
 def test_a_process_that_stops_begins_nothing(keeping: Keeping) -> None:
@@ -560,10 +570,20 @@ def test_events_that_wait_for_too_long_end_the_response(keeping: Keeping, monkey
     assert retrieve(keeping, id)["status"] == "failed"
 
 
-def test_one_whose_first_events_cannot_be_stored_is_refused() -> None:
-    keeping = Keeping(store_max_bytes=2_000)
+@pytest.mark.parametrize("max_bytes", [500, 2_000], ids=["the response", "its first events"])
+def test_what_cannot_be_stored_as_it_is_queued_is_refused(max_bytes: int) -> None:
+    keeping = Keeping(store_max_bytes=max_bytes)
     response = keeping.post(body={"model": "demo", "input": "x", "background": True})
     assert error(response)["param"] == "background"
+    assert keeping.app.store is not None
+    assert keeping.app.store.page("response", None).rows == []
+
+
+@pytest.mark.parametrize("method", ["add", "begin_run"])
+def test_a_store_that_fails_begins_nothing(keeping: Keeping, method: str) -> None:
+    Failing(keeping, method, 1)
+    response = keeping.post(body={"model": "demo", "input": "x", "background": True})
+    assert error(response, 503)["code"] == "store_failed"
     assert keeping.app.store is not None
     assert keeping.app.store.page("response", None).rows == []
 

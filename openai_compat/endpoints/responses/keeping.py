@@ -82,7 +82,7 @@ class Keeper:
             self._add(response, [], inherit=self.state.extends)
         except StoreFailed as error:
             raise store_failed(error) from error
-        except (UnknownParent, ValueError) as error:
+        except ValueError as error:
             raise unstorable() from error
 
     def _write(self, response: Response) -> None:
