@@ -30,7 +30,8 @@ class Keeping:
 
     def __init__(self, **settings: Any) -> None:
         self.fake = FakeOllama()
-        self.app = OpenAICompat(self.fake, **{"store": "sqlite://", **settings})
+        # Where other programs take the processors, 2 s are not enough for a transaction.
+        self.app = OpenAICompat(self.fake, **{"store": "sqlite://", "store_timeout": 20.0, **settings})
         self.client = Client(self.app)
 
     def post(self, path: str = "/responses", body: Any = None) -> TestResponse:
