@@ -107,17 +107,17 @@ STRICT = ("-W", "error", "-W", "ignore::ResourceWarning", "-c")
 
 
 @pytest.mark.server
-def test_8_processes_append_800_items(url: str, make: Make) -> None:
+def test_8_processes_append_400_items(url: str, make: Make) -> None:
     not_memory(url)
-    ended = command(url, "used", "8", "100", python=(*STRICT, FORKS))
+    ended = command(url, "used", "8", "50", python=(*STRICT, FORKS))
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
     store = make(clock=lambda: 0.0)
     found = walked(lambda **arguments: store.items("chat", "me", "shared", **arguments), limit=300)
     assert found.pop() == "parent"
-    assert len(set(found)) == len(found) == 800
+    assert len(set(found)) == len(found) == 400
     for child in range(8):
-        assert [name for name in found if name.startswith(f"{child}-")] == [f"{child}-{i}" for i in range(100)]
-    assert sorted(row.position for row in rows(store, "links")) == list(range(801))
+        assert [name for name in found if name.startswith(f"{child}-")] == [f"{child}-{i}" for i in range(50)]
+    assert sorted(row.position for row in rows(store, "links")) == list(range(401))
 
 
 @pytest.mark.server
