@@ -13,7 +13,7 @@ from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
-from openai_compat.translate.response_tools import custom_input
+from openai_compat.translate.custom_input import custom_input
 from tests.bench.hostile import SIZE, cases, seconds
 from tests.endpoints.requests import RESPONSES
 

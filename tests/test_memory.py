@@ -13,7 +13,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
-from openai_compat.translate.response_tools import custom_input
+from openai_compat.translate.custom_input import custom_input
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,7 @@ items of unknown types are listed.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from msgspec import UNSET, Raw, UnsetType
@@ -20,17 +18,13 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.errors import APIError, invalid, missing
 from openai_compat.native import types as native
 from openai_compat.translate.compaction import uncompacted
-from openai_compat.translate.content import Fetch, ImageURL, given_of, image, unused_fields
+from openai_compat.translate.content import Fetch
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.files import FileInput, Files
+from openai_compat.translate.files import Files
+from openai_compat.translate.item_content import ItemContent
 from openai_compat.translate.item_tools import names_of
 from openai_compat.translate.item_types import (
-    FILE_PARTS,
-    HISTORY,
-    IMAGE_PARTS,
-    TEXT_PARTS,
     CallItem,
-    ItemPart,
     decode_call,
     decode_compaction,
     decode_message,
@@ -40,7 +34,6 @@ from openai_compat.translate.item_types import (
     decode_tools,
     item_type,
     parts_of,
-    unknown_part,
 )
 from openai_compat.translate.messages import native_role
 from openai_compat.translate.response_tools import SEARCH, ToolNames, joined
@@ -120,9 +113,7 @@ class _History:
         self.unknown: APIError | None = None
         self._names = names
         self._ignored = ignored
-        self._files = files
-        self._fetch = fetch
-        self._is_past = False
+        self._content = ItemContent(ignored, files, fetch)
         self._thinking: list[str] = []
         #: the last message that has thinking, and its pieces
         self._thinker: native.Message | None = None
@@ -148,31 +139,19 @@ class _History:
 
     def _note_unread(self, text: str, path: str, field: str) -> None:
         """Remember an item that adds nothing to the messages, if the client sent it."""
-        if not self._is_past:
+        if not self._content.is_past:
             self.unknown = self.unknown or invalid(f"{path}: {text}", f"{path}.{field}")
 
     def add_past(self, place: int, raw: Raw, past: Past) -> None:
         """Add an item of the past."""
-        own = self._files, self._fetch
-        self._files, self._fetch, self._is_past = past.files, past.fetch, True
+        own, self._content = self._content, ItemContent(self._ignored, past.files, past.fetch, is_past=True)
         path = f"input[{place}]"
         try:
             self.add(raw, path)
         except APIError as error:
             text = f"Invalid '{past.field}': {error.message.replace(path, f'items[{place}]')}"
             raise APIError(error.status, text, param=past.field, code=error.code) from error
-        self._files, self._fetch = own
-        self._is_past = False
-
-    @contextmanager
-    def _passing_over(self, path: str) -> Iterator[None]:
-        """List what cannot be read, if it is of the past: it could be read once, and no client can mend it."""
-        try:
-            yield
-        except APIError as error:
-            if not self._is_past:
-                raise
-            self._ignored.add(_without_numbers(error.param or path), "It cannot be read any more.")
+        self._content = own
 
     def _noted(self, decoded: tuple[_I, list[str]]) -> _I:
         """Return a decoded item; list the keys that it does not have."""
@@ -187,76 +166,12 @@ class _History:
         if item.phase:
             self._ignored.add("input[].phase")
         sent = native.Message(role, "")
-        self._set_content(sent, item.content, f"{path}.content")
+        self._content.put(sent, item.content, f"{path}.content")
         if role == "assistant":
             self._take_thinking(sent)
         else:
             self.end_thinking()
         self.messages.append(sent)
-
-    def _set_content(self, sent: native.Message, content: str | list[ItemPart] | None, path: str) -> None:
-        if not isinstance(content, list):
-            sent.content = content or ""
-            return
-        texts: list[str] = []
-        images: list[str] = []
-        for i, part in enumerate(content):
-            self._part(part, f"{path}[{i}]", sent.role, texts, images)
-        sent.content = "".join(texts)
-        if images:
-            sent.images = images
-
-    def _part(self, part: ItemPart, path: str, role: str, texts: list[str], images: list[str]) -> None:
-        """Add a part to the texts or the images of a message."""
-        self._note_unused(part, path)
-        if part.type in TEXT_PARTS or (part.type is None and isinstance(part.text, str)):
-            if not isinstance(part.text, str) and role not in HISTORY:
-                raise missing(f"{path}.text")
-            texts.append(part.text or "")
-        elif part.type == "refusal":
-            texts.append(part.refusal or "")
-        elif part.type in IMAGE_PARTS:
-            with self._passing_over(path):
-                images.append(self._image(part, path))
-        elif part.type in FILE_PARTS:
-            with self._passing_over(path):
-                self._file(part, path, texts, images)
-        elif part.type is None:
-            raise missing(f"{path}.type")
-        elif role in HISTORY:
-            self._ignored.add(f"{_without_numbers(path)}.{part.type[:64]}")
-        else:
-            raise unknown_part(part.type, path)
-
-    def _note_unused(self, part: ItemPart, path: str) -> None:
-        """List the fields of a part that another type of part has."""
-        for name in given_of(part, _UNUSED.get(part.type, ())):
-            self._ignored.add(f"{_without_numbers(path)}.{name}")
-
-    def _image(self, part: ItemPart, path: str) -> str:
-        given = part.image_url if isinstance(part.image_url, ImageURL) else ImageURL(part.image_url)
-        if not given.url:
-            if part.file_id:
-                text = "There is no store of files; send the image as a data URI in 'image_url'."
-                raise invalid(f"Invalid '{path}.file_id': {text}", f"{path}.file_id", "unsupported_parameter")
-            raise missing(f"{path}.image_url")
-        if part.file_id:
-            self._ignored.add(f"{_without_numbers(path)}.file_id")
-        for name, detail in (("detail", part.detail), ("image_url.detail", given.detail)):
-            if detail not in (None, "", "auto"):
-                self._ignored.add(f"{_without_numbers(path)}.{name}")
-        return image(given.url, f"{path}.image_url", self._fetch)
-
-    def _file(self, part: ItemPart, path: str, texts: list[str], images: list[str]) -> None:
-        if part.detail and part.type == "input_file":
-            self._ignored.add(f"{_without_numbers(path)}.detail")
-        given = part.file if part.type == "file" else _file_of(part)
-        if given is None:
-            raise missing(f"{path}.file")
-        found = self._files.read(given, f"{path}.file" if part.type == "file" else path, self._ignored)
-        texts.append(found.text)
-        if found.image is not None:
-            images.append(found.image)
 
     # -- calls and results --------------------------------------------------------------------
 
@@ -311,31 +226,26 @@ class _History:
 
     def _call_output(self, text: bytes, path: str) -> None:
         item = self._noted(decode_output(text, path))
-        self.end_thinking()
-        if item.call_id:
-            self._join_after_call(item.call_id)
-        sent = native.Message("tool")
+        sent = self._add_result(item.call_id)
         if item.name:
             sent.tool_name = self._native_name(item.namespace, item.name)
         self._set_output(sent, item.output, path)
-        if item.call_id:
-            sent.tool_call_id = item.call_id
-        self.messages.append(sent)
 
-    def _add_result(self, call_id: str | None, content: str) -> None:
+    def _add_result(self, call_id: str | None, content: str = "") -> native.Message:
+        """Add a message with the result of a call, and return it."""
         self.end_thinking()
-        if call_id:
-            self._join_after_call(call_id)
         sent = native.Message("tool", content)
         if call_id:
+            self._join_after_call(call_id)
             sent.tool_call_id = call_id
         self.messages.append(sent)
+        return sent
 
     def _set_output(self, sent: native.Message, output: Raw | UnsetType, path: str) -> None:
         text = json.text_of(output)
         parts = parts_of(Raw(text), path) if text[:1] == b"[" else None
         if parts is not None:
-            self._set_content(sent, self._noted(parts), f"{path}.output")
+            self._content.put(sent, self._noted(parts), f"{path}.output")
         else:
             value = json.string(text)
             sent.content = text.decode() if value is None else value
@@ -376,44 +286,13 @@ class _History:
         if thinking is None:
             if item.encrypted_content:
                 self._ignored.add("input[].encrypted_content", "Another server encoded it.")
-            thinking = self._thinking_of(item.content, path)
+            thinking = self._content.thinking_of(item.content, path)
             if not thinking and not json.is_blank(item.summary):
                 self._ignored.add("input[].summary")
         if thinking:
             self._thinking.append(thinking)
         else:
             self._note_unread("the reasoning has nothing that this server can read.", path, "encrypted_content")
-
-    def _thinking_of(self, content: Raw | UnsetType, path: str) -> str:
-        """Return the text of a reasoning item's content, and list what is none."""
-        text = json.text_of(content)
-        if text[:1] == b"[":
-            parts = [self._thought(part, f"{path}.content[]") for part in json.items_of(Raw(text), path)]
-            return "\n".join(part for part in parts if part is not None)
-        found = json.string(text)
-        if found is None and not json.is_blank(content):
-            self._ignored.add("input[].content")
-        return found or ""
-
-    def _thought(self, part: Raw, path: str) -> str | None:
-        """Return the text of a part of a reasoning item's content, and list the keys that are not read."""
-        text, listed = json.text_of(part), _without_numbers(path)
-        if text[:1] != b"{":
-            found = json.string(text)
-            if found is None and not json.is_blank(part):
-                self._ignored.add(listed)
-            return found
-        members = json.members_of(text, path)
-        kind = json.string(json.text_of(members.pop("type", UNSET))) or ""
-        found = json.string(json.text_of(members.get("text", UNSET)))
-        if found is not None:
-            members.pop("text")
-        elif kind and kind not in TEXT_PARTS:
-            self._ignored.add(f"{listed}.{kind[:64]}")
-        for name, value in members.items():
-            if not json.is_blank(value):
-                self._ignored.add(f"{listed}.{name[:64]}")
-        return found
 
     def _take_thinking(self, sent: native.Message) -> None:
         """Give the thinking that waits to a message of the assistant."""
@@ -453,21 +332,6 @@ class _History:
         self.messages.append(native.Message("user", f"Summary of the conversation so far:\n\n{summary}"))
 
 
-_TEXT_FIELDS = ("text",)
-_FILE_FIELDS = ("filename", "file_data", "file_id", "file_url", "detail")
-#: the fields of a part that another type of part has, by the type of the part; annotations never count
-_UNUSED = unused_fields(
-    ItemPart,
-    {
-        None: _TEXT_FIELDS,
-        **dict.fromkeys(TEXT_PARTS, _TEXT_FIELDS),
-        "refusal": ("refusal",),
-        **dict.fromkeys(IMAGE_PARTS, ("image_url", "file_id", "detail")),
-        "input_file": _FILE_FIELDS,
-        "file": ("file",),
-    },
-)
-
 _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
     "message": _History._message,
     "function_call": _History._function_call,
@@ -480,12 +344,3 @@ _READERS: dict[str, Callable[[_History, bytes, str], None]] = {
     "reasoning": _History._reasoning,
     "compaction": _History._compaction,
 }
-
-
-def _without_numbers(path: str) -> str:
-    """Return the path of a part as parameters are listed: ``input[].output[]`` of ``input[3].output[0]``."""
-    return re.sub(r"\[[0-9]+\]", "[]", path)
-
-
-def _file_of(part: ItemPart) -> FileInput:
-    return FileInput(filename=part.filename, file_data=part.file_data, file_id=part.file_id, file_url=part.file_url)

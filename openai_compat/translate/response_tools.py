@@ -12,7 +12,6 @@ not sent as functions without a name; custom tools exist.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
@@ -23,7 +22,7 @@ from openai_compat.native import types as native
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.tools import FunctionDefinition, from_parameters
-from openai_compat.wire import json, surrogates
+from openai_compat.wire import json
 
 
 class FunctionTool(RequestObject):
@@ -330,62 +329,3 @@ def _from_custom(tool: CustomTool, path: str, namespace: str | None, names: Tool
     if description:
         sent.description = description.strip()
     return native.Tool(sent)
-
-
-def custom_input(arguments: str) -> str:
-    """Return the text of a custom tool's call from its arguments; all of them if they are something else.
-
-    Arguments without a value have an empty text; those that were cut have the beginning of the text.
-    """
-    members = _members(arguments)
-    if members is None:
-        text = _begun(arguments)
-    else:
-        text = json.string(json.text_of(members.get("input", UNSET)))
-        if text is None and all(map(json.is_blank, members.values())):
-            text = ""
-    return arguments if text is None else text
-
-
-def _members(arguments: str) -> dict[str, Raw] | None:
-    """Return the members of arguments; None for those that were cut."""
-    data = arguments.encode("utf-8", "replace")
-    return json.members(data) if json.is_native_object(data) else None
-
-
-_BEGIN = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-#: an escape that was cut
-_CUT = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
-#: characters of the longest of these
-_LONGEST_CUT = 5
-
-
-def _begun(arguments: str) -> str | None:
-    """Return the text as far as it came in arguments that were cut; None if they are something else.
-
-    The end of the text is found by replacing what is escaped, in C: a search for all escapes takes a hundred times the
-    memory of the text.
-    """
-    begin = _BEGIN.match(arguments)
-    if begin is None:
-        return "" if _ends_before_text(arguments) else None
-    start = begin.end()
-    bare = arguments.replace("\\\\", "\0\0").replace('\\"', "\0\0")
-    end = bare.find('"', start)
-    if end < 0:
-        cut = _CUT.search(bare, max(start, len(bare) - _LONGEST_CUT))
-        end = cut.start() if cut else len(bare)
-    return json.string(surrogates.mended(f'"{arguments[start:end]}"'.encode("utf-8", "replace")))
-
-
-def _ends_before_text(arguments: str) -> bool:
-    """Return whether arguments end before the text begins."""
-    rest = arguments
-    for token in ("{", '"input"', ":", "null"):
-        rest = rest.lstrip()
-        if token.startswith(rest):
-            return True
-        if not rest.startswith(token):
-            return False
-        rest = rest[len(token) :]
-    return not rest.strip()

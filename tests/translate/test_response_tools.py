@@ -12,7 +12,6 @@ from openai_compat.translate.fields import Ignored
 from openai_compat.translate.response_tools import (
     KnownTool,
     ToolNames,
-    custom_input,
     from_response_tools,
     joined,
 )
@@ -98,51 +97,6 @@ def test_names_are_those_of_one_tool() -> None:
     assert names.add(KnownTool("custom", "b", "a", "3")) == "a.b_2"
     assert names.paths() == {"a.b": "1", "a.b_2": "3"}
     assert names.of("a.b_2").kind == "custom"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ('{"input":"a"}', "a"),
-        ('{"input":""}', ""),
-        ('{"input":"a","x":1}', "a"),
-        ('{"input":null}', ""),
-        ("{}", ""),
-        ('{"input":{},"x":""}', ""),
-        ('{"input":1}', '{"input":1}'),
-        ('{"input":null,"x":1}', '{"input":null,"x":1}'),
-        ('{"x":1}', '{"x":1}'),
-        ("", ""),
-        ("[1]", "[1]"),
-        ("{", ""),
-        ('{"inp', ""),
-        (' { "input" ', ""),
-        ('{"input":', ""),
-        ('{"input":nul', ""),
-        ('{"input":null', ""),
-        ('{"input": null ', ""),
-        ('{"input":null,"x":1', '{"input":null,"x":1'),
-        ('{"input":tr', '{"input":tr'),
-        ('{"x', '{"x'),
-        ('{"input":"', ""),
-        (' { "input" : "a', "a"),
-        ('{"input":"a\\', "a"),
-        ('{"input":"a\\\\', "a\\"),
-        ('{"input":"a\\u', "a"),
-        ('{"input":"a\\u00e', "a"),
-        ('{"input":"a\\u00e9', "a\u00e9"),
-        ('{"input":"a\\ud83e\\udd9c', "a\U0001f99c"),
-        ('{"input":"a\\ud83e', "a\ufffd"),
-        ('{"input":"a"', "a"),
-        ('{"input":"a\\"b\\\\" ,"x":"c', 'a"b\\'),
-        ('{"input":"a\\\\u00e', "a\\u00e"),
-        ('{"input":"\\u00e', ""),
-        ('{"input":"a\\x', '{"input":"a\\x'),
-        ('{"inputs":"a', '{"inputs":"a'),
-    ],
-)
-def test_the_text_of_a_custom_call(arguments: str, text: str) -> None:
-    assert custom_input(arguments) == text
 
 
 def test_the_path_of_a_tool_is_where_it_stands() -> None:

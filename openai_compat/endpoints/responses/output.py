@@ -28,8 +28,9 @@ from openai_compat.endpoints.responses.answer import (
 )
 from openai_compat.native import types as native
 from openai_compat.translate.choice_delta import ChoiceDelta
+from openai_compat.translate.custom_input import custom_input
 from openai_compat.translate.logprobs import TokenLogprob, to_logprobs
-from openai_compat.translate.response_tools import KnownTool, ToolNames, custom_input
+from openai_compat.translate.response_tools import KnownTool, ToolNames
 from openai_compat.translate.sealed_text import seal
 from openai_compat.translate.tools import ToolCallDelta
 from openai_compat.wire import json
