@@ -43,6 +43,8 @@ _READ_SIZE = 65536
 _MIN_RATE = 65536
 #: seconds that a request whose beginning is there may take to arrive once the server stops
 _STOPPING = 5.0
+#: seconds that a new connection has then until its first bytes are there: the client may have sent them already
+_ON_ITS_WAY = 0.5
 
 
 class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc, unused-ignore]
@@ -98,9 +100,9 @@ class BufferingThreadWorker(ThreadWorker):  # type: ignore[misc, unused-ignore]
         super().murder_keepalived(*args, **kwargs)
         if not self.alive and not self._is_stopping:
             self._is_stopping = True
-            latest = time.monotonic() + _STOPPING
+            now = time.monotonic()
             for request in self._incoming.values():
-                request.deadline = min(request.deadline, latest) if request.data else 0.0
+                request.deadline = min(request.deadline, now + (_STOPPING if request.data else _ON_ITS_WAY))
         self._refuse_late()
         # gunicorn accepts nobody while its connections are too many, and versions 22 and 23 do not even poll.
         while self.nr_conns > self.worker_connections - self._reserve and self._incoming:

@@ -457,8 +457,21 @@ def test_a_request_that_has_begun_when_the_server_stops_is_answered() -> None:
 
 
 @NEEDS_24
+def test_a_request_that_is_on_its_way_when_the_worker_stops_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai_compat.server.buffering_worker._ON_ITS_WAY", TIMEOUT)
+    monkeypatch.setattr("openai_compat.server.buffering_worker._STOPPING", 0.0)
+    with local() as server, holding(server, POST, b"") as [half, silent]:
+        assert models(server) == 200
+        server.stop()
+        assert rest(half).startswith(b"HTTP/1.1 503 ")  # the worker has begun to stop
+        silent.sendall(CHAT)
+        assert answered(silent)[0] == 200
+
+
+@NEEDS_24
 def test_a_request_that_has_begun_when_the_worker_stops_has_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai_compat.server.buffering_worker._STOPPING", 1.0)
+    monkeypatch.setattr("openai_compat.server.buffering_worker._ON_ITS_WAY", 0.0)
     with local() as server, holding(server, CHAT[:-1], POST, b"") as [sock, half, silent]:
         assert models(server) == 200
         server.stop()
