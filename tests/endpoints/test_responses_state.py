@@ -446,8 +446,11 @@ def test_what_cannot_be_stored_is_listed(failing: Keeping) -> None:
 
 
 def test_nothing_is_generated_where_the_store_cannot_be_written_to(tmp_path: Path) -> None:
-    keeping = Keeping(store=f"sqlite:///{tmp_path}/store.db", store_failure="refuse", store_timeout=0.2)
+    keeping = Keeping(store=f"sqlite:///{tmp_path}/store.db", store_failure="refuse")
     keeping.ask()
+    assert keeping.app.store is not None
+    [database] = keeping.app.store._databases.values()
+    database._timeout = 0.2  # only of what is to fail
     with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         before = len(keeping.fake.requests)
