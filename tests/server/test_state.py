@@ -79,6 +79,13 @@ def upstream() -> Iterator[tuple[FakeOllama, Gate, str]]:
         gate.open()
 
 
+def generating(server: Server) -> str:
+    """The id of a response that is generated in the background."""
+    id: str = ask(server, background=True)["id"]
+    until(lambda: get(server, f"/responses/{id}")["status"] == "in_progress")
+    return id
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("worker", ["gthread", "gevent"])
 def test_a_worker_that_stops_leaves_no_response_in_progress(
@@ -89,8 +96,7 @@ def test_a_worker_that_stops_leaves_no_response_in_progress(
     _, _, url = upstream
     flags = ("--upstream", url, "--store", store, "--worker-class", worker)
     with serving(*flags) as server:
-        id = ask(server, background=True)["id"]
-        until(lambda: get(server, f"/responses/{id}")["status"] == "in_progress")
+        id = generating(server)
         assert server.stop() == 0
     with serving(*flags) as server:
         found = get(server, f"/responses/{id}")
@@ -108,8 +114,7 @@ def test_a_worker_that_stops_does_not_wait_for_who_follows(
     _, _, url = upstream
     flags = ("--upstream", url, "--store", store, "--worker-class", worker)
     with serving(*flags) as server:
-        id = ask(server, background=True)["id"]
-        until(lambda: get(server, f"/responses/{id}")["status"] == "in_progress")
+        id = generating(server)
         path = f"{server.base_url}/responses/{id}?stream=true"
         # gunicorn's gevent worker waits for kept connections, too
         with requests.get(path, headers={"Connection": "close"}, stream=True, timeout=TIMEOUT) as response:
@@ -129,8 +134,7 @@ def test_any_worker_follows_and_cancels(store: str) -> None:
     with Chaos() as chaos, serving("--upstream", chaos.url, "--store", store, "--workers", "3") as server:
         started = chaos.connections
         chaos.script(*answer(say("Hel"))[:-1])  # a word, and silence
-        id = ask(server, background=True)["id"]
-        until(lambda: get(server, f"/responses/{id}")["status"] == "in_progress")
+        id = generating(server)
         answers = []
         for _ in range(9):  # a connection each, so that several workers answer
             answers.append(get(server, f"/responses/{id}")["status"])
