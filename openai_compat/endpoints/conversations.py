@@ -207,7 +207,7 @@ def _items(raws: list[Raw], call: Call) -> list[Item]:
     found = resolved(raws, "items", call.store, call.owner, call.settings.max_body)
     items = [to_stored_item(raw, f"items[{i}]", call.new_id) for i, raw in enumerate(found)]
     fetch = None if call.fetch is None else _unfetched
-    check_items(found, "items", Ignored(call.settings, []), call.files.unfetched(), fetch)
+    check_items(found, "items", call.settings, Ignored(call.settings, []), call.files.unfetched(), fetch)
     return items
 
 

@@ -93,8 +93,8 @@ def given_of(part: RequestObject, names: tuple[str, ...]) -> Iterator[str]:
 
 
 _UNUSED = unused_fields(ContentPart, _USED)
-#: roles of messages that may be of another server
-_HISTORY = ("assistant", "tool")
+#: roles of messages that may be of another server, whose parts of unknown types are passed over
+HISTORY = ("assistant", "tool")
 
 
 class Content:
@@ -126,7 +126,7 @@ class Content:
         self._note_unused(part)
         if part.type in _TEXT_PARTS:
             text: str | None = getattr(part, part.type)
-            return _required("" if text is None and self._role in _HISTORY else text, f"{path}.{part.type}")
+            return _required("" if text is None and self._role in HISTORY else text, f"{path}.{part.type}")
         if part.type == "image_url":
             self.images.append(self._image(part, path))
         elif part.type == "input_audio":
@@ -139,7 +139,7 @@ class Content:
             self._add_thinking(part)
         elif self._role == "assistant" and part.type == "output_text":
             return part.text or ""
-        elif self._role in _HISTORY:
+        elif self._role in HISTORY:
             self._ignored.add(f"messages[].content[].{part.type}")
         else:
             text = "Supported values are: 'text', 'image_url', 'input_audio' and 'file'."

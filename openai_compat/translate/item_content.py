@@ -13,10 +13,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.errors import APIError, invalid, missing
 from openai_compat.native import types as native
-from openai_compat.translate.content import Fetch, ImageURL, given_of, image, unused_fields
+from openai_compat.translate.content import HISTORY, Fetch, ImageURL, given_of, image, unused_fields
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import FileInput, Files
-from openai_compat.translate.item_types import FILE_PARTS, HISTORY, IMAGE_PARTS, TEXT_PARTS, ItemPart, unknown_part
+from openai_compat.translate.item_types import FILE_PARTS, IMAGE_PARTS, TEXT_PARTS, ItemPart, unknown_part
 from openai_compat.wire import json
 
 

@@ -12,26 +12,25 @@ from collections.abc import Iterable, Iterator
 from msgspec import UNSET, Raw
 
 from openai_compat.translate.item_types import decode_tools, item_type
-from openai_compat.translate.response_tools import joined
+from openai_compat.translate.response_tools import MAX_NESTED, joined
 from openai_compat.wire import json
 
 #: types of items that bring tools
 _TYPES = ("additional_tools", "tool_search_output")
-#: levels of namespaces in namespaces whose names are told
-_MAX_NESTED = 4
 
 
-def tools_of(items: Iterable[Raw], past: int = 0) -> Iterator[tuple[str, list[Raw]]]:
+def tools_of(items: Iterable[Raw], past: int = 0, field: str = "input") -> Iterator[tuple[str, list[Raw]]]:
     """Yield the tools of each item that brings some, with their path in the request.
 
     :param past: number of the first items, which are not of the request.
+    :param field: where the others stand in the request.
     :raises APIError: 400 for such an item that is not valid.
     """
     for i, raw in enumerate(items):
         text = bytes(raw)
         if not any(kind.encode() in text for kind in _TYPES):  # without decoding each item twice
             continue
-        path = f"input[{i - past}]" if i >= past else f"items[{i}]"
+        path = f"{field}[{i - past}]" if i >= past else f"items[{i}]"
         kind = item_type(json.members_of(text, path), path)
         if kind in _TYPES:
             item, _ = decode_tools(text, path)
@@ -39,7 +38,7 @@ def tools_of(items: Iterable[Raw], past: int = 0) -> Iterator[tuple[str, list[Ra
                 yield f"{path}.tools", item.tools or []
 
 
-def names_of(tools: Iterable[Raw], namespace: str | None = None, depth: int = _MAX_NESTED) -> Iterator[str]:
+def names_of(tools: Iterable[Raw], namespace: str | None = None, depth: int = MAX_NESTED) -> Iterator[str]:
     """Yield the names of tools as the model sees them, unless two have the same."""
     for raw in tools:
         members = json.members_of(bytes(raw))

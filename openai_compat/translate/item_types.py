@@ -146,8 +146,6 @@ TEXT_PARTS = frozenset(["input_text", "output_text", "text", "summary_text", "re
 IMAGE_PARTS = frozenset(["input_image", "image_url"])
 #: types of parts that are files; the second is chat's
 FILE_PARTS = frozenset(["input_file", "file"])
-#: roles of messages that may be of another server, whose parts of unknown types are passed over
-HISTORY = ("assistant", "tool")
 #: types of parts; a list without any of them is a value that a tool returned
 _PARTS = TEXT_PARTS | IMAGE_PARTS | FILE_PARTS | {"refusal"}
 

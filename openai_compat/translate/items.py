@@ -10,19 +10,20 @@ items of unknown types are listed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.errors import APIError, invalid, missing
 from openai_compat.native import types as native
+from openai_compat.settings import Settings
 from openai_compat.translate.compaction import uncompacted
 from openai_compat.translate.content import Fetch
 from openai_compat.translate.fields import Ignored
 from openai_compat.translate.files import Files
 from openai_compat.translate.item_content import ItemContent
-from openai_compat.translate.item_tools import names_of
+from openai_compat.translate.item_tools import names_of, tools_of
 from openai_compat.translate.item_types import (
     CallItem,
     decode_call,
@@ -36,7 +37,7 @@ from openai_compat.translate.item_types import (
     parts_of,
 )
 from openai_compat.translate.messages import native_role
-from openai_compat.translate.response_tools import SEARCH, ToolNames, joined
+from openai_compat.translate.response_tools import SEARCH, ToolNames, from_response_tools, joined
 from openai_compat.translate.sealed_text import unseal
 from openai_compat.translate.tools import from_arguments
 from openai_compat.wire import json
@@ -92,14 +93,17 @@ def from_items(
     return history.messages
 
 
-def check_items(items: Iterable[Raw], field: str, ignored: Ignored, files: Files, fetch: Fetch | None) -> None:
+def check_items(
+    items: Sequence[Raw], field: str, settings: Settings, ignored: Ignored, files: Files, fetch: Fetch | None
+) -> None:
     """Check items that are stored, so that requests can go on from them.
 
     :param field: where the items stand in the request.
     :param fetch: as in :func:`from_items`, and so is *files*; neither needs to fetch anything.
     :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``items[0].content[1]``.
     """
-    history = _History(ToolNames(), ignored, files, fetch)
+    _, names = from_response_tools([], settings, ignored, tools_of(items, field=field))
+    history = _History(names, ignored, files, fetch)
     for i, raw in enumerate(items):
         history.add(raw, f"{field}[{i}]")
 
@@ -201,7 +205,8 @@ class _History:
         if item.execution != "client":
             self._add_unknown("tool_search_output", path)
             return
-        self._add_result(item.call_id, "\n".join(names_of(item.tools or [])) or "No tools were found.")
+        found = dict.fromkeys(names_of(item.tools or []))  # each once: no more than the tools of the request
+        self._add_result(item.call_id, "\n".join(found) or "No tools were found.")
 
     def _additional_tools(self, text: bytes, path: str) -> None:
         self._noted(decode_tools(text, path))

@@ -192,7 +192,7 @@ BUILT_IN: dict[str, set[str]] = {
 }
 
 #: levels of namespaces in namespaces; OpenAI has one
-_MAX_NESTED = 4
+MAX_NESTED = 4
 #: characters of a namespace's name, which each of its tools repeats; OpenAI allows 64
 _MAX_NAMESPACE = 256
 
@@ -212,7 +212,7 @@ def from_response_tools(
     """
     names = ToolNames()
     sent: dict[str, native.Tool] = {}
-    for number, tool in enumerate(_from_tools(tools, "tools", None, names, ignored, _MAX_NESTED), 1):
+    for number, tool in enumerate(_from_tools(tools, "tools", None, names, ignored, MAX_NESTED), 1):
         if number > settings.max_tools:
             raise too_long("tools", settings.max_tools, number)
         if tool is not None:
@@ -220,7 +220,7 @@ def from_response_tools(
                 ignored.add("tools[].name", "Of two tools with this name, the last one counts.")
             sent[tool.function.name] = tool
     for path, more in of_items:
-        for tool in _from_tools(more, path, None, names, ignored, _MAX_NESTED):
+        for tool in _from_tools(more, path, None, names, ignored, MAX_NESTED):
             if tool is not None:
                 sent[tool.function.name] = tool
             if len(sent) > settings.max_tools:

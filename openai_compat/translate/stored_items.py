@@ -16,10 +16,9 @@ from msgspec import UNSET, Raw
 
 from openai_compat.errors import invalid, missing
 from openai_compat.storage.store import Item
-from openai_compat.translate.content import ImageURL
+from openai_compat.translate.content import HISTORY, ImageURL
 from openai_compat.translate.item_types import (
     FILE_PARTS,
-    HISTORY,
     IMAGE_PARTS,
     TEXT_PARTS,
     ItemPart,

@@ -92,6 +92,12 @@ def file(**fields: Any) -> dict[str, Any]:
         ({"type": "function_call_output", "call_id": "c", "output": "x", "name": 5}, "items[1].name"),
         ({"type": "custom_tool_call", "name": "f", "call_id": "c", "input": {"a": 1}}, "items[1].input"),
         ({"type": "reasoning", "encrypted_content": 5}, "items[1].encrypted_content"),
+        ({"type": "additional_tools", "tools": [{"type": "function"}]}, "items[1].tools[0].name"),
+        (
+            {"type": "tool_search_output", "execution": "client", "tools": [{"type": "namespace", "name": "n" * 257}]},
+            "items[1].tools[0].name",
+        ),
+        ({"type": "additional_tools", "tools": [{"name": f"f{i}"} for i in range(129)]}, "items[1].tools"),
         (
             {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "file_id": "f"}]},
             "items[1].output[0].file_id",

@@ -166,6 +166,11 @@ def test_found_tools_are_tools_and_the_search_is_history() -> None:
     ]
 
 
+def test_a_tool_that_was_found_twice_is_told_once() -> None:
+    request = sent(tools=[SEARCH], input=[USER, CALL, {**FOUND, "tools": [SPACE, WEATHER, SPACE]}])
+    assert request["messages"][-1]["content"] == "mcp__wx.get_weather\nget_weather"
+
+
 def test_nothing_was_found() -> None:
     request = sent(tools=[SEARCH], input=[USER, CALL, {**FOUND, "tools": []}])
     assert request["messages"][-1]["content"] == "No tools were found."
