@@ -460,6 +460,27 @@ def test_who_follows_leaves_a_process_that_stops_and_goes_on_in_another(two: tup
     assert found[-1]["type"] == "response.completed"
 
 
+def test_who_follows_sees_the_end_of_a_response_that_ends_as_its_process_stops(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process stops after the follower read that the response goes on, and before it looks whether it stops."""
+    store, gate = keeping.app.store, Gate()
+    assert store is not None
+    read, stops = store.events, [keeping.app.stop]
+
+    def stopping_after_the_last(*arguments: Any) -> Any:
+        rows = read(*arguments)
+        if not rows and stops:
+            stops.pop()()
+        return rows
+
+    id = begin(keeping, say("Hel"), gate, say("lo"), done())
+    monkeypatch.setattr(store, "events", stopping_after_the_last)
+    found = followed(keeping, id)
+    gate.open()
+    assert [event["type"] for event in found[-2:]] == ["error", "response.failed"]
+
+
 def test_an_application_without_a_store_stops() -> None:
     Keeping(store=None).app.stop()
 

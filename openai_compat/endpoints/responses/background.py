@@ -157,6 +157,7 @@ class _Follower:
         background = self._call.background
         assert background is not None
         while not self._closed.is_set():
+            is_closed = background.is_closed  # before the response is read: what was ended as it closed has its end
             stored = read_response(self._id, self._call)
             found = self._next()
             if found:
@@ -166,7 +167,7 @@ class _Follower:
             elif is_final(status_of(stored)):
                 yield self._terminal_events(stored)
                 return
-            elif background.is_closed:
+            elif is_closed:
                 raise stopping()
             else:
                 background.wait()
