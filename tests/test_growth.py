@@ -13,7 +13,7 @@ from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
-from openai_compat.translate.custom_input import custom_input
+from openai_compat.translate.custom_input import InputReader, custom_input
 from tests.bench.hostile import SIZE, cases, seconds
 from tests.endpoints.requests import RESPONSES
 
@@ -99,6 +99,19 @@ def test_a_custom_call_that_was_cut(name: str) -> None:
 
     small = min(measured(300_000) for _ in range(3))
     assert measured(3_000_000) < MOST * max(small, 0.001)
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_custom_call_in_parts(name: str) -> None:
+    def measured(size: int) -> float:
+        arguments, reader, began = CUT[name](size), InputReader(), time.process_time()
+        for character in arguments:
+            reader.feed(character)
+        reader.end()
+        return time.process_time() - began
+
+    small = min(measured(20_000) for _ in range(3))
+    assert measured(200_000) < MOST * max(small, 0.001)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ PATH = "/v1/chat/completions"
 QUESTION = {"role": "user", "content": "Hi"}
 FUNCTIONS = [{"name": name, "parameters": {"type": "object"}} for name in ("f", "get_weather")]
 TOOLS = [{"type": "function", "function": function} for function in FUNCTIONS]
+CUSTOM = [{"type": "custom", "custom": {"name": function["name"]}} for function in FUNCTIONS]
 
 TEXT = st.text(max_size=8) | st.sampled_from(["\ud83d", "a\udc00b", "{", '{"a":', "```json\n{}", "<think>", "\u2028"])
 VALUES = st.recursive(
@@ -44,6 +45,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "with tools": {"tools": TOOLS},
     "with one call": {"tools": TOOLS, "parallel_tool_calls": False},
     "with functions": {"functions": FUNCTIONS},
+    "with custom tools": {"tools": CUSTOM},
     "as JSON": {"response_format": {"type": "json_object"}},
     "without tokens": {"max_tokens": 0},
 }
@@ -51,6 +53,7 @@ FORCED: dict[str, dict[str, Any]] = {
     "required": {"tools": TOOLS, "tool_choice": "required"},
     "named": {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}},
     "named, as a function": {"functions": FUNCTIONS, "function_call": {"name": "f"}},
+    "named, as a custom tool": {"tools": CUSTOM, "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
 }
 streaming = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 
@@ -110,12 +113,20 @@ def forms(message: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
     yield [{**rest, "content": [*parts, {"type": "output_text", "text": text}]}, *results]
     if calls:
         custom = [
-            {"id": call["id"], "type": "custom", "custom": {"name": call["function"]["name"], "input": text}}
+            {"id": call["id"], "type": "custom", "custom": call.get("custom") or custom_of(call, text)}
             for call in calls
         ]
         yield [{**rest, "tool_calls": custom}, *results]
+        flat = [{"id": call["id"], "type": call["type"], **call[call["type"]]} for call in calls]
+        yield [{**rest, "tool_calls": flat}, *results]
+        if "custom" in calls[0]:
+            return
         decoded = [{**call, "function": {**call["function"], "arguments": decode(call)}} for call in calls]
         yield [{**rest, "tool_calls": decoded}, *results]
+
+
+def custom_of(call: dict[str, Any], text: str) -> dict[str, Any]:
+    return {"name": call["function"]["name"], "input": text}
 
 
 def decode(call: dict[str, Any]) -> Any:

@@ -31,10 +31,12 @@ class NamedFunction(RequestObject):
 
 
 class AllowedTool(RequestObject):
-    """Source: OpenAI's ``ChatCompletionAllowedTools.tools[]``."""
+    """Source: OpenAI's ``ChatCompletionAllowedTools.tools[]``; ``name`` is the form of the Responses API."""
 
     type: str | None = None
     function: NamedFunction | None = None
+    custom: NamedFunction | None = None
+    name: str | None = None
 
 
 class AllowedTools(RequestObject):
@@ -46,11 +48,13 @@ class AllowedTools(RequestObject):
 
 
 class ToolChoice(RequestObject):
-    """Source: OpenAI's ``ChatCompletionToolChoiceOption``, all its objects in one."""
+    """Source: OpenAI's ``ChatCompletionToolChoiceOption``, all its objects in one; ``name`` as in an allowed tool."""
 
     type: str | None = None
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
+    custom: NamedFunction | None = None
+    name: str | None = None
 
 
 #: choices that are a word, which some clients write as an object's type
@@ -68,9 +72,15 @@ class ForcedChoice:
 
 def unused(choice: ToolChoice) -> list[str]:
     """Return the members of a choice that its type does not use."""
-    given = {"function": choice.function, "allowed_tools": choice.allowed_tools}
-    empty = (None, NamedFunction(), NamedFunction(""), AllowedTools())
-    return [name for name, value in given.items() if name != choice.type and value not in empty]
+    given = {"function": choice.function, "allowed_tools": choice.allowed_tools, "custom": choice.custom}
+    unused = [name for name, value in given.items() if name != choice.type and value not in _EMPTY]
+    uses_name = choice.type in _NAMING and given[choice.type] in _EMPTY
+    return [*unused, "name"] if choice.name and not uses_name else unused
+
+
+_EMPTY = (None, NamedFunction(), NamedFunction(""), AllowedTools())
+#: types of tools, and of choices of one
+_NAMING = ("function", "custom")
 
 
 def choose(
@@ -90,14 +100,14 @@ def choose(
             supported = "'none', 'auto', and 'required'"
             raise invalid(f"Invalid value: '{choice[:64]}'. Supported values are: {supported}.", param)
         return tools, required(tools, param)
-    if choice.type == "function":
-        name = _name(choice.function, f"{param}.function.name", tools, param)
+    if choice.type in _NAMING:
+        name = _chosen(choice, param, tools, param)
         return only({name}, tools), ForcedChoice(frozenset([name]), is_named=True)
     if choice.type == "allowed_tools":
         return _allowed(choice.allowed_tools, tools, param)
     if not choice.type:
         raise missing(f"{param}.type")
-    supported = "'function' and 'allowed_tools'"
+    supported = "'function', 'custom', and 'allowed_tools'"
     raise invalid(f"Invalid value: '{choice.type[:64]}'. Supported values are: {supported}.", f"{param}.type")
 
 
@@ -116,13 +126,22 @@ def _allowed(
         raise missing(f"{path}.tools")
     names = set()
     for i, tool in enumerate(allowed.tools):
-        if tool.type not in ("function", "", None):
-            raise invalid(
-                f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.tools[{i}].type"
-            )
-        names.add(_name(tool.function, f"{path}.tools[{i}].function.name", tools, param))
+        if tool.type and tool.type not in _NAMING:
+            text = f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function' and 'custom'."
+            raise invalid(text, f"{path}.tools[{i}].type")
+        names.add(_chosen(tool, f"{path}.tools[{i}]", tools, param))
     remaining = only(names, tools)
     return remaining, required(remaining, param) if allowed.mode == "required" else None
+
+
+def _chosen(chosen: ToolChoice | AllowedTool, path: str, tools: list[native.Tool], param: str) -> str:
+    """Return the name of the tool that a choice names, in either form."""
+    has_custom = not chosen.type and chosen.custom not in _EMPTY
+    kind = "custom" if chosen.type == "custom" or has_custom else "function"
+    named = chosen.custom if kind == "custom" else chosen.function
+    if chosen.name and named in _EMPTY:
+        return _name(NamedFunction(chosen.name), f"{path}.name", tools, param)
+    return _name(named, f"{path}.{kind}.name", tools, param)
 
 
 def _name(function: NamedFunction | None, path: str, tools: list[native.Tool], param: str) -> str:

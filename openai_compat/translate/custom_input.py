@@ -10,6 +10,7 @@ import re
 from msgspec import UNSET, Raw
 
 from openai_compat.wire import json, surrogates
+from openai_compat.wire.json_string import StringDecoder
 
 
 def custom_input(arguments: str) -> str:
@@ -69,3 +70,46 @@ def _ends_before_text(arguments: str) -> bool:
             return False
         rest = rest[len(token) :]
     return not rest.strip()
+
+
+#: characters in which the text begins, with more blanks than a model writes
+_MAX_BEGIN = 256
+
+
+class InputReader:
+    """Reads the text of a custom tool's call from arguments that arrive in parts, as they arrive.
+
+    Together it is what :func:`custom_input` says of all the arguments. Those that do not begin with the text are held
+    to their end. Where ``input`` comes twice the first one counts, and an escape that JSON does not have stays.
+    """
+
+    def __init__(self) -> None:
+        #: arguments in which the text did not begin yet
+        self._held: list[str] = []
+        self._size = 0
+        self._decoder: StringDecoder | None = None
+        self._is_whole = False
+
+    def feed(self, arguments: str) -> str:
+        """Return what the next part of the arguments adds to the text."""
+        if self._decoder is not None:
+            return self._decoder.feed(arguments)
+        before, self._size = self._size, self._size + len(arguments)
+        if not before and _members(arguments) is not None:
+            self._is_whole = True
+            return custom_input(arguments)
+        self._held.append(arguments)
+        if before > _MAX_BEGIN:
+            return ""
+        begun = "".join(self._held)
+        begin = _BEGIN.match(begun)
+        if begin is None:
+            return ""
+        self._held, self._decoder = [], StringDecoder()
+        return self._decoder.feed(begun[begin.end() :])
+
+    def end(self) -> str:
+        """Return what the text still lacks when the arguments end."""
+        if self._decoder is not None:
+            return self._decoder.end()
+        return "" if self._is_whole else custom_input("".join(self._held))

@@ -20,8 +20,9 @@ from msgspec import UNSET, Raw, UnsetType
 from openai_compat.errors import invalid, missing, too_long
 from openai_compat.native import types as native
 from openai_compat.settings import Settings
+from openai_compat.translate.custom_tools import CustomFormat, from_custom
 from openai_compat.translate.fields import Ignored, RequestObject
-from openai_compat.translate.tools import FunctionDefinition, from_parameters
+from openai_compat.translate.tool_definitions import FunctionDefinition, from_parameters
 from openai_compat.wire import json
 
 
@@ -35,14 +36,6 @@ class FunctionTool(RequestObject):
     parameters: Raw | UnsetType = UNSET
     strict: bool | None = None
     function: FunctionDefinition | None = None
-
-
-class CustomFormat(RequestObject):
-    """Source: OpenAI's ``CustomGrammarFormatParam``, ``CustomTextFormatParam``."""
-
-    type: str | None = None
-    syntax: str | None = None
-    definition: str | None = None
 
 
 class CustomTool(RequestObject):
@@ -311,21 +304,8 @@ def _flat_members(tool: FunctionTool) -> list[str]:
     return names if json.is_blank(tool.parameters) else [*names, "parameters"]
 
 
-#: the schema of a custom tool: the argument ``input`` is the text of the call
-_CUSTOM = Raw(b'{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}')
-
-
 def _from_custom(tool: CustomTool, path: str, namespace: str | None, names: ToolNames, ignored: Ignored) -> native.Tool:
     if not tool.name:
         raise missing(f"{path}.name")
-    description = tool.description or ""
-    grammar = tool.format
-    if grammar is not None and grammar.definition:
-        # It cannot be enforced, since Ollama has no grammars; the model is told of it.
-        ignored.add("tools[].format")
-        syntax = f"{grammar.syntax} " if grammar.syntax else ""
-        description += f"\n\nThe input must match this {syntax}grammar:\n{grammar.definition}"
-    sent = native.ToolFunction(names.add(KnownTool("custom", tool.name, namespace, path)), parameters=_CUSTOM)
-    if description:
-        sent.description = description.strip()
-    return native.Tool(sent)
+    native_name = names.add(KnownTool("custom", tool.name, namespace, path))
+    return from_custom(native_name, tool.description, tool.format, ignored, "tools[].format", f"{path}.format")

@@ -1,8 +1,8 @@
-"""Tools and tool calls, in both directions: OpenAI's arguments are a string, Ollama's an object.
+"""Tool calls, in both directions: OpenAI's arguments are a string, Ollama's an object.
 
-Schemas and arguments are passed on byte for byte.
+Arguments are passed on byte for byte.
 
-Source: ollama ``openai/openai.go`` ``ToToolCalls``, ``FromChatRequest``; ``api/types.go`` ``Tool``.
+Source: ollama ``openai/openai.go`` ``ToToolCalls``, ``FromChatRequest``.
 """
 
 from __future__ import annotations
@@ -11,31 +11,12 @@ from collections.abc import Callable, Sequence
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from openai_compat.errors import invalid, invalid_output, missing, too_long
+from openai_compat.errors import invalid_output, missing
 from openai_compat.native import types as native
-from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored, RequestObject
-from openai_compat.translate.native_schema import readable, tool_parameters
 from openai_compat.wire import json, surrogates
 
 # -- OpenAI's structs -------------------------------------------------------------------------
-
-
-class FunctionDefinition(RequestObject):
-    """Source: OpenAI's ``FunctionObject``."""
-
-    name: str | None = None
-    description: str | None = None
-    #: a JSON Schema, passed on verbatim, but for what Ollama cannot decode
-    parameters: Raw | UnsetType = UNSET
-    strict: bool | None = None
-
-
-class ToolDefinition(RequestObject):
-    """Source: OpenAI's ``ChatCompletionTool``."""
-
-    type: str | None = None
-    function: FunctionDefinition | None = None
 
 
 class FunctionCall(RequestObject):
@@ -61,12 +42,15 @@ class CustomCall(RequestObject):
 
 
 class ToolCallIn(RequestObject, omit_defaults=True):
-    """A tool call in a message of the history."""
+    """A tool call in a message of the history; its members may also stand beside the type, as those of a tool."""
 
     id: str | None = None
     type: str | None = None
     function: FunctionCall | None = None
     custom: CustomCall | None = None
+    name: str | None = None
+    arguments: Raw | UnsetType = UNSET
+    input: Raw | UnsetType = UNSET
     #: of a streamed call, which a client kept as it came
     index: Raw | UnsetType = UNSET
 
@@ -99,54 +83,6 @@ class ToolCallDelta(Struct):
 # -- OpenAI → native --------------------------------------------------------------------------
 
 
-def from_tools(tools: Sequence[ToolDefinition], settings: Settings, ignored: Ignored) -> list[native.Tool]:
-    """Map the tools of a request.
-
-    :raises APIError: 400, naming the field, for what is not a function tool.
-    """
-    if len(tools) > settings.max_tools:
-        raise too_long("tools", settings.max_tools, len(tools))
-    return [_from_tool(tool, f"tools[{i}]", ignored) for i, tool in enumerate(tools)]
-
-
-def from_functions(functions: Sequence[FunctionDefinition], settings: Settings, ignored: Ignored) -> list[native.Tool]:
-    """Map ``functions``, the predecessor of ``tools``.
-
-    :raises APIError: 400, naming the field.
-    """
-    if len(functions) > settings.max_tools:
-        raise too_long("functions", settings.max_tools, len(functions))
-    return [_from_function(function, f"functions[{i}]", "functions[]", ignored) for i, function in enumerate(functions)]
-
-
-def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool:
-    if tool.type not in ("function", "", None):
-        raise invalid(f"Invalid value: '{tool.type[:64]}'. Supported values are: 'function'.", f"{path}.type")
-    if tool.function is None:
-        raise missing(f"{path}.function")
-    return _from_function(tool.function, f"{path}.function", "tools[].function", ignored)
-
-
-def _from_function(function: FunctionDefinition, path: str, name: str, ignored: Ignored) -> native.Tool:
-    if not function.name:
-        raise missing(f"{path}.name")
-    if function.strict:
-        ignored.add(f"{name}.strict")
-    sent = native.ToolFunction(function.name)
-    if function.description is not None:
-        sent.description = function.description
-    sent.parameters = from_parameters(function.parameters, f"{path}.parameters")
-    return native.Tool(sent)
-
-
-def from_parameters(given: Raw | UnsetType, path: str) -> Raw | UnsetType:
-    """Return the parameters of a function as Ollama can decode them; ``""``, null and absent are none.
-
-    :raises APIError: 400 for what is no object. ``[]`` is PHP's empty one.
-    """
-    return UNSET if json.text_of(given) in (b"", b'""') else readable(given, tool_parameters, path)
-
-
 def from_tool_calls(calls: Sequence[ToolCallIn], path: str, ignored: Ignored) -> list[native.ToolCall]:
     """Map the tool calls of an assistant message.
 
@@ -158,17 +94,33 @@ def from_tool_calls(calls: Sequence[ToolCallIn], path: str, ignored: Ignored) ->
 def _from_tool_call(call: ToolCallIn, path: str, ignored: Ignored) -> native.ToolCall:
     if call.type not in (None, "", "function", "custom"):
         ignored.add("messages[].tool_calls[].type")
-    has_custom = call.custom not in (None, CustomCall())
-    if has_custom and call.function not in (None, FunctionCall()):
+    has_custom, has_function = call.custom not in (None, CustomCall()), call.function not in (None, FunctionCall())
+    if call.name and not (has_custom or has_function):
+        return native.ToolCall(_from_flat_call(call, path), call.id or UNSET)
+    for name in ("name", "arguments", "input"):
+        if getattr(call, name) not in (None, "", UNSET):
+            ignored.add(f"messages[].tool_calls[].{name}")
+    if has_custom and has_function:
         ignored.add("messages[].tool_calls[].custom")
     elif call.custom is not None and (has_custom or call.function is None):
         if not call.custom.name:
             raise missing(f"{path}.custom.name")
-        arguments = Raw(json.encode({"input": call.custom.input or ""}))
-        return native.ToolCall(native.ToolCallFunction(call.custom.name, arguments), call.id or UNSET)
+        return native.ToolCall(_from_custom_call(call.custom.name, call.custom.input), call.id or UNSET)
     if call.function is None:
         raise missing(f"{path}.function.name")
     return native.ToolCall(from_function_call(call.function, f"{path}.function"), call.id or UNSET)
+
+
+def _from_flat_call(call: ToolCallIn, path: str) -> native.ToolCallFunction:
+    """Map a call whose members stand beside its type."""
+    text = json.string(json.text_of(call.input))
+    if call.type == "custom" or (call.type != "function" and text is not None and json.is_blank(call.arguments)):
+        return _from_custom_call(call.name or "", text)
+    return from_function_call(FunctionCall(call.name, call.arguments), path)
+
+
+def _from_custom_call(name: str, text: str | None) -> native.ToolCallFunction:
+    return native.ToolCallFunction(name, Raw(json.encode({"input": text or ""})))
 
 
 def from_function_call(call: FunctionCall, path: str) -> native.ToolCallFunction:

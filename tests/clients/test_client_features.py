@@ -110,6 +110,32 @@ def test_one_call_at_a_time(scripted: Scripted, stream: bool) -> None:
     assert len(calls) == 1
 
 
+@BOTH
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_custom_call_goes_round(scripted: Scripted, stream: bool) -> None:
+    tools = [{"type": "custom", "custom": {"name": "shell"}}]
+    native = say(tool_calls=[{"function": {"name": "shell", "arguments": {"input": "ls -l"}}}])
+    scripted.fake.script("/api/chat", native, done())
+    found = scripted.ask(tools=tools, stream=stream)
+    if stream:
+        deltas = [call for chunk in found for choice in chunk.choices for call in choice.delta.tool_calls or ()]
+        id, custom = deltas[0].id, {"name": deltas[0].custom["name"]}  # which the client does not know in a chunk
+        custom["input"] = "".join(delta.custom["input"] for delta in deltas)
+    else:
+        [call] = found.choices[0].message.tool_calls
+        assert call.type == "custom"
+        id, custom = call.id, call.custom.model_dump()
+    assert custom == {"name": "shell", "input": "ls -l"}
+    history = [
+        *HELLO,
+        {"role": "assistant", "tool_calls": [{"id": id, "type": "custom", "custom": custom}]},
+        {"role": "tool", "tool_call_id": id, "content": "a.txt"},
+    ]
+    scripted.fake.script("/api/chat", say("a.txt is there."), done())
+    assert scripted.ask(tools=tools, messages=history).choices[0].message.content == "a.txt is there."
+    assert scripted.fake.requests[1].json["messages"][2]["tool_name"] == "shell"
+
+
 # -- the old form -----------------------------------------------------------------------------
 
 

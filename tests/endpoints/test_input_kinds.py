@@ -613,6 +613,13 @@ def test_a_proxy_s_4xx_keeps_its_status(path: str, status: int) -> None:
             {"messages[].tool_calls[].type", "messages[].tool_calls[].custom"},
         ),
         (
+            {
+                "role": "assistant",
+                "tool_calls": [{"function": {"name": "f"}, "name": "g", "input": "x", "arguments": "{}"}],
+            },
+            {"messages[].tool_calls[].name", "messages[].tool_calls[].input", "messages[].tool_calls[].arguments"},
+        ),
+        (
             {"role": "user", "content": [{"type": "text", "text": "a", "thinking": "S", "refusal": "R"}]},
             {"messages[].content[].thinking", "messages[].content[].refusal"},
         ),

@@ -298,6 +298,10 @@ def refusal(*messages: dict[str, Any]) -> APIError:
             {"role": "assistant", "tool_calls": [{"type": "custom", "custom": {}}]},
             "messages[1].tool_calls[0].custom.name",
         ),
+        (
+            {"role": "assistant", "tool_calls": [{"type": "custom", "input": "x"}]},
+            "messages[1].tool_calls[0].function.name",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(message: dict[str, Any], param: str) -> None:

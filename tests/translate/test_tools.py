@@ -1,9 +1,8 @@
-"""Tools and calls, both ways."""
+"""Calls, both ways."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from typing import Any
 
 import pytest
@@ -11,72 +10,7 @@ from msgspec import UNSET, Raw
 
 from openai_compat.errors import APIError
 from openai_compat.native import types as native
-from openai_compat.settings import Settings
-from openai_compat.translate.fields import Ignored
-from openai_compat.translate.tools import CallIds, ToolDefinition, from_tools, to_deltas, to_tool_calls
-from openai_compat.wire.json import encode, native_decoder
-
-decode = native_decoder(list[ToolDefinition])
-
-
-def sent(tools: list[Any], ignored: Ignored | None = None, **settings: Any) -> list[dict[str, Any]]:
-    ignored = ignored or Ignored(Settings(), [])
-    return json.loads(encode(from_tools(decode(encode(tools)), Settings(**settings), ignored)))  # type: ignore[no-any-return]
-
-
-def function(**fields: Any) -> dict[str, Any]:
-    return {"type": "function", "function": fields}
-
-
-def test_a_schema_goes_verbatim() -> None:
-    schema = b'{"type":"object","$defs":{"A":{"const":1}},"properties":{"a":{"$ref":"#/$defs/A"}},"x": 1.0}'
-    tools = decode(b'[{"type":"function","function":{"name":"f","parameters":' + schema + b"}}]")
-    assert schema in encode(from_tools(tools, Settings(), Ignored(Settings(), [])))
-
-
-@pytest.mark.parametrize(
-    ("tool", "expected"),
-    [
-        (function(name="f"), {"name": "f"}),
-        (function(name="f", description="d", parameters=None), {"name": "f", "description": "d"}),
-        (function(name="f", parameters={}, unknown=1), {"name": "f", "parameters": {}}),
-        (function(name="f", parameters=[]), {"name": "f", "parameters": {}}),
-        (function(name="f", parameters=""), {"name": "f"}),
-        ({"function": {"name": "f"}}, {"name": "f"}),
-    ],
-)
-def test_a_tool_becomes_a_native_one(tool: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert sent([tool]) == [{"function": expected, "type": "function"}]
-
-
-def test_strict_is_kept_out_and_listed() -> None:
-    ignored = Ignored(Settings(), [])
-    assert sent([function(name="f", strict=True)], ignored) == [{"function": {"name": "f"}, "type": "function"}]
-    assert dict(ignored.headers()) == {"openai-compat-ignored": "tools[].function.strict"}
-
-
-@pytest.mark.parametrize(
-    ("tool", "param"),
-    [
-        ({"type": "custom", "custom": {}}, "tools[1].type"),
-        ({"type": "function"}, "tools[1].function"),
-        (function(), "tools[1].function.name"),
-        (function(name=""), "tools[1].function.name"),
-        (function(name="f", parameters=[1]), "tools[1].function.parameters"),
-        (function(name="f", parameters="x"), "tools[1].function.parameters"),
-    ],
-)
-def test_what_is_no_tool_is_named(tool: dict[str, Any], param: str) -> None:
-    with pytest.raises(APIError) as raised:
-        sent([function(name="f"), tool])
-    assert (raised.value.status, raised.value.param) == (400, param)
-
-
-def test_too_many_tools() -> None:
-    assert len(sent([function(name="f")] * 3, max_tools=3)) == 3
-    with pytest.raises(APIError) as raised:
-        sent([function(name="f")] * 4, max_tools=3)
-    assert (raised.value.param, raised.value.code) == ("tools", "array_above_max_length")
+from openai_compat.translate.tools import CallIds, to_deltas, to_tool_calls
 
 
 def call(arguments: bytes | None, id: Any = UNSET) -> native.ToolCall:

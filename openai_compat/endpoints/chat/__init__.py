@@ -32,6 +32,7 @@ def create(call: Call, backend: Backend) -> Reply:
         model=plan.model,
         reasoning_field=output.reasoning_field,
         uses_functions=output.uses_functions,
+        custom=output.custom,
         is_forced=plan.forced is not None,
         thinks=bool(plan.native_request.think),
     )

@@ -5,12 +5,13 @@ Source: ollama ``openai/openai.go`` ``ToChatCompletion``, ``ToStreamChunks``, ``
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from openai_compat.endpoints.chat.custom_calls import CustomCallDelta, CustomCallOut, CustomCalls, to_calls
 from openai_compat.endpoints.contract import SYSTEM_FINGERPRINT
 from openai_compat.generation.collected import CollectedChoice
 from openai_compat.generation.run import Run
@@ -32,7 +33,7 @@ class ChatCompletionMessage(Struct, kw_only=True):
     annotations: list[Any] = []
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[ToolCallOut] | UnsetType = UNSET
+    tool_calls: Sequence[ToolCallOut | CustomCallOut] | UnsetType = UNSET
     #: instead of ``tool_calls``, if the request has ``functions``
     function_call: FunctionCallOut | UnsetType = UNSET
 
@@ -73,7 +74,7 @@ class Delta(Struct, kw_only=True):
     refusal: UnsetType | None = UNSET
     reasoning: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta | CustomCallDelta] | UnsetType = UNSET
     #: instead of ``tool_calls``, if the request has ``functions``
     function_call: FunctionCallDelta | UnsetType = UNSET
 
@@ -113,6 +114,8 @@ class ResponseEnvelope:
     reasoning_field: ReasoningField = "both"
     #: send a tool call as ``function_call``
     uses_functions: bool = False
+    #: names of custom tools
+    custom: frozenset[str] = frozenset()
     #: each choice is one tool call
     is_forced: bool = False
     #: the native request asks for thinking
@@ -139,7 +142,7 @@ def _to_choice(envelope: ResponseEnvelope, index: int, collected: CollectedChoic
         if envelope.uses_functions:
             message.function_call = collected.calls[0].function
         else:
-            message.tool_calls = collected.calls
+            message.tool_calls = to_calls(collected.calls, envelope.custom)
     message.reasoning, message.reasoning_content = _reasoning(envelope, collected.thinking)
     logprobs = to_logprobs(collected.logprobs) if collected.logprobs else None
     return Choice(index=index, message=message, logprobs=logprobs, finish_reason=_reason(envelope, reason))
@@ -172,6 +175,7 @@ def to_chunks(
     Source: ``ToStreamChunks``, ``FinishChunk``; ``ChatWriter``, whose flags are local variables here.
     """
     n, is_first = len(run.builders), True
+    customs = [CustomCalls(envelope.custom) for _ in run.builders]
     for index, _, delta in run:
         choices: list[ChunkChoice] = []
         if is_first:
@@ -179,7 +183,7 @@ def to_chunks(
             content = None if envelope.is_forced or _begins_without_text(envelope, delta) else ""
             first = Delta(role="assistant", content=content, refusal=None)
             choices = [ChunkChoice(index=i, delta=first) for i in range(n)]
-        choices += _choices(envelope, index, delta)
+        choices += _choices(envelope, index, delta, customs[index])
         usage = to_usage(run.final_messages) if include_usage and run.is_complete else None
         # An empty list too: it lets the responder send frames that it holds back while messages are pending.
         yield _enveloped(envelope, run.created, choices, usage, include_usage=include_usage)
@@ -213,8 +217,11 @@ def _begins_without_text(envelope: ResponseEnvelope, delta: ChoiceDelta) -> bool
     return not delta.content and bool(delta.thinking or delta.calls or envelope.thinks)
 
 
-def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta) -> Iterator[ChunkChoice]:
-    """Yield the choices of the chunks for one delta: reasoning, content, each tool call, and the finish reason."""
+def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta, customs: CustomCalls) -> Iterator[ChunkChoice]:
+    """Yield the choices of the chunks for one delta: reasoning, content, each tool call, and the finish reason.
+
+    :param customs: of this choice.
+    """
     if delta.thinking and envelope.reasoning_field != "none":
         reasoning, reasoning_content = _reasoning(envelope, delta.thinking)
         yield ChunkChoice(index=index, delta=Delta(reasoning=reasoning, reasoning_content=reasoning_content))
@@ -222,7 +229,12 @@ def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta) -> Iter
         logprobs = to_logprobs(delta.logprobs) if delta.logprobs else None
         yield ChunkChoice(index=index, delta=Delta(content=delta.content), logprobs=logprobs)
     for call in delta.calls:
-        call_delta = Delta(function_call=call.function) if envelope.uses_functions else Delta(tool_calls=[call])
-        yield ChunkChoice(index=index, delta=call_delta)
+        if envelope.uses_functions:
+            yield ChunkChoice(index=index, delta=Delta(function_call=call.function))
+            continue
+        for part in customs.feed(call):
+            yield ChunkChoice(index=index, delta=Delta(tool_calls=[part]))
     if delta.finish_reason is not None:
+        for part in customs.end():
+            yield ChunkChoice(index=index, delta=Delta(tool_calls=[part]))
         yield ChunkChoice(index=index, delta=Delta(), finish_reason=_reason(envelope, delta.finish_reason))

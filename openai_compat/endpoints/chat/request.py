@@ -46,7 +46,14 @@ from openai_compat.translate.messages import from_messages, read_messages
 from openai_compat.translate.metadata import from_metadata
 from openai_compat.translate.native_schema import format_schema, readable
 from openai_compat.translate.sampling import from_format, from_keep_alive, from_sampling
-from openai_compat.translate.tools import FunctionDefinition, ToolDefinition, from_functions, from_tools
+from openai_compat.translate.tool_definitions import (
+    FunctionDefinition,
+    ToolDefinition,
+    custom_names,
+    from_functions,
+    from_tools,
+    schema_paths,
+)
 from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
 
@@ -72,7 +79,10 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     max_tokens: Annotated[
         Integer, mapped_integer("options.num_predict", "unless ``max_completion_tokens`` is given", low=-1)
     ] = None
-    tools: Annotated[list[ToolDefinition] | None, mapped("tools")] = None
+    tools: Annotated[
+        list[ToolDefinition] | None,
+        mapped("tools", "functions and custom tools, also in the form of ``/v1/responses``"),
+    ] = None
     tool_choice: Annotated[
         str | ToolChoice | None,
         emulated("a required call is constrained by ``format`` and checked; best effort with gpt-oss", "format"),
@@ -121,6 +131,8 @@ class ChatOutput:
     include_usage: bool
     #: the request has ``functions``: send a tool call as ``function_call``
     uses_functions: bool
+    #: names of the custom tools, whose calls have a type of their own
+    custom: frozenset[str]
     #: the response field of reasoning
     reasoning_field: ReasoningField
     #: stored with the completion; None: do not store it
@@ -148,6 +160,7 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
         stream=bool(request.stream),
         include_usage=includes_usage(request.stream_options, ignored),
         uses_functions=uses_functions,
+        custom=custom_names(request.tools or ()),
         reasoning_field=_reasoning_field(request, call),
         metadata=_stored_metadata(request, call, ignored),
     )
@@ -221,8 +234,7 @@ def _schema_paths(request: ChatCompletionRequest, *, uses_functions: bool) -> di
     """Return the paths of the functions' parameters by the functions' names."""
     if uses_functions:
         return {item.name or "": f"functions[{i}].parameters" for i, item in enumerate(request.functions or ())}
-    tools = enumerate(request.tools or ())
-    return {tool.function.name or "": f"tools[{i}].function.parameters" for i, tool in tools if tool.function}
+    return schema_paths(request.tools or ())
 
 
 def _check(request: ChatCompletionRequest, call: Call, ignored: Ignored) -> str:
