@@ -180,7 +180,7 @@ class ChatRun:
         ]
         threads = len(requests) if backend.is_remote else 1
         source = streams(start_calls, threads=threads, cancel=cancel or backend.cancel)
-        ids = CallIds(self.new_id)
+        ids = CallIds(self.new_id, (c.id for m in plan.native_request.messages for c in m.tool_calls or () if c.id))
         builders = [self._builder(ids) for _ in requests]
         return Run(source, builders, now=self.now, collect=collect, max_answer=self.max_answer, check=check)
 

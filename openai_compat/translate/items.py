@@ -37,6 +37,7 @@ from openai_compat.translate.item_types import (
     parts_of,
 )
 from openai_compat.translate.messages import native_role
+from openai_compat.translate.past_calls import PastCalls
 from openai_compat.translate.response_tools import SEARCH, ToolNames, from_response_tools, joined
 from openai_compat.translate.sealed_text import unseal
 from openai_compat.translate.tools import from_arguments
@@ -116,6 +117,7 @@ class _History:
         #: the error for the first item that cannot be read, if no item says anything
         self.unknown: APIError | None = None
         self._names = names
+        self._past = PastCalls()
         self._ignored = ignored
         self._content = ItemContent(ignored, files, fetch)
         self._thinking: list[str] = []
@@ -174,6 +176,7 @@ class _History:
         if role == "assistant":
             self._take_thinking(sent)
         else:
+            self._past.end_turn()
             self.end_thinking()
         self.messages.append(sent)
 
@@ -206,7 +209,8 @@ class _History:
             self._add_unknown("tool_search_output", path)
             return
         found = dict.fromkeys(names_of(item.tools or []))  # each once: no more than the tools of the request
-        self._add_result(item.call_id, "\n".join(found) or "No tools were found.")
+        sent = self._add_result(item.call_id, SEARCH)
+        sent.content = "\n".join(found) or "No tools were found."
 
     def _additional_tools(self, text: bytes, path: str) -> None:
         self._noted(decode_tools(text, path))
@@ -224,6 +228,7 @@ class _History:
         if not last.tool_calls:
             last.tool_calls = []
         last.tool_calls.append(sent)
+        self._past.add(sent)
 
     def _native_name(self, namespace: str | None, name: str) -> str:
         """Return the name that the model sees; a tool of another request has its own."""
@@ -231,18 +236,27 @@ class _History:
 
     def _call_output(self, text: bytes, path: str) -> None:
         item = self._noted(decode_output(text, path))
-        sent = self._add_result(item.call_id)
-        if item.name:
-            sent.tool_name = self._native_name(item.namespace, item.name)
+        name = self._native_name(item.namespace, item.name) if item.name else None
+        sent = self._add_result(item.call_id, name)
+        if name:
+            sent.tool_name = name
         self._set_output(sent, item.output, path)
 
-    def _add_result(self, call_id: str | None, content: str = "") -> native.Message:
-        """Add a message with the result of a call, and return it."""
+    def _add_result(self, call_id: str | None, name: str | None) -> native.Message:
+        """Add a message for the result of a call, and return it.
+
+        :param name: the function that the result names, as the model knows it.
+        """
         self.end_thinking()
-        sent = native.Message("tool", content)
+        sent = native.Message("tool")
+        call = self._past.answered(call_id, name)
+        if call is not None:
+            self._join_after(call)
         if call_id:
-            self._join_after_call(call_id)
             sent.tool_call_id = call_id
+        elif call is not None:
+            sent.tool_name = call.function.name
+            sent.tool_call_id = call.id or UNSET
         self.messages.append(sent)
         return sent
 
@@ -255,7 +269,7 @@ class _History:
             value = json.string(text)
             sent.content = text.decode() if value is None else value
 
-    def _join_after_call(self, call_id: str) -> None:
+    def _join_after(self, call: native.ToolCall) -> None:
         """Put what stands between a call and its result before the call: templates want the result to follow.
 
         Source: ``FromResponsesRequest``. Differs: any number of the assistant's messages, with calls too.
@@ -265,8 +279,9 @@ class _History:
             message = self.messages[i]
             if message.role != "assistant":
                 break
-            if any(call.id == call_id for call in message.tool_calls or ()):
+            if any(other is call for other in message.tool_calls or ()):
                 start = i
+                break
         if end - start < 2:
             return
         self._settle()

@@ -19,6 +19,7 @@ from openai_compat.native import types as native
 from openai_compat.translate.content import Content, ContentPart, Fetch
 from openai_compat.translate.fields import Ignored, RequestObject
 from openai_compat.translate.files import Files
+from openai_compat.translate.past_calls import PastCalls
 from openai_compat.translate.tools import FunctionCall, ToolCallIn, from_function_call, from_tool_calls
 from openai_compat.wire import json
 
@@ -98,15 +99,13 @@ def from_messages(
     :param files: reads the files of the request; by default with the default limits, and none by URL.
     :raises APIError: 400 whose ``param`` is the path of what is not valid, such as ``messages[0].content[1]``.
     """
-    functions: dict[str, str] = {}  # the function of each tool call so far, by the id of the call
+    past = PastCalls()
     files = files or Files()
-    return [
-        _from_message(message, f"messages[{i}]", functions, ignored, fetch, files) for i, message in enumerate(messages)
-    ]
+    return [_from_message(message, f"messages[{i}]", past, ignored, fetch, files) for i, message in enumerate(messages)]
 
 
 def _from_message(
-    message: ChatMessage, path: str, functions: dict[str, str], ignored: Ignored, fetch: Fetch | None, files: Files
+    message: ChatMessage, path: str, past: PastCalls, ignored: Ignored, fetch: Fetch | None, files: Files
 ) -> native.Message:
     role, thinking = native_role(message.role, path), ""
     if isinstance(message.content, str) and message.content:
@@ -118,13 +117,17 @@ def _from_message(
             sent.images = content.images
         thinking = "".join(content.thinking)
     if role == "assistant":
-        _set_assistant(sent, message, path, functions, thinking, ignored)
+        _set_assistant(sent, message, path, thinking, ignored)
+        for call in sent.tool_calls or ():
+            past.add(call)
     elif message.tool_calls or message.function_call or message.reasoning or message.reasoning_content:
         _note_unused(message, ignored)
     if role == "tool":
-        _set_tool(sent, message, functions)
+        _set_tool(sent, message, past)
     elif message.tool_call_id:
         ignored.add("messages[].tool_call_id")
+    if role != "assistant":
+        past.end_turn()
     if message.name and role != "tool":
         ignored.add("messages[].name")
     if message.refusal and sent.content != message.refusal:
@@ -155,7 +158,6 @@ def _set_assistant(
     sent: native.Message,
     message: ChatMessage,
     path: str,
-    functions: dict[str, str],
     thinking: str,
     ignored: Ignored,
 ) -> None:
@@ -175,9 +177,6 @@ def _set_assistant(
         if function_call is not None:
             ignored.add("messages[].function_call")
         sent.tool_calls = from_tool_calls(calls, f"{path}.tool_calls", ignored)
-        for call, native_call in zip(calls, sent.tool_calls, strict=True):
-            if call.id:
-                functions[call.id] = native_call.function.name
     elif function_call is not None:
         sent.tool_calls = [native.ToolCall(from_function_call(function_call, f"{path}.function_call"))]
 
@@ -209,10 +208,15 @@ def _reasoning_text(message: ChatMessage, ignored: Ignored) -> str:
     return found
 
 
-def _set_tool(sent: native.Message, message: ChatMessage, functions: dict[str, str]) -> None:
-    """Map a tool message: Ollama wants the function's name, OpenAI's clients send only the id of the call."""
-    name = message.name or functions.get(message.tool_call_id or "")
+def _set_tool(sent: native.Message, message: ChatMessage, past: PastCalls) -> None:
+    """Map a tool message: Ollama wants the function's name, OpenAI's clients send only the id of the call.
+
+    Older clients send neither: their results are in the order of the calls.
+    """
+    call = past.answered(message.tool_call_id, message.name)
+    name = message.name or (call.function.name if call is not None else "")
+    id = message.tool_call_id or (call.id if call is not None else "")
     if name:
         sent.tool_name = name
-    if message.tool_call_id:
-        sent.tool_call_id = message.tool_call_id
+    if id:
+        sent.tool_call_id = id

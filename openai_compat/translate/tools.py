@@ -7,7 +7,8 @@ Source: ollama ``openai/openai.go`` ``ToToolCalls``, ``FromChatRequest``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -163,22 +164,25 @@ def _inner_text(text: bytes) -> bytes:
 
 
 class CallIds:
-    """The ids of the tool calls of one response, each of which is used once.
+    """The ids of the tool calls of one response, each of which is used once; several threads may ask for them.
 
     :param new_id: returns a new random id with the given prefix.
+    :param used: ids that the calls of the conversation have: servers may number the calls of every turn anew.
     """
 
-    def __init__(self, new_id: Callable[[str], str]) -> None:
+    def __init__(self, new_id: Callable[[str], str], used: Iterable[str] = ()) -> None:
         self._new_id = new_id
-        self._used: set[str] = set()
+        self._used = set(used)
+        self._lock = threading.Lock()
 
     def of(self, given: str | UnsetType | None = None) -> str:
         """Return the id of the next call: the given one, or a new one where it is empty or used already."""
-        id = given or self._new_id("call_")
-        if id in self._used:
-            id = self._new_id("call_")
-        self._used.add(id)
-        return id
+        with self._lock:
+            id = given or self._new_id("call_")
+            if id in self._used:
+                id = self._new_id("call_")
+            self._used.add(id)
+            return id
 
 
 def to_tool_calls(calls: list[native.ToolCall], ids: CallIds) -> list[ToolCallOut]:

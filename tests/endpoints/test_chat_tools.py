@@ -352,6 +352,23 @@ def test_text_before_the_call_is_passed_on() -> None:
     assert "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk["choices"]) == "Let me see."
 
 
+@pytest.mark.parametrize("fields", [{}, {"tool_choice": "required"}], ids=["native", "forced"])
+def test_ids_are_unique_over_a_conversation(fields: dict[str, Any]) -> None:
+    calls = [{"id": "f:0", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]
+    history = [
+        *MESSAGES,
+        {"role": "assistant", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "f:0", "content": "r"},
+    ]
+    again = say(tool_calls=[{**CALL, "id": "f:0"}, {**CALL, "id": "f:1"}])
+    [made] = answered(again, done(), tools=TOOLS, messages=history, **fields)["choices"]
+    first, second = (call["id"] for call in made["message"]["tool_calls"])
+    assert first.startswith("call_")
+    assert second == "f:1"
+    [made] = answered(again, done(), tools=TOOLS, **fields)["choices"]
+    assert made["message"]["tool_calls"][0]["id"] == "f:0"
+
+
 # -- the old form -----------------------------------------------------------------------------
 
 FUNCTIONS = [WEATHER["function"], TIME["function"]]

@@ -256,7 +256,38 @@ def test_an_unknown_item_is_an_error_where_nothing_else_is_said() -> None:
 
 def test_a_result_without_the_id_of_its_call() -> None:
     item = {"type": "function_call_output", "output": "r"}
-    assert mapped(call("1"), item) == [("assistant", "", None, "1"), ("tool", "r", None)]
+    assert mapped(call("1"), item) == [("assistant", "", None, "1"), ("tool", "r", None, "1")]
+    assert mapped(USER, item) == [("user", "u", None), ("tool", "r", None)]
+    assert mapped(call("1"), call("2"), item, item, item) == [
+        ("assistant", "", None, "1", "2"),
+        ("tool", "r", None, "1"),
+        ("tool", "r", None, "2"),
+        ("tool", "r", None),
+    ]
+    assert mapped(call("1"), call("2"), result("1"), item)[2:] == [("tool", "r", None, "2")]
+    assert mapped(call("1"), USER, call("2"), item)[3:] == [("tool", "r", None, "2")]
+
+
+def test_a_result_without_an_id_follows_its_call() -> None:
+    item = {"type": "function_call_output", "call_id": "", "output": "r"}
+    assert mapped(call("1"), text("a"), item) == [("assistant", "a", None, "1"), ("tool", "r", None, "1")]
+    named = {"type": "custom_tool_call_output", "name": "g", "output": "r"}
+    assert mapped(call("1"), {**call("2"), "name": "g"}, named)[1:] == [("tool", "r", None, "2")]
+
+
+def test_a_result_of_a_call_without_an_id_has_its_name() -> None:
+    items = [{"type": "function_call", "name": "f"}, text("a"), {"type": "function_call_output", "output": "r"}]
+    sent = from_items(raws(items), ToolNames(), Ignored(Settings(), []), Files())
+    assert json.loads(msgspec.json.encode(sent)) == [
+        {"role": "assistant", "content": "a", "tool_calls": [{"function": {"name": "f", "arguments": {}, "index": 0}}]},
+        {"role": "tool", "content": "r", "tool_name": "f"},
+    ]
+
+
+def test_what_a_search_found_answers_the_search() -> None:
+    search = {"type": "tool_search_call", "execution": "client", "call_id": "2", "arguments": {}}
+    found = {"type": "tool_search_output", "execution": "client", "tools": [{"type": "function", "name": "f"}]}
+    assert mapped(call("1"), search, found)[1:] == [("tool", "f", None, "2")]
 
 
 def test_images_between_a_call_and_its_result_are_kept() -> None:

@@ -172,6 +172,49 @@ def test_an_id_that_is_used_again_means_the_latest_call_before_the_result() -> N
     assert [message["tool_name"] for message in found if message["role"] == "tool"] == ["f", "g"]
 
 
+def references(*messages: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """The name and the id of each result."""
+    found = [message for message in mapped(*messages) if message["role"] == "tool"]
+    return [(message.get("tool_name"), message.get("tool_call_id")) for message in found]
+
+
+@pytest.mark.parametrize("role", ["tool", "function"])
+@pytest.mark.parametrize("id", [{}, {"tool_call_id": None}, {"tool_call_id": ""}], ids=["absent", "null", "empty"])
+def test_results_without_an_id_are_in_the_order_of_the_calls(role: str, id: dict[str, Any]) -> None:
+    anonymous = {"role": role, "content": "r", **id}
+    calls = assistant(("c1", "f"), ("", "g"), ("c3", "f"))
+    assert references(calls, *[anonymous] * 4) == [("f", "c1"), ("g", None), ("f", "c3"), (None, None)]
+    assert references(calls, result("c1"), anonymous, anonymous) == [("f", "c1"), ("g", None), ("f", "c3")]
+    assert references(calls, anonymous, {"role": "user", "content": "x"}, anonymous) == [("f", "c1"), ("g", None)]
+    assert references(anonymous) == [(None, None)]
+
+
+def test_results_without_an_id_belong_to_the_last_turn() -> None:
+    anonymous = {"role": "tool", "content": "r"}
+    user = {"role": "user", "content": "x"}
+    old, new = assistant(("c1", "f"), ("c2", "f")), assistant(("c3", "g"))
+    assert references(old, anonymous, new, anonymous, anonymous) == [("f", "c1"), ("g", "c3"), (None, None)]
+    assert references(old, user, new, anonymous) == [("g", "c3")]
+    assert references(old, new, anonymous, anonymous, anonymous) == [("f", "c1"), ("f", "c2"), ("g", "c3")]
+
+
+def test_a_result_with_a_name_answers_the_first_call_of_it() -> None:
+    calls = assistant(("c1", "f"), ("c2", "g"), ("c3", "g"))
+    named = {"role": "tool", "name": "g", "content": "r"}
+    assert references(calls, named, named, named, {"role": "tool"}) == [
+        ("g", "c2"),
+        ("g", "c3"),
+        ("g", None),
+        ("f", "c1"),
+    ]
+    assert references(calls, {"role": "tool", "name": "h"}) == [("h", None)]
+
+
+def test_a_function_of_the_old_form_gets_its_name() -> None:
+    call = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
+    assert references(call, {"role": "function", "content": "r"}) == [("f", None)]
+
+
 def test_a_result_in_parts_keeps_its_references() -> None:
     [_, message] = mapped(assistant(("c", "f")), result("c", content=[text("a"), text("b")]))
     assert message == {"role": "tool", "content": "ab", "tool_name": "f", "tool_call_id": "c"}

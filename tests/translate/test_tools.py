@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -59,6 +61,19 @@ def test_two_calls_of_one_answer_never_have_one_id() -> None:
     made = to_tool_calls([call(b"{}", "a"), call(b"{}", "a"), call(b"{}", "b")], ids)
     later = to_tool_calls([call(b"{}", "b"), call(b"{}", "c")], ids)
     assert [item.id for item in [*made, *later]] == ["a", "call_0", "b", "call_1", "c"]
+
+
+def test_ids_differ_from_those_of_the_conversation() -> None:
+    numbers = itertools.count()
+    ids = CallIds(lambda prefix: f"{prefix}{next(numbers)}", iter(["a", "b"]))
+    assert [ids.of(given) for given in ("a", "c", "b", None)] == ["call_0", "c", "call_1", "call_2"]
+
+
+def test_threads_never_get_one_id() -> None:
+    ids = CallIds(lambda prefix: f"{prefix}{uuid.uuid4().hex}")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ids.of, ["a", "b"] * 500))
+    assert len(set(found)) == 1000
 
 
 def test_a_call_without_a_name_is_a_failure() -> None:
