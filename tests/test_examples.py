@@ -223,7 +223,14 @@ def contents(lines: Iterable[bytes]) -> Iterator[str]:
 
 def check_upstream(ask: Ask, ollama: Ollama) -> None:
     """The answers are those of the Ollama at the URL, and a stream is not held back on its way."""
-    assert models(ask) == ["demo:latest", "demo-think:latest", "demo-tools:latest", "demo-embed:latest"]
+    assert models(ask) == [
+        "demo:latest",
+        "demo-think:latest",
+        "demo-tools:latest",
+        "demo-plain:latest",
+        "demo-text:latest",
+        "demo-embed:latest",
+    ]
     answer = value(ask, "POST", "/v1/chat/completions", QUESTION)
     assert answer["choices"][0]["message"]["content"].endswith("not a model. You said: Who is there?")
     assert [request.path for request in ollama.requests] == ["/api/tags", "/api/ps", "/api/chat"]

@@ -12,8 +12,10 @@ import pytest
 from werkzeug.test import Client
 
 from openai_compat import OpenAICompat
+from openai_compat.native import types as native
 from openai_compat.testing import FakeOllama, done, say
 from openai_compat.translate.custom_input import InputReader, custom_input
+from openai_compat.translate.past_calls import PastCalls
 from tests.bench.hostile import SIZE, cases, seconds
 from tests.endpoints.requests import RESPONSES
 
@@ -112,6 +114,20 @@ def test_a_custom_call_in_parts(name: str) -> None:
 
     small = min(measured(20_000) for _ in range(3))
     assert measured(200_000) < MOST * max(small, 0.001)
+
+
+@pytest.mark.parametrize("name", [None, "f"])
+def test_results_without_ids(name: str | None) -> None:
+    def measured(count: int) -> float:
+        began, past = time.process_time(), PastCalls()
+        for _ in range(count):
+            past.add(native.ToolCall(native.ToolCallFunction("f"), "0"))
+        for _ in range(count):
+            past.answered(None, name)
+        return time.process_time() - began
+
+    small = min(measured(5_000) for _ in range(3))
+    assert measured(50_000) < MOST * max(small, 0.001)
 
 
 @pytest.mark.parametrize(

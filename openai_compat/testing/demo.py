@@ -2,7 +2,7 @@
 
 It is the backend of ``openai-compat serve --demo``, and of ``openai_compat.testing.FakeOllama`` without a script. Every
 response but its time is a function of the request, and its text and version name the demo. It behaves like Ollama also
-in errors; nothing that Ollama does not do belongs here.
+in errors; nothing that Ollama does not do belongs here. What the models say is in ``demo_text.py``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from openai_compat.testing.demo_text import THOUGHT, Json, limited, text_for, tokens_of, tool_calls, written
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -26,8 +27,15 @@ MODELS = {
     "demo": ["completion", "vision"],
     "demo-think": ["completion", "thinking"],
     "demo-tools": ["completion", "tools"],
+    "demo-plain": ["completion"],
+    "demo-text": ["completion", "tools"],
     "demo-embed": ["embedding"],
 }
+
+#: whose template knows nothing of tools: it leaves calls and results of the history out
+_WITHOUT_HISTORY = {"demo-plain"}
+#: which writes its calls as text that its server does not parse
+_WRITES_CALLS = {"demo-text"}
 
 #: tokens of the context; each word is a token
 CONTEXT = 4096
@@ -36,15 +44,7 @@ _DIMENSIONS = 64
 #: as large models have, so that a request cannot demand any amount of memory
 _MAX_DIMENSIONS = 4096
 
-#: values of an instance of a schema, levels of it, and items of an array: more than the schemas of examples and tests
-#: need, so that others do not take long
-_MAX_VALUES = 1000
-_MAX_PATH = 64
-_MAX_ITEMS = 16
-
 _WHEN = datetime(2026, 1, 1, tzinfo=timezone.utc).isoformat().replace("+00:00", "Z")
-
-Json = dict[str, Any]
 
 
 class Refused(Exception):
@@ -153,13 +153,23 @@ def _chat(request: Json) -> Json | Iterator[Json]:
     tools = request.get("tools") or []
     if tools and "tools" not in MODELS[model]:
         raise Refused(400, f"registry.ollama.ai/library/{model}:latest does not support tools")
+    messages = _seen(model, messages)
     prompt = _checked_prompt(request, " ".join(str(message.get("content", "")) for message in messages))
     last = messages[-1]
     # As in Ollama, a format constrains all output, so that no tool call is generated.
     may_call = last.get("role") != "tool" and not request.get("format")
-    calls = _tool_calls(tools, str(last.get("content", ""))) if may_call else []
-    text = "" if calls else _text(request, last)
+    calls = tool_calls(tools, str(last.get("content", ""))) if may_call else []
+    text = "" if calls else text_for(last, request.get("format"))
+    if model in _WRITES_CALLS:
+        text, calls = text + written(calls), []
     return _generate(request, model, "message", text, calls, prompt)
+
+
+def _seen(model: str, messages: list[Json]) -> list[Json]:
+    """Return the messages that the model's template writes; at least an empty one."""
+    if model not in _WITHOUT_HISTORY:
+        return messages
+    return [message for message in messages if message.get("role") != "tool"] or [{"role": "user"}]
 
 
 def _generate_text(request: Json) -> Json | Iterator[Json]:
@@ -171,7 +181,7 @@ def _generate_text(request: Json) -> Json | Iterator[Json]:
     if not request.get("prompt"):
         return _message(request, {"response": "", **_end("load")})
     prompt = _checked_prompt(request, str(request["prompt"]))
-    text = _text(request, {"role": "user", "content": request["prompt"]})
+    text = text_for({"role": "user", "content": request["prompt"]}, request.get("format"))
     return _generate(request, model, "response", text, [], prompt)
 
 
@@ -184,9 +194,9 @@ def _generate(request: Json, model: str, key: str, text: str, calls: list[Json],
     think = request.get("think")
     if think and "thinking" not in MODELS[model]:
         raise Refused(400, f'"{model}" does not support thinking')
-    thinking = "The demo pretends to think about it." if "thinking" in MODELS[model] and think is not False else ""
-    tokens, reason = _limited(_tokens(text), request.get("options") or {})
-    thoughts = _tokens(thinking)
+    thinking = THOUGHT if "thinking" in MODELS[model] and think is not False else ""
+    tokens, reason = limited(tokens_of(text), request.get("options") or {})
+    thoughts = tokens_of(thinking)
     parts: list[Json] = [{"thinking": token} for token in thoughts]
     parts += [{"content": token} for token in tokens]
     parts += [{"tool_calls": [call]} for call in calls]
@@ -226,36 +236,6 @@ def _end(reason: str, prompt: int = 0, generated: int = 0) -> Json:
     return {"done": True, "done_reason": reason, **(counts if prompt else {})}
 
 
-def _text(request: Json, last: Json) -> str:
-    """Return the text that the demo generates for the last message of a request."""
-    schema = request.get("format")
-    if isinstance(schema, dict):
-        return json.dumps(instance(schema), ensure_ascii=False)
-    if schema == "json":
-        return '{"backend": "openai-compat demo"}'
-    text = str(last.get("content", ""))
-    if last.get("role") == "tool":
-        return f"This is the openai-compat demo, not a model. The tool said: {text}"
-    images = f" You sent {len(last['images'])} image(s)." if last.get("images") else ""
-    return f"This is the openai-compat demo, not a model. You said: {text}{images}"
-
-
-def _tokens(text: str) -> list[str]:
-    return re.findall(r"\s*\S+\s*$|\s*\S+", text)
-
-
-def _limited(tokens: list[str], options: Json) -> tuple[list[str], str]:
-    """Return the tokens up to a stop sequence or ``num_predict``, and the reason for the end."""
-    text, reason = "".join(tokens), "stop"
-    ends = [text.find(stop) for stop in options.get("stop") or [] if stop and stop in text]
-    if ends:
-        tokens = _tokens(text[: min(ends)])
-    limit = options.get("num_predict") or -1
-    if 0 < limit < len(tokens):
-        tokens, reason = tokens[:limit], "length"
-    return tokens, reason
-
-
 def _checked_prompt(request: Json, text: str) -> int:
     """Return the number of tokens of a prompt, at most the context length.
 
@@ -284,61 +264,6 @@ def _logprobs(request: Json, tokens: list[str]) -> Json:
         ]
         entries.append({**entry, "top_logprobs": [entry, *others][:top]} if top else entry)
     return {"logprobs": entries} if entries else {}
-
-
-def _tool_calls(tools: list[Json], text: str) -> list[Json]:
-    """Return one call, of the first tool whose name is in the text, or of the first tool; none without tools."""
-    functions = [tool.get("function", {}) for tool in tools]
-    if not functions:
-        return []
-    chosen = next((function for function in functions if function.get("name", "") in text), functions[0])
-    value = instance(chosen.get("parameters") or {"type": "object"})
-    arguments = value if isinstance(value, dict) else {}
-    digest = hashlib.sha256(encode([chosen.get("name"), arguments, text])).hexdigest()
-    return [{"id": f"call_{digest[:8]}", "function": {"index": 0, "name": chosen.get("name"), "arguments": arguments}}]
-
-
-def instance(schema: Any) -> Any:
-    """Return a small value that a common JSON Schema admits.
-
-    A circular reference becomes null, as does every value beyond the bounds.
-    """
-    return _instance(schema, schema, (), [_MAX_VALUES])
-
-
-def _instance(schema: Any, root: Any, path: tuple[str, ...], left: list[int]) -> Any:
-    """Return a value for a part of a schema.
-
-    :param path: keywords and references on the way from the root, by which circular references are found.
-    :param left: one number, shared by all parts: values that may still be made.
-    """
-    left[0] -= 1
-    if not isinstance(schema, dict) or len(path) > _MAX_PATH or left[0] < 0:
-        return None
-    if "$ref" in schema:
-        name = str(schema["$ref"])
-        return None if name in path else _instance(_referred(name, root), root, (*path, name), left)
-    for keyword in ("anyOf", "oneOf", "allOf"):
-        if schema.get(keyword):
-            return _instance(schema[keyword][0], root, (*path, keyword), left)
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if kind == "object":
-        properties = (schema.get("properties") or {}).items()
-        return {key: _instance(value, root, (*path, "properties"), left) for key, value in properties}
-    if kind == "array":
-        count = min(max(1, schema.get("minItems", 1)), _MAX_ITEMS)
-        items = schema.get("items") or {}
-        return [_instance(items, root, (*path, "items"), left) for _ in range(count)]  # each counts against the limit
-    return {"integer": 1, "number": 1.5, "boolean": True, "null": None}.get(kind, "demo")
-
-
-def _referred(name: str, root: Any) -> Any:
-    return (root.get("$defs") or {}).get(name.rsplit("/", 1)[-1])
 
 
 # -- the rest of the native API ---------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from openai_compat.testing import Gate, done, say
-from openai_compat.testing.demo import CONTEXT
+from openai_compat.testing.demo import CONTEXT, MODELS
 from tests.clients import (
     BOTH,
     HELLO,
@@ -283,7 +283,7 @@ def test_without_logprobs_there_are_none(client: Any) -> None:
 @BOTH
 def test_models_list(client: Any) -> None:
     models = list(client.models.list())
-    assert [model.id for model in models] == [f"demo{name}:latest" for name in ("", "-think", "-tools", "-embed")]
+    assert [model.id for model in models] == [f"{name}:latest" for name in MODELS]
     assert {(model.object, model.owned_by) for model in models} == {("model", "library")}
     assert all(model.created > 0 for model in models)
 

@@ -11,7 +11,7 @@ import pytest
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama, done, say
-from openai_compat.testing.demo import instance
+from openai_compat.testing.demo_text import instance
 from tests.clients import (
     BOTH,
     HELLO,

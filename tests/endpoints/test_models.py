@@ -11,6 +11,7 @@ from werkzeug.test import Client, create_environ
 
 from openai_compat import OpenAICompat
 from openai_compat.testing import FakeOllama
+from openai_compat.testing.demo import MODELS
 from tests.chaos import WAIT, Chaos, answer
 from tests.contract import check
 from tests.harness import call, compat
@@ -134,7 +135,7 @@ def test_a_native_side_that_cannot_tell_what_is_loaded_lists_its_models_all_the_
     for _ in range(2):
         response = client.get("/v1/models")
         assert response.status_code == 200
-        assert len(response.get_json()["data"]) == 4
+        assert len(response.get_json()["data"]) == len(MODELS)
     assert [request.path for request in fake.requests].count("/api/ps") == 1
 
 
@@ -145,8 +146,8 @@ ALIASES = {"gpt-4o": "demo", "gpt-*": "demo", "text-embedding-3-small": "demo-em
 
 def test_aliases_of_models_that_are_there_are_listed() -> None:
     data = Client(OpenAICompat(FakeOllama(), aliases=ALIASES)).get("/v1/models").get_json()["data"]
-    assert [model["id"] for model in data[4:]] == ["gpt-4o", "text-embedding-3-small"]
-    assert data[4] == {**data[0], "id": "gpt-4o"}
+    assert [model["id"] for model in data[len(MODELS) :]] == ["gpt-4o", "text-embedding-3-small"]
+    assert data[len(MODELS)] == {**data[0], "id": "gpt-4o"}
 
 
 def test_an_alias_that_a_model_has_is_listed_once() -> None:

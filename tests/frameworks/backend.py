@@ -17,7 +17,8 @@ from typing import Any, Literal
 import pytest
 
 from openai_compat.testing import FakeOllama, Recorded, Step, done, say
-from openai_compat.testing.demo import encode, instance
+from openai_compat.testing.demo import encode
+from openai_compat.testing.demo_text import instance
 
 pydantic = pytest.importorskip("pydantic", reason="the package pydantic is not installed")
 

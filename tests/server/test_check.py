@@ -12,6 +12,7 @@ import pytest
 from openai_compat.server.check import check
 from openai_compat.server.cli import main
 from openai_compat.testing import FakeOllama, done, say
+from openai_compat.testing.demo import MODELS
 from tests.servers import command, live, refusing
 
 pytestmark = pytest.mark.server
@@ -57,7 +58,7 @@ def test_all_is_well(url: str) -> None:
     assert lines[:3] == [
         url,
         "  ok     version  0.0.0-openai-compat-demo",
-        "  ok     models   demo:latest, demo-think:latest, demo-tools:latest, demo-embed:latest",
+        "  ok     models   " + ", ".join(f"{name}:latest" for name in MODELS),
     ]
     assert lines[3].startswith("  ok     chat     demo:latest streamed ")
     assert len(lines) == 4

@@ -30,6 +30,7 @@ from openai_compat.server.cli import main
 from openai_compat.server.serve import ServerConfig, address, announcement, guarded
 from openai_compat.settings import Settings
 from openai_compat.testing import FakeOllama, Gate, done, say
+from openai_compat.testing.demo import MODELS
 from tests.servers import ENDING, TIMEOUT, Server, command, live, refusing, serving
 
 pytestmark = pytest.mark.server
@@ -196,7 +197,7 @@ def test_the_announcement_says_where_what_and_a_line_to_try(demo: Server) -> Non
     first, backend, models, line = demo.announced.splitlines()
     assert first == f"openai-compat listens at http://127.0.0.1:{demo.port}/v1"
     assert backend == "  backend: the built-in demo"
-    assert models == "  models:  demo:latest, demo-think:latest, demo-tools:latest, demo-embed:latest"
+    assert models == "  models:  " + ", ".join(f"{name}:latest" for name in MODELS)
     assert line.startswith("  try:     curl -N http://127.0.0.1:")
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-import pytest
-
 from openai_compat.native import types as native
 from openai_compat.translate.past_calls import PastCalls
 
@@ -65,16 +61,3 @@ def test_calls_of_several_messages_in_a_row_are_one_turn() -> None:
         calls.add(native.ToolCall(native.ToolCallFunction("f"), id))
     assert [answered(calls), answered(calls)] == [("1", "f"), ("2", "f")]
     assert answered(PastCalls()) is None
-
-
-@pytest.mark.parametrize("name", [None, "f"])
-def test_many_calls_are_paired_in_linear_time(name: str | None) -> None:
-    # ten times as many: a hundred times as long if it were quadratic
-    def measured(count: int) -> float:
-        began, calls = time.process_time(), past([("0", "f")] * count)
-        for _ in range(count):
-            calls.answered(None, name)
-        return time.process_time() - began
-
-    small = min(measured(4_000) for _ in range(3))
-    assert measured(40_000) < 50 * max(small, 0.001)
