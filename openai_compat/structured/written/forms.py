@@ -32,8 +32,12 @@ class Form(NamedTuple):
     place: Place = "anywhere"
 
 
-def _function(prefix: str = "", *, is_quoted: bool = True) -> Callable[[Source], Reader[None]]:
-    return functools.partial(tags.read_function, tags=tags.dialect(prefix, is_quoted=is_quoted))
+#: what begins the tags of DeepSeek
+_DSML = ("｜DSML｜", "|DSML|")
+
+
+def _function(*prefixes: str, is_quoted: bool = True) -> Callable[[Source], Reader[None]]:
+    return functools.partial(tags.read_function, tags=tags.dialect(*(prefixes or ("",)), is_quoted=is_quoted))
 
 
 _OLLAMA, _VLLM = "ollama/ollama model/parsers/", "vllm-project/vllm tests/tool_parsers/test_"
@@ -45,9 +49,14 @@ FORMS = (
     Form("hermes", ("<tool_call>",), ("</tool_call>",), _OLLAMA + "qwen3.go"),
     Form("tool_calls", ("<tool_calls>",), ("</tool_calls>",), _VLLM + "hunyuan_a13b_tool_parser.py"),
     Form("function_call", ("<function_call>",), ("</function_call>",), _VLLM + "granite_20b_fc_tool_parser.py"),
-    Form("functioncall", ("<functioncall>",), ("</functioncall>",), "ggml-org/llama.cpp common/chat.cpp"),
+    Form(
+        "functioncall",
+        ("<functioncall>",),
+        ("</functioncall>",),
+        "huggingface.co/datasets/glaiveai/glaive-function-calling-v2",
+    ),
     Form("olmo3", ("<function_calls>",), ("</function_calls>",), _OLLAMA + "olmo3.go"),
-    Form("tool_code", ("<tool_code>",), ("</tool_code>",), "google/gemma.cpp README.md"),
+    Form("tool_code", ("<tool_code>",), ("</tool_code>",), "ai.google.dev/gemma/docs/capabilities/function-calling"),
     Form("tools", ("<tools>",), ("</tools>",), _VLLM + "qwen2_5_coder_tool_parser.py"),
     Form("nemotron", ("<TOOLCALL>",), ("</TOOLCALL>",), _VLLM + "nemotron_json_tool_parser.py"),
     Form("seed", ("<seed:tool_call>",), ("</seed:tool_call>",), _VLLM + "seed_oss_tool_parser.py"),
@@ -72,19 +81,16 @@ FORMS = (
     Form("glimmer invoke", ('<atem:invoke name="',), ("</atem:invoke>",), _OLLAMA + "glimmer.go", _function("atem:")),
     Form(
         "deepseek-v3.2",
-        tuple(f"<{bar}DSML{bar}{word}>" for bar in "｜|" for word in ("function_calls", "tool_calls")),
-        tuple(f"</{bar}DSML{bar}{word}>" for bar in "｜|" for word in ("function_calls", "tool_calls")),
+        tuple(f"<{prefix}{word}>" for prefix in _DSML for word in ("function_calls", "tool_calls")),
+        tuple(f"</{prefix}{word}>" for prefix in _DSML for word in ("function_calls", "tool_calls")),
         _VLLM + "deepseekv32_tool_parser.py",
     ),
-    *(
-        Form(
-            f"deepseek-v3.2 invoke {bar}",
-            (f'<{bar}DSML{bar}invoke name="',),
-            (f"</{bar}DSML{bar}invoke>",),
-            _VLLM + "deepseekv32_tool_parser.py",
-            _function(f"{bar}DSML{bar}"),
-        )
-        for bar in "｜|"
+    Form(
+        "deepseek-v3.2 invoke",
+        tuple(f'<{prefix}invoke name="' for prefix in _DSML),
+        tuple(f"</{prefix}invoke>" for prefix in _DSML),
+        _VLLM + "deepseekv32_tool_parser.py",
+        _function(*_DSML),
     ),
     # -- names and JSON between tokens --
     Form(

@@ -1,8 +1,9 @@
 """Calls that are JSON: objects with a name and arguments, and arrays of them.
 
-How much counts depends on where it stands. A tag says that a call follows: other keys do not matter, and the last
-bracket may be missing. A bare object may be any JSON answer: only the keys of a call, and the name comes before the
-arguments, so that the answer leaves as soon as it differs. In a fence the order is free.
+How much counts depends on where it stands. A tag says that a call follows: other keys do not matter, the last bracket
+may be missing, and so may the arguments of a tool that needs none. A bare object may be any JSON answer: only the keys
+of a call, and the name comes before the arguments, so that the answer leaves as soon as it differs. In a fence the
+order is free.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from openai_compat.structured.written.json_value import read_string, read_value
 from openai_compat.structured.written.reading import Literals, NoCall, Reader, Source
-from openai_compat.wire import json
+from openai_compat.wire import json, surrogates
 
 _NAMES = ("name", "tool_name")
 _ARGUMENTS = ("arguments", "parameters")
@@ -59,6 +60,8 @@ def read_object(source: Source) -> Reader[None]:
     yield from _read_members(source, members)
     if members.has_list and not members.name:
         return
+    if members.name and not members.arguments and source.setting == "tag" and source.tools.needs_nothing(members.name):
+        members.arguments = "{}"
     if not members.name or not members.arguments:
         raise NoCall
     source.add_call(members.name, members.arguments, members.id)
@@ -96,7 +99,10 @@ def _read_members(source: Source, members: _Members) -> Reader[None]:
 
 def _read_key(source: Source) -> Reader[str]:
     if source.setting == "tag":
-        return json.string((yield from read_string(source)).encode("utf-8", "replace")) or ""
+        key = _text((yield from read_string(source)))
+        if key == "description":  # of a tool, not of a call
+            raise NoCall
+        return key
     key = (yield from source.expect(_KEYS)).strip('"')
     if source.setting == "bare" and key in _LATE_KEYS and not source.is_opened:
         raise NoCall
@@ -129,7 +135,14 @@ def _read_member(source: Source, key: str, members: _Members) -> Reader[None]:
 
 
 def _read_arguments(source: Source, character: str) -> Reader[str]:
-    """Read an object, or a string that holds one."""
+    """Read an object, or a string that holds one; Glaive has apostrophes around it."""
+    if character == "'" and source.setting == "tag":
+        source.skip()
+        arguments = yield from read_arguments(source)
+        if (yield from source.blanks()) != "'":
+            raise NoCall
+        source.skip()
+        return arguments
     if character != '"':
         return (yield from read_arguments(source))
     return _text((yield from read_string(source))).strip()
@@ -140,7 +153,7 @@ def _text(written: str, otherwise: str | None = None) -> str:
 
     :param otherwise: returned for another value; None: that is no call.
     """
-    text = json.string(written.encode("utf-8", "replace"))
+    text = json.string(surrogates.mended(written.encode("utf-8", "replace")))
     if text is None:
         if otherwise is None:
             raise NoCall

@@ -126,6 +126,6 @@ def _read_escape(source: Source) -> Reader[str]:
         escape = source.take(_ESCAPE)
         if escape:
             return escape
-        if source.has_ended or not _UNFINISHED_ESCAPE.match(source.rest):
+        if source.has_ended or not source.begins(_UNFINISHED_ESCAPE):
             raise NoCall
         yield

@@ -20,7 +20,7 @@ _USABLE_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
 #: the kinds of JSON, by their first character
 _KINDS = {"{": "object", "[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}
-_PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+_WORDS = {"true": "true", "false": "false", "null": "null", "none": "null"}
 
 
 class KnownTools:
@@ -50,6 +50,14 @@ class KnownTools:
         """Return whether a tool's own name begins with *text*."""
         return any(name.startswith(text) for name in self._tools)
 
+    def parameters(self, name: str) -> set[str]:
+        """Return the parameters of a tool."""
+        return set(self._properties_of(name))
+
+    def needs_nothing(self, name: str) -> bool:
+        """Return whether a tool can do without arguments."""
+        return not _schema(self._tools[name]).get("required")
+
     def call(self, name: str, arguments: str, id: str | None = None) -> native.ToolCall | None:
         """Return a call of a tool; None if its arguments are not one JSON object.
 
@@ -75,7 +83,8 @@ class KnownTools:
 
     def _properties_of(self, tool: str) -> dict[str, Any]:
         if tool not in self._properties:
-            self._properties[tool] = _properties(self._tools[tool].parameters)
+            properties = _schema(self._tools[tool]).get("properties")
+            self._properties[tool] = properties if isinstance(properties, dict) else {}
         return self._properties[tool]
 
 
@@ -87,7 +96,7 @@ def json_value(text: str) -> object:
 def _json_of(text: str, types: frozenset[str] = frozenset()) -> Raw | None:
     """Return the text of a value, if it is JSON of one of *types*, or of any type if there are none."""
     written = text.strip()
-    written = _PYTHON_WORDS.get(written, written)
+    written = _WORDS.get(written.lower(), written)
     data = surrogates.mended(written.encode("utf-8", "replace"))
     if not data or json_limits.too_deep(data):
         return None
@@ -103,12 +112,12 @@ def _json_of(text: str, types: frozenset[str] = frozenset()) -> Raw | None:
     return raw
 
 
-def _properties(schema: Raw | UnsetType) -> dict[str, Any]:
+def _schema(function: native.ToolFunction) -> dict[str, Any]:
     try:
-        properties = json.decode_raw(Raw(json.text_of(schema) or b"{}")).get("properties")
-    except (ValueError, RecursionError, AttributeError):
+        schema = json.decode_raw(Raw(json.text_of(function.parameters) or b"{}"))
+    except ValueError:
         return {}
-    return properties if isinstance(properties, dict) else {}
+    return schema if isinstance(schema, dict) else {}
 
 
 def _types(schema: object, depth: int = 8) -> frozenset[str]:

@@ -27,8 +27,8 @@ _TOKEN_QUOTES = Literals(_TOKENS)
 _SAME_TOKEN = {token: Literals((token,)) for token in _TOKENS}
 
 _UNTIL_MARK = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
-_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}(?![0-7])|[^xuU0-7])", re.S)
-_UNFINISHED_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]?|u[0-9a-fA-F]{0,3}|U[0-9a-fA-F]{0,7}|[0-7]{0,3})?\Z")
+_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|[^xuU0-7])", re.S)
+_UNFINISHED_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]?|u[0-9a-fA-F]{0,3}|U[0-9a-fA-F]{0,7}|[0-7]{0,2})?\Z")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "\n": ""}
 _UNCHANGED = "\\'\""
 
@@ -144,7 +144,7 @@ def _read_characters(source: Source, quote: str, quotes: int) -> Reader[str]:
 
 def _read_escape(source: Source) -> Reader[str]:
     while True:
-        is_unfinished = _UNFINISHED_ESCAPE.match(source.rest) and not source.has_ended
+        is_unfinished = source.begins(_UNFINISHED_ESCAPE) and not source.has_ended
         escape = "" if is_unfinished else source.take(_ESCAPE)
         if escape:
             return _unescaped(escape[1:])
@@ -157,7 +157,7 @@ def _unescaped(escape: str) -> str:
     """Return what an escape stands for, without its backslash; Python keeps the backslash of an unknown one."""
     if escape in _UNCHANGED:
         return escape
-    if escape[0] in "xuU" or escape[0].isdigit():
+    if escape[0] in "xuU01234567":
         code = int(escape[1:], 16) if escape[0] in "xuU" else int(escape, 8)
         return "\ufffd" if 0xD800 <= code < 0xE000 or code > 0x10FFFF else chr(code)
     return _ESCAPED.get(escape, "\\" + escape)

@@ -42,8 +42,10 @@ def read_named(source: Source) -> Reader[None]:
     elif character == "<":
         if (yield from source.expect(_GLM)) == "<arg_key>":
             yield from read_keys_and_values(source, name)
-        else:
+        elif source.tools.needs_nothing(name):
             source.add_call(name, "{}")
+        else:
+            raise NoCall
         return
     elif character == "A":
         yield from source.expect(_REACT)

@@ -89,6 +89,10 @@ class Source:
         self._position = match.end()
         return match[0]
 
+    def begins(self, pattern: re.Pattern[str]) -> bool:
+        """Return whether *pattern* matches what arrived and was not taken."""
+        return pattern.match(self._text, self._position) is not None
+
     def skip(self) -> None:
         """Take the character that :meth:`peek` returned."""
         self._position += 1

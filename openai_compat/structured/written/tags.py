@@ -18,6 +18,9 @@ _UNQUOTED = re.compile(r"[^\"'<>{(\s]*")
 _ATTRIBUTES = re.compile(r"[^<>\n]*")
 
 
+_PARAMETER, _FUNCTION = ("parameter", "param"), ("function", "invoke")
+
+
 class Dialect(NamedTuple):
     """How the tags of one family are written."""
 
@@ -28,11 +31,11 @@ class Dialect(NamedTuple):
     is_quoted: bool
 
 
-def dialect(prefix: str = "", *, is_quoted: bool = True) -> Dialect:
-    """Return the dialect in which tags have this prefix, after ``<`` and ``</``."""
-    words = ("parameter", "param")
-    beginnings = tuple(f'<{prefix}{word} name="' if is_quoted else f"<{prefix}{word}=" for word in words)
-    closers = [f"</{prefix}{word}>" for word in ("parameter", "param", "function", "invoke")]
+def dialect(*prefixes: str, is_quoted: bool = True) -> Dialect:
+    """Return the dialect in which tags have one of these prefixes, after ``<`` and ``</``."""
+    end = ' name="' if is_quoted else "="
+    beginnings = [f"<{prefix}{word}{end}" for prefix in prefixes for word in _PARAMETER]
+    closers = [f"</{prefix}{word}>" for prefix in prefixes for word in (*_PARAMETER, *_FUNCTION)]
     return Dialect(Literals(beginnings), Literals(closers), is_quoted)
 
 
@@ -50,10 +53,10 @@ def read_function(source: Source, tags: Dialect) -> Reader[None]:
         parameter, attributes = yield from _read_parameter(source, tags)
         text, closer = yield from source.until(tags.closers)
         arguments[parameter] = _value(source, name, parameter, attributes, text)
-        if not closer.rstrip(">").endswith(("parameter", "param")):  # the value's own tag is missing
+        if not closer.rstrip(">").endswith(_PARAMETER):  # the value's own tag is missing
             source.add_call(name, json.encode(arguments).decode())
             return
-    if not arguments and not (yield from source.match(_END_OF_FUNCTION)):
+    if not arguments and not (source.tools.needs_nothing(name) and (yield from source.match(_END_OF_FUNCTION))):
         raise NoCall
     source.add_call(name, json.encode(arguments).decode())
 

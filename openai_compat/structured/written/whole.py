@@ -86,7 +86,8 @@ def _fitting(tools: Sequence[native.Tool], arguments: str) -> list[str]:
     fitting = [tool.function for tool in tools if _fits(tool.function, arguments)]
     if len(fitting) > 1:
         given = set(json.members(arguments.encode("utf-8", "replace")))
-        fitting = [function for function in fitting if given <= _parameters(function)]
+        known = KnownTools(tools)
+        fitting = [function for function in fitting if given <= known.parameters(function.name)]
     return [function.name for function in fitting]
 
 
@@ -96,11 +97,3 @@ def _fits(function: native.ToolFunction, arguments: str) -> bool:
         return checker.mismatch(arguments) is None
     except schema_checker.Uncheckable:
         return False
-
-
-def _parameters(function: native.ToolFunction) -> set[str]:
-    try:
-        schema = json.members(json.text_of(function.parameters) or b"{}")
-        return set(json.members(schema["properties"])) if "properties" in schema else set()
-    except (ValueError, RecursionError):
-        return set()
