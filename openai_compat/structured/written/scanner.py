@@ -26,6 +26,8 @@ _STEP = 4096
 _MARK = re.compile(r"[<\[`\n]")
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _NAME = re.compile(r"[\w.:/-]*")
+#: how JSON and lists begin that may be calls; most of what begins with a bracket is known by one more character
+_BARE = re.compile(r'\{[ \t\r\n]*(?:"|\Z)|\[[ \t\r\n]*(?:[{\w]|\Z)')
 #: what may follow a name at the start of a line
 _AFTER_NAME = frozenset("({[<\r\n ")
 
@@ -176,7 +178,7 @@ class CallScanner:
         if not self._is_line_start:
             return None
         if text[position] in "{[":
-            return _Start(0, None, "bare")
+            return _Start(0, None, "bare") if _BARE.match(text, position) else None
         end = _end(_NAME, text, position)
         name = text[position:end]
         if end == len(text):
@@ -193,14 +195,15 @@ class CallScanner:
 
     def _read(self, candidate: _Candidate, text: str) -> tuple[str, str]:
         """Read on; return what leaves, and what is left to be searched."""
-        room = self._limit(candidate) + 1 - self._held.size
+        limit = MAX_SIZE if candidate.source.is_opened else LONGEST_OPENER
+        room = limit - self._held.size
         piece, left = text[:room], text[room:]
         self._held.add(piece)
         skipped = min(self._unread, len(piece))
         self._unread -= skipped
         try:
-            candidate.feed(piece[skipped:])
-            if self._held.size <= self._limit(candidate):
+            if room:
+                candidate.feed(piece[skipped:])
                 return "", left
         except NoCall:
             pass
@@ -210,9 +213,6 @@ class CallScanner:
         self._is_start = False
         self._is_line_start = held[:end].rstrip(" \t\r").endswith("\n")
         return held[:end], held[end:] + left
-
-    def _limit(self, candidate: _Candidate) -> int:
-        return MAX_SIZE if candidate.source.is_opened else LONGEST_OPENER
 
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:

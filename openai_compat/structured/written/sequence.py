@@ -15,7 +15,7 @@ _NAME_BEGINS = re.compile(r"\w")
 class Sequence:
     """The calls that end an answer.
 
-    :param form: what was opened already; None: a body comes first.
+    :param form: what was opened already; None: a body comes first, or the text is a whole one.
     """
 
     def __init__(self, source: Source, form: Form | None = None) -> None:
@@ -32,6 +32,10 @@ class Sequence:
         source = self._source
         if self._form is not None:
             yield from self._enter(self._form)
+        elif source.setting == "tag":  # a whole text
+            yield from source.blanks()
+            if token := (yield from source.match(forms.AT_LINE)):
+                yield from self._enter(forms.LINE_OPENERS[token])
         while character := (yield from source.blanks()):
             if character == ";" and source.calls and self._is_open:
                 source.skip()
