@@ -34,15 +34,18 @@ class _Members:
     name: str = ""
     arguments: str = ""
     id: str = ""
-    #: calls were found in a list
+    #: the object is itself in a list of calls
+    is_listed: bool = False
+    #: it has a list of calls; an object of its own that holds the call: neither is nested further
     has_list: bool = False
+    has_function: bool = False
 
 
 def read_array(source: Source) -> Reader[None]:
     """Read an array of calls, after its bracket."""
     while True:
         yield from source.blanks()
-        yield from read_object(source)
+        yield from read_object(source, is_listed=True)
         character = yield from source.blanks()
         if character == "]":
             source.skip()
@@ -54,11 +57,14 @@ def read_array(source: Source) -> Reader[None]:
         source.skip()
 
 
-def read_object(source: Source) -> Reader[None]:
-    """Read an object that is a call."""
-    members = _Members()
+def read_object(source: Source, *, is_listed: bool = False) -> Reader[None]:
+    """Read an object that is a call, or that has a list of calls.
+
+    :param is_listed: it stands in a list itself.
+    """
+    members = _Members(is_listed=is_listed)
     yield from _read_members(source, members)
-    if members.has_list and not members.name:
+    if members.has_list:
         return
     if members.name and not members.arguments and source.setting == "tag" and source.tools.needs_nothing(members.name):
         members.arguments = "{}"
@@ -111,9 +117,10 @@ def _read_key(source: Source) -> Reader[str]:
 
 def _read_member(source: Source, key: str, members: _Members) -> Reader[None]:
     character = yield from source.peek()
-    if key in _FUNCTION and character == "{" and not members.name:
+    if key in _FUNCTION and character == "{" and not members.has_function:
+        members.has_function = True
         yield from _read_members(source, members)
-    elif key in _NAMES or (key in _FUNCTION and not members.name):
+    elif key in _NAMES + _FUNCTION:
         if members.name:
             raise NoCall
         members.name = source.tool(_text((yield from read_string(source))))
@@ -123,14 +130,16 @@ def _read_member(source: Source, key: str, members: _Members) -> Reader[None]:
         source.is_opened = True
         members.arguments = yield from _read_arguments(source, character)
     elif key in _IDS:
-        members.id = _text((yield from read_value(source)), "")
-    elif key in _LIST and character == "[" and not members.name:
+        members.id = _text((yield from read_value(source)))
+    elif key in _LIST:
+        if character != "[" or members.is_listed or members.has_list:
+            raise NoCall
         source.skip()
         yield from read_array(source)
         members.has_list = True
     else:
         value = yield from read_value(source)
-        if key in _TYPES and value not in _ANY_TYPE and value[0] == '"':
+        if key in _TYPES and value[0] == '"' and value not in _ANY_TYPE:
             raise NoCall
 
 
@@ -148,14 +157,6 @@ def _read_arguments(source: Source, character: str) -> Reader[str]:
     return _text((yield from read_string(source))).strip()
 
 
-def _text(written: str, otherwise: str | None = None) -> str:
-    """Return the text of a JSON string.
-
-    :param otherwise: returned for another value; None: that is no call.
-    """
-    text = json.string(surrogates.mended(written.encode("utf-8", "replace")))
-    if text is None:
-        if otherwise is None:
-            raise NoCall
-        return otherwise
-    return text
+def _text(written: str) -> str:
+    """Return the text of a JSON string; ``""`` for another value."""
+    return json.string(surrogates.mended(written.encode("utf-8", "replace"))) or ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
+from openai_compat.native import types as native
 from openai_compat.structured.written.reading import MAX_SIZE
 from openai_compat.structured.written.whole import read_calls, read_raw
 from tests.structured.written.tools import ROWS, TOOLS, plain, tool
@@ -127,5 +129,12 @@ def test_arguments_are_of_the_one_tool_that_admits_them(tools: list[Any], name: 
 
 def test_a_schema_that_cannot_be_checked_admits_nothing() -> None:
     broken = tool("f")
-    broken.function.parameters = type(broken.function.parameters)(b'"no schema"')
+    broken.function.parameters = Raw(b'"no schema"')
     assert [call.function.name for call in read_raw(error(J), [broken, A_CITY])] == ["a"]
+
+
+@pytest.mark.parametrize("schema", [b"1e999", b'"x"', b'{"properties": []}', b"null"])
+def test_a_parameter_without_a_readable_schema_is_text(schema: bytes) -> None:
+    function = native.ToolFunction("f", parameters=Raw(schema))
+    calls = read_calls("<function=f><parameter=x>1</parameter></function>", [native.Tool(function)])
+    assert plain(calls) == [{"name": "f", "arguments": '{"x":"1"}'}]

@@ -43,6 +43,7 @@ TOOLS = [
         either={"anyOf": [{"type": "integer"}, {"type": "boolean"}]},
         wrong={"type": "object"},
     ),
+    tool("odd", unit={"enum": ["1", "2"]}, broken={"type": "array"}, deep={"type": "array"}),
 ]
 
 
