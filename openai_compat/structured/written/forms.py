@@ -145,3 +145,4 @@ CLOSERS = frozenset(closer for form in FORMS for closer in form.closers).union(_
 ANYWHERE = Literals(OPENERS)
 AT_LINE = Literals(LINE_OPENERS)
 TOKENS = Literals((*OPENERS, *CLOSERS))
+ENDS = Literals(CLOSERS)

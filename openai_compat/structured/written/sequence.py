@@ -47,6 +47,8 @@ class Sequence:
                     raise NoCall
             elif token:
                 yield from self._enter(forms.OPENERS[token])
+            elif source.calls and self._is_cut_closer():
+                return
             elif self._is_open:
                 yield from self._read_body(character)
             else:
@@ -55,6 +57,12 @@ class Sequence:
                 raise NoCall
         if not source.calls:
             raise NoCall
+
+    def _is_cut_closer(self) -> bool:
+        """Return whether the answer ends within a closer."""
+        rest = self._source.rest
+        is_fence = self._is_fenced and forms.FENCE.startswith(rest)
+        return self._source.has_ended and (is_fence or forms.ENDS.begin_with(rest))
 
     def _enter(self, form: Form) -> Reader[None]:
         source = self._source
