@@ -44,7 +44,8 @@ ALONE = {"pythonic alone"}
     "row", [row for row in ROWS if row["calls"] and row["name"] not in ALONE], ids=lambda r: r["name"]
 )
 def test_a_form_that_ends_an_answer(row: dict[str, Any], cut: int | None) -> None:
-    left, found = scanned(pieces(f"One moment.\n{row['text']}\n", cut))
+    end = "" if "cut" in row["name"] else "\n"
+    left, found = scanned(pieces(f"One moment.\n{row['text']}{end}", cut))
     assert plain(found.calls) == row["calls"]
     assert left == "One moment.\n" + row.get("left", "")
 
