@@ -28,8 +28,6 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 _NAME = re.compile(r"[\w.:/-]*")
 #: how JSON and lists begin that may be calls; most of what begins with a bracket is known by one more character
 _BARE = re.compile(r'\{[ \t\r\n]*(?:"|\Z)|\[[ \t\r\n]*(?:[{\w]|\Z)')
-#: what may follow a name at the start of a line
-_AFTER_NAME = frozenset("({[<\r\n ")
 
 
 class Found(NamedTuple):
@@ -180,7 +178,7 @@ class CallScanner:
         name = text[position:end]
         if end == len(text):
             return _WAIT if self._tools.begins_name(name) else None
-        if self._tools.has(name) and text[end] in _AFTER_NAME and (self._is_start or text[end] != "("):
+        if self._tools.has(name) and (self._is_start or text[end] != "("):
             return _Start(0, None, "bare", takes_names=True)
         return None
 

@@ -43,6 +43,7 @@ BROKEN = {
         f"{CALL};;{CALL}x",
         f"<tool_call>{CALL}</tool_call>{CALL}",
         f"{CALL}\n```\n{CALL}\n```",
+        f"Action: ```json\n{CALL}\n``` {CALL}",
     ],
     "values": [
         f'{{"name": "get_weather", "arguments": {value}}}'
@@ -163,11 +164,22 @@ def test_it_stays_text(text: str, cut: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "opened", ['{"function": ', '{"tool_calls": [', '{"a": ', "[", "<function=get_weather>{", '{"a": [{"b": ']
+    ("opener", "piece"),
+    [
+        ("<tool_call>", '{"function": '),
+        ("<tool_call>", '{"tool_calls": ['),
+        ("<tool_call>", '{"a": '),
+        ("<tool_call>", '{"a": [{"b": '),
+        ("<tool_call>", "["),
+        ("<tool_call>", "<function=get_weather>{"),
+        ("[get_weather(city=", "["),
+        ("[get_weather(city=", "{'a': "),
+        ("<|tool_call>call:get_weather", "{a:"),
+    ],
 )
-def test_deep_nesting_is_refused_early(opened: str) -> None:
+def test_deep_nesting_is_refused_early(opener: str, piece: str) -> None:
     scanner = CallScanner(TOOLS)
-    text = "<tool_call>" + opened * 5_000
+    text = opener + piece * 5_000
     left = scanner.feed(text)
     assert len(left) > len(text) - 1000
     assert left + scanner.end().text == text

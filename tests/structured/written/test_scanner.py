@@ -53,6 +53,8 @@ EXPECTED = [{"name": "get_weather", "arguments": '{"city": "Oslo"}'}]
         "<|python_tag|>import x",
         "functools.reduce",
         "Action: go home",
+        '<tool_call>{"name": "get_weather", "arguments": {"a": [1}',
+        "get_weather, get_time",
     ],
 )
 def test_text_leaves_as_soon_as_it_can_be_no_call(text: str) -> None:
@@ -113,6 +115,15 @@ def test_a_line_begins_behind_what_is_no_call() -> None:
     assert plain(found.calls) == EXPECTED
     left, found = scanned([f"<tool_call> x{json_call}"])
     assert left + found.text == f"<tool_call> x{json_call}"
+    left, found = scanned([f"<|channel|>\n  {json_call}"])
+    assert left == "<|channel|>\n  "
+    assert plain(found.calls) == EXPECTED
+
+
+def test_the_answer_has_begun_behind_what_is_no_call() -> None:
+    text = '<function=other>\nget_weather(city="Oslo")'
+    left, found = scanned([text])
+    assert left + found.text == text
 
 
 # -- names ------------------------------------------------------------------------------------
