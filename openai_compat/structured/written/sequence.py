@@ -60,9 +60,8 @@ class Sequence:
 
     def _is_cut_closer(self) -> bool:
         """Return whether the answer ends within a closer."""
-        rest = self._source.rest
-        is_fence = self._is_fenced and forms.FENCE.startswith(rest)
-        return self._source.has_ended and (is_fence or forms.ENDS.begin_with(rest))
+        rest = self._source.rest  # where no token follows, only the end can have cut one
+        return forms.ENDS.begin_with(rest) or (self._is_fenced and forms.FENCE.startswith(rest))
 
     def _enter(self, form: Form) -> Reader[None]:
         source = self._source
