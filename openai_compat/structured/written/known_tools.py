@@ -33,6 +33,9 @@ class KnownTools:
         self._tools = {tool.function.name: tool.function for tool in tools}
         self._tool_name = tool_name
         self._properties: dict[str, dict[str, Any]] = {}
+        #: what a text asks for again and again, and a schema is searched for once
+        self._needs_nothing: dict[str, bool] = {}
+        self._parameter_types: dict[tuple[str, str], frozenset[str]] = {}
 
     def has(self, name: str) -> bool:
         """Return whether this is a tool's own name."""
@@ -56,7 +59,9 @@ class KnownTools:
 
     def needs_nothing(self, name: str) -> bool:
         """Return whether a tool can do without arguments."""
-        return not _schema(self._tools[name]).get("required")
+        if name not in self._needs_nothing:
+            self._needs_nothing[name] = not _schema(self._tools[name]).get("required")
+        return self._needs_nothing[name]
 
     def call(self, name: str, arguments: str, id: str | None = None) -> native.ToolCall | None:
         """Return a call of a tool; None if its arguments are not one JSON object.
@@ -76,10 +81,18 @@ class KnownTools:
 
         The tool's schema decides: text where it admits a string or says nothing, else JSON if the text is such.
         """
-        types = _types(self._properties_of(tool).get(parameter))
+        types = self._types_of(tool, parameter)
         if "string" in types or not types:
             return None if "null" in types and text == "null" else text
         return _json_of(text, types) or text
+
+    def _types_of(self, tool: str, parameter: str) -> frozenset[str]:
+        properties = self._properties_of(tool)
+        if parameter not in properties:
+            return frozenset()
+        if (tool, parameter) not in self._parameter_types:
+            self._parameter_types[tool, parameter] = _types(properties[parameter])
+        return self._parameter_types[tool, parameter]
 
     def _properties_of(self, tool: str) -> dict[str, Any]:
         if tool not in self._properties:

@@ -26,7 +26,10 @@ _TOKENS = ('<|"|>', "<escape>")
 _TOKEN_QUOTES = Literals(_TOKENS)
 _SAME_TOKEN = {token: Literals((token,)) for token in _TOKENS}
 
-_UNTIL_MARK = {'"': re.compile(r'[^"\\]*'), "'": re.compile(r"[^'\\]*")}
+#: up to a quote or a backslash; of a string in one quote also up to the end of its line
+_UNTIL_MARK = {
+    (quote, quotes): re.compile(f"[^{quote}\\\\{more}]*") for quote in "\"'" for quotes, more in ((1, r"\n"), (3, ""))
+}
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|[^xuU0-7])", re.S)
 _UNFINISHED_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]?|u[0-9a-fA-F]{0,3}|U[0-9a-fA-F]{0,7}|[0-7]{0,2})?\Z")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "\n": ""}
@@ -124,12 +127,10 @@ def _read_characters(source: Source, quote: str, quotes: int) -> Reader[str]:
     """Read the characters of a string up to its closing quotes, one or three."""
     taken, found = Pieces(), 0
     while found < quotes:
-        text = source.take(_UNTIL_MARK[quote])
+        text = source.take(_UNTIL_MARK[quote, quotes])
         if text:
             taken.add(quote * found + text)
             found = 0
-            if quotes == 1 and "\n" in text:
-                raise NoCall
         character = yield from source.peek()
         if character == quote:
             source.skip()
@@ -137,7 +138,7 @@ def _read_characters(source: Source, quote: str, quotes: int) -> Reader[str]:
         elif character == "\\":
             taken.add(quote * found + (yield from _read_escape(source)))
             found = 0
-        elif not character:
+        elif not character or (character == "\n" and quotes == 1):
             raise NoCall
     return taken.take()
 

@@ -124,6 +124,16 @@ class CallScanner:
         held, self._tail = self._held.take() + self._tail, ""
         return held
 
+    def interrupt(self) -> str:
+        """Return what is held if it is only the beginning of an opener, as something else than text follows."""
+        candidate = self._candidate
+        if candidate is not None and candidate.source.is_opened:
+            return ""
+        self._candidate = None
+        self._is_start = self._is_line_start = False
+        held, self._tail = self._held.take() + self._tail, ""
+        return held
+
     def end(self) -> Found:
         """Return what the held text is, at the end of the answer."""
         candidate = self._candidate

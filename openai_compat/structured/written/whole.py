@@ -13,6 +13,9 @@ from openai_compat.structured.written.reading import MAX_SIZE, NoCall, Reader, S
 from openai_compat.structured.written.sequence import Sequence as Calls
 from openai_compat.wire import json
 
+#: returns the calls that the name of a native call is; None for a name, nothing for what cannot be read
+ReadName = Callable[[str], Sequence[native.ToolCall] | None]
+
 _RAW, _END_OF_RAW = "raw='", re.compile(r"', err[:=]")
 #: what may stand around arguments that a parser has taken out of a call
 _SPECIAL = r"(?:<[|｜][\w▁/]{1,40}[|｜]>|\s)*"
@@ -29,6 +32,14 @@ def read_calls(text: str, tools: Sequence[native.Tool], tool_name: Callable[[str
         return []
     source = Source(KnownTools(tools, tool_name))
     return source.calls if _reads_all(source, Calls(source).read(), text) else []
+
+
+def named_calls(calls: Sequence[native.ToolCall], read_name: ReadName | None) -> list[native.ToolCall]:
+    """Return what native calls stand for: Ollama may put a call that it cannot read in the name of another."""
+    if read_name is None:
+        return list(calls)
+    read = [(call, read_name(call.function.name)) for call in calls]
+    return [each for call, found in read for each in ((call,) if found is None else found)]
 
 
 def read_raw(text: str, tools: Sequence[native.Tool], tool_name: Callable[[str], str] = str) -> list[native.ToolCall]:

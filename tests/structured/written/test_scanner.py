@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_compat.structured.written import forms
+from openai_compat.structured.written import forms, known_tools
 from openai_compat.structured.written.reading import LONGEST_OPENER, MAX_SIZE
 from openai_compat.structured.written.scanner import CallScanner
 from tests.structured.written.tools import ROWS, TOOLS, pieces, plain, scanned
@@ -306,3 +306,35 @@ def test_the_time_grows_with_what_is_held(opened: str, piece: str) -> None:
 
     small = min(measured(5_000) for _ in range(3))
     assert measured(50_000) < 30 * max(small, 0.001)
+
+
+def test_a_tool_s_schema_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[object] = []
+    types = known_tools._types
+
+    def counted(schema: object, depth: int = 8) -> frozenset[str]:
+        searched.append(schema)
+        return types(schema, depth)
+
+    monkeypatch.setattr(known_tools, "_types", counted)
+    parameter = "<function=get_weather><parameter=city>Oslo</parameter></function>"
+    _, found = scanned([parameter * 50])
+    assert len(found.calls) == 50
+    assert len(searched) == 1
+
+    def decoded(function: object) -> dict[str, object]:
+        searched.append(function)
+        return {}
+
+    monkeypatch.setattr(known_tools, "_schema", decoded)
+    _, found = scanned(['<tool_call>{"name": "get_time"}</tool_call>' * 50])
+    assert len(found.calls) == 50
+    assert len(searched) == 2
+
+
+@pytest.mark.parametrize("cut", [None, 1, 7])
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_string_without_an_end_hides_no_call_in_the_next_line(quote: str, cut: int | None) -> None:
+    broken = f"get_weather(city={quote}Oslo)\n"
+    left, found = scanned(pieces(broken + CALL, cut))
+    assert (left, plain(found.calls)) == (broken, EXPECTED)
