@@ -76,10 +76,60 @@ def calls_schema(tools: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
 
     :param tools: at least one: its name and the JSON of its parameters, empty for none.
     """
+    calls, definitions = _calls(tools)
+    return {"anyOf": calls, **({"$defs": definitions} if definitions else {})}
+
+
+#: calls of one answer: a bound for a model that repeats itself, far above what clients run side by side
+_MAX_CALLS = 16
+
+
+def answer_schema(
+    tools: Iterable[tuple[str, bytes]], answer: bytes | None, *, can_answer: bool = True, is_single: bool = False
+) -> dict[str, Any]:
+    """Return the schema of ``{"calls": [one or several]}`` or ``{"answer": …}``, for a model without tools.
+
+    :param tools: as in :func:`calls_schema`.
+    :param answer: Ollama's ``format`` of an answer without calls, ``"json"`` or a schema; None for text.
+    :param can_answer: an answer without calls is possible.
+    :param is_single: at most one call is possible.
+    """
+    calls, definitions = _calls(tools)
+    items = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    array = {"type": "array", "items": items, "minItems": 1, "maxItems": 1 if is_single else _MAX_CALLS}
+    branches = [_object_with("calls", array)]
+    if can_answer:
+        schema, more = _answer(answer)
+        definitions.update(more)
+        branches.append(_object_with("answer", schema))
+    root = {"anyOf": branches} if can_answer else branches[0]
+    return {**root, **({"$defs": definitions} if definitions else {})}
+
+
+def _object_with(key: str, schema: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {key: schema}, "required": [key], "additionalProperties": False}
+
+
+def _answer(text: bytes | None) -> tuple[Any, dict[str, Any]]:
+    """Return the schema of an answer, and its definitions."""
+    if text is None:
+        return {"type": "string"}, {}
+    root = _decoded(text)
+    if not isinstance(root, dict):
+        return dict(_OBJECT), {}  # ``"json"``
+    root.pop("$schema", None)
+    root.pop("$id", None)
+    schema = _Tool(root, "answer-", has_references=_has_references(text))
+    converted = schema.convert(root)
+    return (dict(_OBJECT) if converted is _NOTHING else converted), schema.definitions()
+
+
+def _calls(tools: Iterable[tuple[str, bytes]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the schema of a call of each tool, and their definitions."""
     calls: list[dict[str, Any]] = []
     definitions: dict[str, Any] = {}
     for name, text in tools:
-        has_references = b"$ref" in text or b"\\u" in text
+        has_references = _has_references(text)
         root = _root(text)
         del text  # a large one
         tool = _Tool(root, f"tool-{len(calls)}-", has_references=has_references)
@@ -95,7 +145,11 @@ def calls_schema(tools: Iterable[tuple[str, bytes]]) -> dict[str, Any]:
                 "additionalProperties": False,
             }
         )
-    return {"anyOf": calls, **({"$defs": definitions} if definitions else {})}
+    return calls, definitions
+
+
+def _has_references(text: bytes) -> bool:
+    return b"$ref" in text or b"\\u" in text
 
 
 #: what a tool's schema costs, in bytes for each of these in its text: decoded and converted, and then encoded
@@ -115,12 +169,17 @@ def memory(text: bytes) -> int:
 
 def _root(text: bytes) -> dict[str, Any]:
     """Decode a tool's parameters, as an object schema."""
+    value = _decoded(text)
+    return _object_schema(value if isinstance(value, dict) else {})
+
+
+def _decoded(text: bytes) -> Any:
+    """Decode a schema; None for what is no JSON within the limits of a request."""
     try:
         json.checked_body(text)
-        value = json.decode_raw(Raw(text))
-    except (APIError, ValueError):  # not JSON within the limits of a request
-        value = None
-    return _object_schema(value if isinstance(value, dict) else {})
+        return json.decode_raw(Raw(text))
+    except (APIError, ValueError):
+        return None
 
 
 def _object_schema(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,32 +1,28 @@
 """The answer to a forced ``tool_choice``: one tool call, in whatever way the model writes it.
 
 The call arrives as JSON text, or as a native tool call where the template parses it. Both are accepted, and name and
-arguments are checked; anything else is an error, never plain text. The request is made in ``tool_choice.py``.
+arguments are checked; anything else is an error, never plain text. The request is made in ``forced_request.py``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from openai_compat.errors import APIError, invalid_output
 from openai_compat.native import types as native
+from openai_compat.structured.call_head import CallHead
 from openai_compat.structured.json_text import Brackets, JSONUnwrapper, Pieces
 from openai_compat.structured.tool_choice import ForcedChoice
+from openai_compat.structured.written.whole import ReadName, named_calls
 from openai_compat.translate.choice_delta import ChoiceDelta
 from openai_compat.translate.tools import CallIds, FunctionCallDelta, ToolCallDelta, to_tool_calls
 from openai_compat.wire import json, surrogates
 
 #: characters that are held until a call is recognised: a call whose keys are in another order is held until its end
 _MAX_HELD = 1024 * 1024
-#: characters of a name as JSON, with quotes and escapes; a tool's name has at most 64, which may be escaped
-_MAX_NAME = 1024
-
 _BLANKS = " \t\n\r"
-_NOT_BLANK = re.compile(r"[^ \t\n\r]")
-_QUOTE_OR_BACKSLASH = re.compile(r'["\\]')
 
 
 class _WrittenCall(Struct):
@@ -37,82 +33,6 @@ class _WrittenCall(Struct):
     arguments: Raw | UnsetType = UNSET
 
 
-class _Head:
-    """The beginning of a call, up to its arguments: ``{"name": "f", "parameters":``.
-
-    It arrives in parts, and each character is looked at once.
-    """
-
-    #: what it consists of, with blanks between; None is the name
-    _TOKENS = (("{",), ('"name"',), (":",), None, (",",), ('"parameters"', '"arguments"'), (":",))
-
-    def __init__(self) -> None:
-        #: the name as JSON, once it was read
-        self.name = ""
-        #: the text is something else, or a call whose keys are in another order
-        self.failed = False
-        self._index = 0
-        #: the present token as far as it was read
-        self._token = ""
-        self._is_escaped = False
-
-    def feed(self, text: str) -> int | None:
-        """Return where the arguments begin in *text*; None if they do not, or are no object."""
-        position = 0
-        while not self.failed:
-            if not self._token:
-                begin = _NOT_BLANK.search(text, position)
-                if begin is None:
-                    return None
-                position = begin.start()
-            if self._index == len(self._TOKENS):
-                self.failed = text[position] != "{"
-                return None if self.failed else position
-            if position == len(text):
-                return None
-            tokens = self._TOKENS[self._index]
-            position = (
-                self._read_name(text, position) if tokens is None else self._read(tokens, text[position], position)
-            )
-        return None
-
-    def _read(self, tokens: tuple[str, ...], character: str, position: int) -> int:
-        """Read a character of one of *tokens*."""
-        self._token += character
-        if self._token in tokens:
-            self._next()
-        else:
-            self.failed = not any(token.startswith(self._token) for token in tokens)
-        return position + 1
-
-    def _read_name(self, text: str, position: int) -> int:
-        """Read what *text* has of the name."""
-        begin = position
-        if not self._token:
-            self.failed = text[position] != '"'
-            position += 1
-        is_complete = False
-        while position < len(text) and not is_complete:
-            if self._is_escaped:
-                self._is_escaped = False
-                position += 1
-                continue
-            mark = _QUOTE_OR_BACKSLASH.search(text, position)
-            position = len(text) if mark is None else mark.end()
-            self._is_escaped = mark is not None and mark[0] == "\\"
-            is_complete = mark is not None and not self._is_escaped
-        self._token += text[begin:position]
-        self.failed = self.failed or len(self._token) > _MAX_NAME
-        if is_complete:
-            self.name = self._token
-            self._next()
-        return position
-
-    def _next(self) -> None:
-        self._index += 1
-        self._token = ""
-
-
 class ForcedChoiceBuilder:
     """Builds a choice that is one tool call.
 
@@ -121,6 +41,8 @@ class ForcedChoiceBuilder:
     :param ids: ids of tool calls.
     :param single_tool_call: pass on the first native tool call only.
     :param tool_name: returns the name of the tool that a model means by a name.
+    :param read_text: reads the calls of a text that is nothing else, of a model that no format constrains.
+    :param read_name: reads a native call whose name is itself written calls.
     """
 
     def __init__(
@@ -130,13 +52,17 @@ class ForcedChoiceBuilder:
         *,
         single_tool_call: bool = False,
         tool_name: Callable[[str], str] = str,
+        read_text: Callable[[str], Sequence[native.ToolCall]] = lambda text: (),
+        read_name: ReadName | None = None,
     ) -> None:
         self._forced = forced
         self._tool_name = tool_name
+        self._read_text = read_text
+        self._read_name = read_name
         self._ids = ids
         self._single_tool_call = single_tool_call
         self._unwrapper = JSONUnwrapper()
-        self._head = _Head()
+        self._head = CallHead()
         #: text that is not recognised yet
         self._held = Pieces()
         self._arguments = bytearray()
@@ -145,6 +71,10 @@ class ForcedChoiceBuilder:
         #: what follows the arguments, without blanks: the call's last bracket, or anything wrong
         self._tail = ""
         self._calls = 0
+
+    def interrupt(self) -> str:
+        """Return nothing: no text leaves."""
+        return ""
 
     def feed(self, response: native.ChatResponse) -> ChoiceDelta:
         """Take the next native message and return what it adds.
@@ -171,9 +101,10 @@ class ForcedChoiceBuilder:
         """Return the deltas of native tool calls."""
         if self._brackets is not None:
             return []  # the call that the text began already: the template parsed it as well
+        calls = named_calls(calls, self._read_name)
         if self._single_tool_call or self._forced.is_named:
             calls = calls[: 1 - self._calls]
-        found = []
+        found: list[ToolCallDelta] = []
         for call in to_tool_calls(calls, self._ids):
             self._check_name(call.function.name)
             function = FunctionCallDelta(call.function.name, call.function.arguments)
@@ -189,13 +120,13 @@ class ForcedChoiceBuilder:
         if begin is None:
             self._held.add(text)
             if self._held.size > _MAX_HELD:
-                raise _not_the_call()
+                raise not_the_call()
             return []
         self._held.take()
         try:
             name = _decode_name(self._head.name.encode("utf-8", "replace"))
         except json.Malformed as error:
-            raise _not_the_call() from error
+            raise not_the_call() from error
         return self._begin(name) + self._add_arguments(text[begin:])
 
     def _begin(self, name: str) -> list[ToolCallDelta]:
@@ -225,30 +156,35 @@ class ForcedChoiceBuilder:
         if not self._calls:
             delta.calls = self._reordered_call()
         elif self._brackets is not None and not (self._tail == "}" and json.is_object(bytes(self._arguments))):
-            raise _not_the_call()
+            raise not_the_call()
         delta.finish_reason = "stop" if self._forced.is_named else "tool_calls"
 
     def _reordered_call(self) -> list[ToolCallDelta]:
-        """Return the held text as a call whose keys are in another order, or which has others too."""
+        """Return the held text as a call whose keys are in another order, or which is written in another way."""
+        held = self._held.take()
         try:
-            call = _decode(self._held.take().encode("utf-8", "replace"))
+            call = _decode(held.encode("utf-8", "replace"))
         except json.Malformed as error:
-            raise _not_the_call() from error
+            found = self._from_native(list(self._read_text(held)))
+            if not found:
+                raise not_the_call() from error
+            return found
         text = surrogates.mended(json.text_of(call.parameters) or json.text_of(call.arguments))
         if not json.is_object(text):
-            raise _not_the_call()
+            raise not_the_call()
         return [*self._begin(call.name), ToolCallDelta(0, FunctionCallDelta(arguments=text.decode()))]
 
     def _check_name(self, name: str) -> None:
         if self._tool_name(name) not in self._forced.names:
-            raise _not_the_call()
+            raise not_the_call()
 
 
 _decode = json.native_decoder(_WrittenCall)
 _decode_name = json.native_decoder(str)
 
 
-def _not_the_call() -> APIError:
+def not_the_call() -> APIError:
+    """Return a 502 for an answer that is not the call that it must be."""
     return invalid_output(
         "The model did not answer with the tool call that tool_choice requires.", "tool_choice_failed"
     )

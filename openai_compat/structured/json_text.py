@@ -217,9 +217,11 @@ class Brackets:
         self._in_string = False
         self._is_escaped = False
 
-    def feed(self, text: str) -> int:
-        """Return how many characters of *text* belong to the value: up to its last bracket, 0 after that."""
-        position = 0
+    def feed(self, text: str, position: int = 0) -> int:
+        """Return where the value ends in *text*, whose next part begins at a position: after its last bracket.
+
+        After the value has ended this is the position.
+        """
         while position < len(text) and not self.closed:
             if self._is_escaped:
                 self._is_escaped = False
