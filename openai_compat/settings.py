@@ -20,6 +20,7 @@ StoreFailure = Literal["answer", "refuse"]
 #: returns the name of the caller of a request, by its environ; None for a caller without a login
 Authenticate = Callable[[dict[str, Any]], str | int | None]
 ReasoningField = Literal["both", "reasoning", "reasoning_content", "none"]
+ToolsWithFormat = Literal["two_calls", "format"]
 
 MEBIBYTE = 1024 * 1024
 
@@ -282,8 +283,20 @@ class Settings:
     max_inputs: int = _env("inputs of an embeddings request", 2048)  # OpenAI's limit
     embed_batch: int = _env("inputs of one native embed call; a request with more makes several calls", 256)
     retry_strict: bool = _env(
-        "retry once, with the error in the prompt, if a response that is not streamed does not match its strict schema",
+        "generate once more, with the error in the prompt, if the arguments of a call do not match the schema of a "
+        "strict function, or a response that is not streamed does not match its strict schema",
         False,
+    )
+    emulate_tools: bool = _env(
+        "give tools to models that have none, and generate once more, in the same way, where Ollama lost a call; off: "
+        "Ollama's 400",
+        True,
+    )
+    rescue_tool_calls: bool = _env("take calls that a model wrote as text for calls", True)
+    tools_with_format: ToolsWithFormat = _env(
+        "how tools and an output format go together: ``two_calls`` generates with the tools first, and a second time "
+        "with the format if no call came; ``format`` is Ollama's way, in which no call is possible",
+        "two_calls",
     )
     fetch_images: bool = _env("fetch images by their http or https URL, from public addresses only", False)
     max_images: int = _env("images of a request that are fetched", 16)
@@ -354,6 +367,8 @@ class Settings:
                 raise ValueError(f"models: {name}: more than {self.max_stop} stop sequences (max_stop)")
         if self.unsupported not in ("warn", "error"):
             raise ValueError(f"unsupported must be 'warn' or 'error', not {self.unsupported!r}")
+        if self.tools_with_format not in ("two_calls", "format"):
+            raise ValueError(f"tools_with_format must be 'two_calls' or 'format', not {self.tools_with_format!r}")
         if self.store_failure not in ("answer", "refuse"):
             raise ValueError(f"store_failure must be 'answer' or 'refuse', not {self.store_failure!r}")
         if self.reasoning_field not in ("both", "reasoning", "reasoning_content", "none"):
@@ -451,6 +466,9 @@ class Options(TypedDict, total=False):
     max_inputs: int
     embed_batch: int
     retry_strict: bool
+    emulate_tools: bool
+    rescue_tool_calls: bool
+    tools_with_format: ToolsWithFormat
     fetch_images: bool
     max_images: int
     max_image: int

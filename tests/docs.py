@@ -17,8 +17,10 @@ from openai_compat.endpoints.responses.compaction import CompactRequest
 from openai_compat.endpoints.responses.request import ResponseRequest
 from openai_compat.endpoints.responses.stored import RetrieveQuery
 from openai_compat.endpoints.stored import UpdateRequest
+from openai_compat.generation.reasons import REASONS
 from openai_compat.middleware.routes import NOT_OFFERED, ROUTES, shown, summary
 from openai_compat.settings import environment_name, scalars
+from openai_compat.structured.written.forms import FORMS
 from openai_compat.translate.fields import Field, rows
 from openai_compat.translate.listing import ItemsQuery, ListQuery
 
@@ -59,6 +61,17 @@ def settings() -> str:
     return table("20 15 30 35", ("keyword", "default", "environment variable", "description"), found)
 
 
+def forms() -> str:
+    openers = ((form, [opener for opener in form.openers if len(opener) > 1]) for form in FORMS)
+    found = [(form.name, ", ".join(f"``{opener}``" for opener in found), form.source) for form, found in openers]
+    return table("20 40 40", ("form", "openers", "described or tested in"), found)
+
+
+def second_attempts() -> str:
+    found = [(reason.when, reason.how, reason.setting and f"``{reason.setting}``") for reason in REASONS]
+    return table("50 30 20", ("a choice is generated once more if", "how", "setting"), found)
+
+
 #: name of a table → the request struct that it describes
 REQUESTS: dict[str, type[Struct]] = {
     "chat parameters": ChatCompletionRequest,
@@ -80,6 +93,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "routes": routes,
     "not offered": not_offered,
     "settings": settings,
+    "second attempts": second_attempts,
+    "written calls": forms,
     **{name: partial(parameters, struct) for name, struct in REQUESTS.items()},
 }
 

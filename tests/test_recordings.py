@@ -64,7 +64,7 @@ def test_a_chat_answers_as_ollama_did(row: dict[str, Any], cut: int) -> None:
     if row["name"] == "chat/no-thinking-capability":  # asked again without thinking
         text = the("chat/text")["native"]
         fake.script("/api/chat", text["body"].encode(), content_type=text["content_type"], cut=cut)
-    client = Client(OpenAICompat(fake, overflow="truncate"))
+    client = Client(OpenAICompat(fake, overflow="truncate", emulate_tools=False))
     response = client.post("/v1/chat/completions", json=theirs["request"])
     assert response.status_code == STATUS.get(row["name"], theirs["status"])
     assert response.data

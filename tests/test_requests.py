@@ -291,7 +291,6 @@ def test_what_the_sdk_tests_send_for_a_response(stream: bool) -> None:
         "tools[].async",
         "tools[].defer_loading",
         "tools[].output_schema",
-        "tools[].strict",
         "user",
     } == set(ignored) - {"store"}
     assert "tools" not in fake.requests[0].json

@@ -170,7 +170,8 @@ def test_native_request(vector: dict[str, Any]) -> None:
     assert response.data
     assert response.status_code == 200, response.data
     request, *others = app.requests
-    assert {other.path for other in others} <= {"/api/ps"}
+    # An empty answer to a request with tools counts as a lost call, which is generated once more.
+    assert {other.path for other in others} <= ({"/api/chat"} if request.json.get("tools") else {"/api/ps"})
     assert request.path == vector.get("native_endpoint", "/api/chat")
     expected = {**vector.get("expect_native_request", {}), **BETTER_REQUESTS.get(vector["name"], {})}
     if vector["name"] in BETTER_OPTIONS:

@@ -19,6 +19,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDeco
 
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply, Text
 from openai_compat.errors import APIError, invalid, missing
+from openai_compat.generation.built import built
 from openai_compat.generation.choice import ChoiceBuilder
 from openai_compat.generation.parallel import streams
 from openai_compat.generation.run import Run
@@ -145,9 +146,8 @@ def _start(
     target: native.ChatRequest, request: TranscriptionRequest, call: Call, backend: Backend, ignored: Ignored
 ) -> Run[native.ChatResponse]:
     start = start_call(backend.chat, target, request.model or "", None, backend.limits, ignored)
-    source = streams([start], threads=1, cancel=backend.cancel)
-    builders = [ChoiceBuilder(CallIds(call.new_id))]
-    return Run(source, builders, now=call.now, collect=not request.stream, max_answer=call.settings.max_answer)
+    source = streams([built(start, ChoiceBuilder(CallIds(call.new_id)))], threads=1, cancel=backend.cancel)
+    return Run(source, 1, now=call.now, collect=not request.stream, max_answer=call.settings.max_answer)
 
 
 # -- the form ---------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from openai_compat.errors import bad_gateway
 from openai_compat.log import log
 from openai_compat.native import types as native
-from openai_compat.structured.json_text import JSONUnwrapper
+from openai_compat.structured.content_reader import NOTHING, ContentReader, CutCall, joined
+from openai_compat.structured.written.whole import ReadName, named_calls
 from openai_compat.translate.choice_delta import ChoiceDelta
-from openai_compat.translate.logprobs import ContentLogprobs
+from openai_compat.translate.logprobs import ContentLogprobs, TextLogprobs
 from openai_compat.translate.sampling import clear_final_message
-from openai_compat.translate.tools import CallIds, ToolCallDelta, to_deltas
+from openai_compat.translate.tools import CallIds, FunctionCallDelta, ToolCallDelta, to_deltas
 from openai_compat.translate.usage import to_finish_reason
 
 
@@ -40,7 +41,8 @@ class ChoiceBuilder:
     :param allowed: functions that may be called; calls of others are dropped, since a model may call functions that
         only its messages mention.
     :param tool_name: returns the name of the tool that a model means by a name.
-    :param unwrapper: removes text around JSON.
+    :param reader: tells text from calls and thinking; without one all text is text.
+    :param read_name: reads a native call whose name is itself written calls.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class ChoiceBuilder:
         max_tokens_is_zero: bool = False,
         allowed: frozenset[str] | None = None,
         tool_name: Callable[[str], str] = str,
-        unwrapper: JSONUnwrapper | None = None,
+        reader: ContentReader | None = None,
+        read_name: ReadName | None = None,
+        needs_usage: bool = True,
     ) -> None:
         self._ids = ids
         self._single_tool_call = single_tool_call
@@ -60,8 +64,12 @@ class ChoiceBuilder:
         self._max_tokens_is_zero = max_tokens_is_zero
         self._allowed = allowed
         self._tool_name = tool_name
-        self._unwrapper = unwrapper
+        self._reader = reader
+        self._read_name = read_name
+        self._needs_usage = needs_usage
         self._logprobs = ContentLogprobs()
+        #: log-probabilities of text that the reader may hold
+        self._text_logprobs = TextLogprobs()
         self._has_output = False
         self._calls = 0
 
@@ -87,15 +95,45 @@ class ChoiceBuilder:
             if message.tool_calls:
                 delta.calls = self._to_calls(message.tool_calls)
         delta.logprobs = self._logprobs.of(response, delta.content, delta.thinking, calls=has_calls)
-        if self._unwrapper is not None:
-            _unwrap(self._unwrapper, delta, bool(response.done))
-        if response.done:
-            delta.finish_reason = to_finish_reason(response.done_reason, tool_calls=self._calls > 0)
+        stopped = self._reader is not None and self._read(self._reader, delta, response)
+        if response.done or (stopped and not self._needs_usage):
+            reason = "stop" if stopped else response.done_reason
+            delta.finish_reason = to_finish_reason(reason, tool_calls=self._calls > 0)
         elif delta.calls and self._closes_after_call:
             delta.finish_reason = "tool_calls"
         return delta
 
+    def interrupt(self) -> str:
+        """Return text that is held and leaves before what follows, since thinking follows."""
+        return "" if self._reader is None else self._reader.interrupt()
+
+    def _read(self, reader: ContentReader, delta: ChoiceDelta, response: native.ChatResponse) -> bool:
+        """Replace the text of a delta by what it is; return whether a stop sequence ended the text."""
+        read = reader.feed(delta.content) if delta.content else NOTHING
+        if delta.calls:
+            read = read._replace(text=read.text + reader.release())
+        if response.done:
+            read = joined((read, reader.end(is_cut=response.done_reason == "length")))
+        delta.content = read.text
+        if read.thinking:
+            delta.thinking += read.thinking
+        if read.calls:
+            delta.calls += self._to_calls(list(read.calls))
+        if read.cut_call is not None:
+            delta.calls += self._to_cut_call(read.cut_call)
+        all_left = not (reader.holding or read.calls)
+        delta.logprobs = self._text_logprobs.of(delta.logprobs, read.text, all_left=all_left)
+        return reader.stopped
+
+    def _to_cut_call(self, call: CutCall) -> list[ToolCallDelta]:
+        """Return a call without an end, whose arguments come after its name: a delta that has both is a whole call."""
+        index = self._calls
+        self._calls += 1
+        begin = ToolCallDelta(index, FunctionCallDelta(call.name), self._ids.of(), "function")
+        return [begin, ToolCallDelta(index, FunctionCallDelta(arguments=call.arguments))]
+
     def _to_calls(self, calls: list[native.ToolCall]) -> list[ToolCallDelta]:
+        calls = named_calls(calls, self._read_name)
         if self._allowed is not None:
             permitted = [call for call in calls if self._tool_name(call.function.name) in self._allowed]
             if len(permitted) < len(calls):
@@ -114,17 +152,6 @@ def _finish_only(response: native.ChatResponse) -> ChoiceDelta:
         return ChoiceDelta()
     clear_final_message(response)
     return ChoiceDelta(finish_reason="length")
-
-
-def _unwrap(unwrapper: JSONUnwrapper, delta: ChoiceDelta, is_last: bool) -> None:
-    """Remove text around JSON from the content of a delta; thinking found in the content is moved."""
-    if delta.content:
-        thinking, delta.content = unwrapper.feed(delta.content)
-        delta.thinking += thinking
-    if is_last:
-        thinking, content = unwrapper.end()
-        delta.thinking += thinking
-        delta.content += content
 
 
 class TextChoiceBuilder:

@@ -22,6 +22,8 @@ class CollectedChoice:
 
     def add(self, delta: ChoiceDelta) -> None:
         """Append the next delta."""
+        if delta.restarts:
+            self.deltas, self.calls, self.logprobs = [], [], []
         self.deltas.append(delta)
         self.logprobs += delta.logprobs
         if delta.calls:

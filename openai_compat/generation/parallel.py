@@ -1,8 +1,9 @@
-"""Several native streams, read as one: each message has the index of its stream.
+"""Several sources of messages, read as one: each message has the index of its source.
 
-Requests with several native calls (``n``, a list of prompts) read them through one object, which closes every stream
+Requests with several native calls (``n``, a list of prompts) read them through one object, which closes every source
 that it opened. Calls of a remote backend run in parallel threads; an application in process is called in the request's
-own thread, one call after the other, since it may not be thread-safe. Messages are passed on unchanged.
+own thread, one call after the other, since it may not be thread-safe. Messages are passed on unchanged; a source is a
+native stream, or what makes a choice of one.
 """
 
 from __future__ import annotations
@@ -10,18 +11,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from typing import Generic, Protocol, TypeVar
 
 from openai_compat.errors import APIError
-from openai_compat.native import types as native
-from openai_compat.native.client import StartCall
-from openai_compat.native.stream import NativeStream
 from openai_compat.transport.cancel import Cancel
 
-L = TypeVar("L", bound="native.StreamLine")
-L_co = TypeVar("L_co", bound="native.StreamLine", covariant=True)
+L = TypeVar("L")
+L_co = TypeVar("L_co", covariant=True)
 
 #: messages a thread that may wait for the reader: about a second of a model's output, so that a slow client does not
 #: block the native calls at once, while a fast server cannot fill the memory
@@ -32,8 +30,33 @@ _MAX_WAITING = 64
 _JOIN_TIMEOUT = 2.0
 
 
+class Source(Protocol[L_co]):
+    """The messages of one choice, or of one native stream. Iterate it once, close it once."""
+
+    @property
+    def pending(self) -> bool:
+        """Return whether the next message is available without waiting."""
+
+    @property
+    def done(self) -> bool:
+        """Return whether the last message was read."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of bytes read so far."""
+
+    def __iter__(self) -> Iterator[L_co]: ...
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+
+#: a function that opens a source and reads its first message; its argument cancels this source alone
+StartSource = Callable[[Cancel], Source[L]]
+
+
 class Streams(Protocol[L_co]):
-    """The messages of several native streams, as pairs of a stream's index and a message. Iterate it once."""
+    """The messages of several sources, as pairs of a stream's index and a message. Iterate it once."""
 
     @property
     def pending(self) -> bool:
@@ -52,7 +75,7 @@ class Streams(Protocol[L_co]):
         """Close every open stream, and start no more calls."""
 
 
-def streams(start_calls: Sequence[StartCall[L]], *, threads: int, cancel: Cancel) -> Streams[L]:
+def streams(start_calls: Sequence[StartSource[L]], *, threads: int, cancel: Cancel) -> Streams[L]:
     """Start native calls and return their messages.
 
     As many calls as may run at once have opened their streams, and so read a first message, when this returns.
@@ -69,21 +92,23 @@ def streams(start_calls: Sequence[StartCall[L]], *, threads: int, cancel: Cancel
 class Sequential(Generic[L]):
     """Streams of calls that run one after the other, in the thread that reads them."""
 
-    def __init__(self, start_calls: Sequence[StartCall[L]], cancel: Cancel) -> None:
+    def __init__(self, start_calls: Sequence[StartSource[L]], cancel: Cancel) -> None:
         self._start_calls = deque(enumerate(start_calls))
         self._cancel = cancel
         self._ended_size = 0
         self._index = 0
-        self._stream: NativeStream[L] | None = None
+        self._stream: Source[L] | None = None
+        self._messages: Iterator[L] = iter(())
         self._start_next()
 
-    def _start_next(self) -> NativeStream[L] | None:
+    def _start_next(self) -> Source[L] | None:
         """Start the next call; return None if there is none."""
         if not self._start_calls:
             return None
         self._index, start_call = self._start_calls.popleft()
         try:
             self._stream = start_call(self._cancel.child())
+            self._messages = iter(self._stream)
         except APIError as error:
             if self._ended_size:  # tokens were generated: a client that retries pays for them twice
                 error.retry = False
@@ -103,8 +128,8 @@ class Sequential(Generic[L]):
 
     def __iter__(self) -> Iterator[tuple[int, L]]:
         # The stream is read again after each message: stop() may have closed it meanwhile.
-        while (stream := self._stream or self._start_next()) is not None:
-            message = next(stream, None)
+        while (self._stream or self._start_next()) is not None:
+            message = next(self._messages, None)
             if message is None:
                 self._close_stream()
             else:
@@ -131,7 +156,7 @@ class Sequential(Generic[L]):
 class Threaded(Generic[L]):
     """Streams of calls that run in a limited number of threads; each thread closes the streams that it opened."""
 
-    def __init__(self, start_calls: Sequence[StartCall[L]], cancel: Cancel, threads: int) -> None:
+    def __init__(self, start_calls: Sequence[StartSource[L]], cancel: Cancel, threads: int) -> None:
         self._changed = threading.Condition()
         self._waiting_calls = deque(enumerate(start_calls))
         self._cancels = [cancel.child() for _ in start_calls]
@@ -222,11 +247,11 @@ class Threaded(Generic[L]):
                 self._running -= 1
                 self._changed.notify_all()
 
-    def _take_call(self) -> tuple[int, StartCall[L]] | None:
+    def _take_call(self) -> tuple[int, StartSource[L]] | None:
         with self._changed:
             return self._waiting_calls.popleft() if self._waiting_calls else None
 
-    def _run(self, index: int, start_call: StartCall[L]) -> None:
+    def _run(self, index: int, start_call: StartSource[L]) -> None:
         """Make one call and pass on its messages."""
         cancel = self._cancels[index]
         if cancel.is_set:
@@ -237,7 +262,7 @@ class Threaded(Generic[L]):
                 self._mark_opened(index)
                 for message in stream:
                     self._sizes[index] = stream.size
-                    if message.done:
+                    if stream.done:
                         self._ended.add(index)
                     if not self._pass_on(index, message):
                         break

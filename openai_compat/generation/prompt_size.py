@@ -9,12 +9,16 @@ from contextlib import closing
 
 from msgspec import UNSET, Raw, Struct, structs
 
-from openai_compat.errors import bad_gateway
+from openai_compat.errors import APIError, bad_gateway
+from openai_compat.generation.attempts import Attempts
 from openai_compat.generation.plan import ChatPlan
 from openai_compat.generation.thinking import start_call
+from openai_compat.native import types as native
 from openai_compat.native.client import Backend
 from openai_compat.native.errors import ContextOverflow
+from openai_compat.native.stream import NativeStream
 from openai_compat.native.usage import count
+from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
 from openai_compat.wire import json
 
@@ -33,16 +37,16 @@ def note_uncounted(request: Struct, ignored: Ignored) -> None:
             ignored.add(name)
 
 
-def prompt_size(plan: ChatPlan, backend: Backend, ignored: Ignored) -> int:
+def prompt_size(plan: ChatPlan, backend: Backend, settings: Settings, ignored: Ignored) -> int:
     """Return the number of tokens of a plan's prompt, also of one that is longer than the context.
+
+    It is the prompt of the first attempt.
 
     :raises APIError: the native errors; 502 for a backend that does not count.
     """
-    request = plan.native_request
-    request = structs.replace(request, options={**request.options, "num_predict": 1}, truncate=False)
-    start = start_call(backend.chat, request, plan.model, plan.think_field, backend.limits, ignored)
+    attempts = Attempts(plan, backend, settings, ignored)
     try:
-        stream = start(backend.cancel.child())
+        stream = _first(attempts)
     except ContextOverflow as error:
         if error.prompt_tokens is None:
             raise
@@ -55,3 +59,20 @@ def prompt_size(plan: ChatPlan, backend: Backend, ignored: Ignored) -> int:
                     raise bad_gateway("The backend did not count the tokens of the prompt.")
                 return tokens
     raise bad_gateway("The request was cancelled.")
+
+
+def _first(attempts: Attempts) -> NativeStream[native.ChatResponse]:
+    """Start the first attempt, for one token; once more where the model turns out to have no tools."""
+    try:
+        return _start(attempts)
+    except APIError as error:
+        if not attempts.learn(error):
+            raise
+    return _start(attempts)
+
+
+def _start(attempts: Attempts) -> NativeStream[native.ChatResponse]:
+    request, plan, backend = attempts.first().request, attempts.plan, attempts.backend
+    request = structs.replace(request, options={**request.options, "num_predict": 1}, truncate=False)
+    start = start_call(backend.chat, request, plan.model, plan.fields.think, backend.limits, attempts.ignored)
+    return start(backend.cancel.child())

@@ -85,6 +85,11 @@ class KnownLimits:
         self.cannot_think = ExpiringSet()
         #: a model's name and a level of thinking that it does not have
         self.refused_levels = ExpiringSet()
+        #: models that answer nothing under a format while they do not think
+        self.must_think = ExpiringSet()
+        #: models without tools, and models that were found to have them, or may have them
+        self.cannot_call = ExpiringSet()
+        self.may_call = ExpiringSet()
         #: native paths that the server does not have
         self.absent_paths = ExpiringSet()
         #: models by their digests, as ``/api/show`` describes them

@@ -27,7 +27,7 @@ from openai_compat.native.usage import NativeUsage
 from openai_compat.settings import Settings
 from openai_compat.transport.cancel import Cancel
 from openai_compat.transport.headers import is_header
-from openai_compat.transport.side_channel import SIDE_CHANNEL, SideChannel, is_remote
+from openai_compat.transport.side_channel import SIDE_CHANNEL, SideChannel, is_remote, speaks_native_only
 from openai_compat.transport.urls import redacted, without_query
 from openai_compat.transport.wsgi_call import WSGICall
 from openai_compat.wire import json
@@ -127,6 +127,11 @@ class Backend:
     def is_remote(self) -> bool:
         """Return whether several calls may run at once, in threads; an application in process may not allow it."""
         return is_remote(self._app)
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether the whole native API is there; an application of another kind may have a part of it."""
+        return speaks_native_only(self._app)
 
     def chat(
         self, request: native.ChatRequest, *, model: str | None = None, cancel: Cancel | None = None

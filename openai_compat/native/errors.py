@@ -170,9 +170,9 @@ def _translate(status: int, failure: _Failure, model: str | None, operation: str
         return APIError(status, text, param=_param(text, prompt))
     if status == 504:
         return APIError(504, text, code="upstream_timeout", retry=False)
-    # A model that wrote something that Ollama cannot parse may write it well the next time.
-    retry = False if status == 500 and not is_unparsable_output(text) else None
-    return APIError(502, text, code="upstream_error", retry=retry)
+    if is_unparsable_output(text):
+        return UnparsableOutput(text, _whole_text(inner))
+    return APIError(502, text, code="upstream_error", retry=False if status == 500 else None)
 
 
 _UNPARSABLE = re.compile(
@@ -188,6 +188,22 @@ _OF_THE_REQUEST = re.compile(r"grammar|schema|image|template|yaml|request body",
 def is_unparsable_output(text: str) -> bool:
     """Return whether a native error says that the model's output, such as a tool call, could not be parsed."""
     return bool(_UNPARSABLE.search(text)) and not _OF_THE_REQUEST.search(text)
+
+
+class UnparsableOutput(APIError):
+    """A model wrote something that Ollama could not parse; it may write it well the next time.
+
+    :param text: the whole native error, which may quote what the model wrote.
+    """
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(502, message, code="upstream_error")
+        self.text = text
+
+
+def refuses_tools(error: APIError) -> bool:
+    """Return whether a native error says that the model has no tools."""
+    return error.status == 400 and "does not support tools" in error.message
 
 
 def model_not_found(model: str | None, text: str = "") -> APIError:
@@ -216,10 +232,12 @@ def _unwrap(failure: _Failure) -> _Failure:
 
 
 def _text(failure: _Failure) -> str:
+    return _whole_text(failure)[:MAX_TEXT]
+
+
+def _whole_text(failure: _Failure) -> str:
     text = failure.error if isinstance(failure.error, str) else failure.message
-    if not isinstance(text, str) or not text.strip():
-        text = "The backend failed and did not say why."
-    return text[:MAX_TEXT]
+    return text if isinstance(text, str) and text.strip() else "The backend failed and did not say why."
 
 
 def _busy(text: str) -> APIError:

@@ -87,7 +87,7 @@ class NativeStream(Generic[L]):
             return self._next()
         except APIError as error:
             # Tokens were generated: a client that retries pays for them twice. What could not be parsed is lost anyway.
-            error.retry = None if error.retry is None and errors.is_unparsable_output(error.message) else False
+            error.retry = None if isinstance(error, errors.UnparsableOutput) else False
             raise
 
     def _next(self) -> L:

@@ -34,6 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "overflow": ("error", "truncate"),
     "unsupported": ("warn", "error"),
     "store_failure": ("answer", "refuse"),
+    "tools_with_format": ("two_calls", "format"),
     "reasoning_field": ("both", "reasoning", "reasoning_content", "none"),
 }
 #: texts of a boolean variable, in lower case

@@ -1,25 +1,15 @@
 """``tool_choice``: which tools may be called, and whether one must be.
 
-Ollama has no such parameter, so a required call is emulated: only the allowed tools are sent, with a ``format`` that
-admits one call of one of them, thinking off (Ollama does not apply a format to a thinking model), and an instruction in
-the system message. ``forced_choice.py`` reads the answer.
+Ollama has no such parameter: only the allowed tools are sent, and ``forced_request.py`` requires a call.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-
-from msgspec import UNSET, Raw
 
 from openai_compat.errors import invalid, missing
 from openai_compat.native import types as native
-from openai_compat.structured.call_schema import calls_schema, memory
-from openai_compat.translate.fields import Ignored, RequestObject
-from openai_compat.translate.native_schema import format_schema
-from openai_compat.wire import json
+from openai_compat.translate.fields import RequestObject
 
 # -- the request ------------------------------------------------------------------------------
 
@@ -167,81 +157,3 @@ def required(tools: list[native.Tool], param: str) -> ForcedChoice:
     if not tools:
         raise invalid(f"Invalid value for '{param}': a tool call is required, but there are no tools.", param)
     return ForcedChoice(frozenset(tool.function.name for tool in tools), is_named=False)
-
-
-# -- OpenAI → native --------------------------------------------------------------------------
-
-_GPT_OSS = re.compile(r"(^|/)gpt-oss([:.-]|$)", re.I)
-
-
-def force_call(
-    sent: native.ChatRequest,
-    forced: ForcedChoice,
-    ignored: Ignored,
-    param: str = "tool_choice",
-    paths: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Make a native request, whose tools are set already, admit only a tool call.
-
-    For gpt-oss, which can only be instructed, *param* is listed as ignored.
-
-    :param paths: the paths of the functions' parameters by the functions' names, for errors.
-
-    :raises APIError: 400 for tools whose schemas take too much memory.
-    """
-    tools = sent.tools or []
-    if _GPT_OSS.search(sent.model):
-        # With a format beside tools it answers nothing, and its thinking cannot be turned off.
-        ignored.add(param)
-        sent.format = UNSET
-    else:
-        _check_memory(tools, "functions" if param == "function_call" else "tools")
-        schemas = ((tool.function.name, _format_of(tool, paths)) for tool in tools)
-        sent.format = Raw(json.encode(calls_schema(schemas)))
-        sent.think = False
-    _add_to_system_message(sent, _instruction(forced, has_format=sent.format is not UNSET))
-
-
-def _format_of(tool: native.Tool, paths: Mapping[str, str]) -> bytes:
-    """Return the schema of a tool's parameters as llama.cpp can read it; empty for none."""
-    name, text = tool.function.name, json.text_of(tool.function.parameters)
-    return format_schema(text, paths.get(name, name)) if text else text
-
-
-#: bytes that the schema of a call may take: so many for each byte of the tools' schemas, and in addition
-_MAX_MEMORY = (12, 8 * 1024 * 1024)
-
-
-def _check_memory(tools: list[native.Tool], param: str) -> None:
-    """Check that a schema of a call can be made of the tools' schemas within a request's memory.
-
-    :raises APIError: 400.
-    """
-    size = needed = 0
-    for tool in tools:
-        text = json.text_of(tool.function.parameters)
-        size, needed = size + len(text), needed + memory(text)
-    factor, constant = _MAX_MEMORY
-    if needed > factor * size + constant:
-        reason = "their schemas hold too many values for a tool call that is required."
-        raise invalid(f"Invalid '{param}': {reason}", param, "object_above_max_properties")
-
-
-def _instruction(forced: ForcedChoice, *, has_format: bool) -> str:
-    names = sorted(forced.names)
-    which = (
-        f'the function "{names[0]}"'
-        if len(names) == 1
-        else "one of the functions " + ", ".join(f'"{name}"' for name in names)
-    )
-    format_text = ' Answer with the call alone, as JSON: {"name": …, "parameters": {…}}.' if has_format else ""
-    return f"You must call {which} now.{format_text}"
-
-
-def _add_to_system_message(sent: native.ChatRequest, text: str) -> None:
-    """Append to the system message: many templates read only one, at the beginning."""
-    first = sent.messages[0]
-    if first.role == "system":
-        sent.messages = [native.Message("system", f"{first.content}\n\n{text}"), *sent.messages[1:]]
-    else:
-        sent.messages = [native.Message("system", text), *sent.messages]

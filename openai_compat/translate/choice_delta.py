@@ -20,3 +20,5 @@ class ChoiceDelta(Struct):
     calls: list[ToolCallDelta] = []
     #: in the last delta only
     finish_reason: str | None = None
+    #: the choice is generated once more, and what came so far is no part of it
+    restarts: bool = False

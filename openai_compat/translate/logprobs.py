@@ -5,6 +5,8 @@ Source: ollama ``openai/openai.go`` ``ToChatCompletion``. Differs: ``bytes`` and
 
 from __future__ import annotations
 
+from collections import deque
+
 from msgspec import Struct
 
 from openai_compat.native import types as native
@@ -137,6 +139,34 @@ class ContentLogprobs:
             del self._held[:-_MAX_HELD]  # limits what waits for text, not what one line has
             return []
         found, self._held = self._held, []
+        return found
+
+
+class TextLogprobs:
+    """A filter for text that leaves later than it comes, or not at all: an entry leaves with the text it begins in."""
+
+    def __init__(self) -> None:
+        self._held: deque[native.Logprob] = deque()
+        #: bytes of the text that left beyond the entries that left
+        self._ahead = 0
+
+    def of(self, entries: list[native.Logprob], text: str, *, all_left: bool) -> list[native.Logprob]:
+        """Return the entries of the text that leaves now.
+
+        :param entries: of the text that comes now.
+        :param all_left: no text is held.
+        """
+        if not entries and not self._held:
+            return entries
+        self._held.extend(entries)
+        found: list[native.Logprob] = []
+        self._ahead += len(text.encode("utf-8", "replace"))
+        while self._held and (all_left or self._ahead > 0):
+            entry = self._held.popleft()
+            found.append(entry)
+            self._ahead -= len(_bytes(entry))
+        if all_left:
+            self._ahead = 0
         return found
 
 

@@ -80,6 +80,8 @@ class KnownTool(NamedTuple):
     namespace: str | None
     #: path of its schema in the request, for errors
     path: str
+    #: the arguments of its calls are checked
+    is_strict: bool = False
 
 
 class ToolNames:
@@ -149,6 +151,10 @@ class ToolNames:
     def paths(self) -> dict[str, str]:
         """Return the paths of the schemas in the request by the names that the model sees."""
         return {name: tool.path for name, tool in self._tools.items()}
+
+    def strict(self) -> dict[str, str]:
+        """Return the field that wants arguments to be checked, by the names that the model sees."""
+        return {name: "tools[].strict" for name, tool in self._tools.items() if tool.is_strict}
 
 
 #: what joins the names of a namespace and a tool
@@ -273,9 +279,7 @@ def _from_function(
         ignored.add("tools[].function")
     if not given.name:
         raise missing(f"{path}.name")
-    if given.strict:
-        ignored.add("tools[].strict")
-    known = KnownTool("function", given.name, namespace, f"{path}.parameters")
+    known = KnownTool("function", given.name, namespace, f"{path}.parameters", bool(given.strict))
     sent = native.ToolFunction(names.add(known))
     if given.description is not None:
         sent.description = given.description

@@ -61,14 +61,14 @@ def from_tools(tools: Sequence[ToolDefinition], settings: Settings, ignored: Ign
     return [_from_tool(tool, f"tools[{i}]", ignored) for i, tool in enumerate(tools)]
 
 
-def from_functions(functions: Sequence[FunctionDefinition], settings: Settings, ignored: Ignored) -> list[native.Tool]:
+def from_functions(functions: Sequence[FunctionDefinition], settings: Settings) -> list[native.Tool]:
     """Map ``functions``, the predecessor of ``tools``.
 
     :raises APIError: 400, naming the field.
     """
     if len(functions) > settings.max_tools:
         raise too_long("functions", settings.max_tools, len(functions))
-    return [_from_function(function, f"functions[{i}]", "functions[]", ignored) for i, function in enumerate(functions)]
+    return [_from_function(function, f"functions[{i}]") for i, function in enumerate(functions)]
 
 
 def custom_names(tools: Sequence[ToolDefinition]) -> frozenset[str]:
@@ -76,6 +76,16 @@ def custom_names(tools: Sequence[ToolDefinition]) -> frozenset[str]:
     definitions = [_definition(tool, "")[0] for tool in tools]
     kinds = {definition.name or "": isinstance(definition, CustomDefinition) for definition in definitions}
     return frozenset(name for name, is_custom in kinds.items() if is_custom)
+
+
+def strict_names(tools: Sequence[ToolDefinition]) -> dict[str, str]:
+    """Return the fields that want the arguments of a function to be checked, by the names of the functions."""
+    found = [_definition(tool, "tools[]") for tool in tools]
+    return {
+        definition.name or "": f"{path}.strict"
+        for definition, path in found
+        if isinstance(definition, FunctionDefinition) and definition.strict
+    }
 
 
 def schema_paths(tools: Sequence[ToolDefinition]) -> dict[str, str]:
@@ -89,7 +99,7 @@ def _from_tool(tool: ToolDefinition, path: str, ignored: Ignored) -> native.Tool
     listed = "tools[]" + where.removeprefix(path)
     _note_unused(tool, definition, ignored, is_flat=where == path)
     if isinstance(definition, FunctionDefinition):
-        return _from_function(definition, where, listed, ignored)
+        return _from_function(definition, where)
     if not definition.name:
         raise missing(f"{where}.name")
     return from_custom(
@@ -138,11 +148,9 @@ def _note_unused(
         ignored.add("tools[].parameters")
 
 
-def _from_function(function: FunctionDefinition, path: str, name: str, ignored: Ignored) -> native.Tool:
+def _from_function(function: FunctionDefinition, path: str) -> native.Tool:
     if not function.name:
         raise missing(f"{path}.name")
-    if function.strict:
-        ignored.add(f"{name}.strict")
     sent = native.ToolFunction(function.name)
     if function.description is not None:
         sent.description = function.description

@@ -151,10 +151,10 @@ def test_the_model_is_told_what_is_wrong_and_asked_once_more() -> None:
 
 def test_a_choice_that_is_asked_for_again_keeps_its_seed() -> None:
     fake = FakeOllama()
-    for text in (BAD, BAD, GOOD, GOOD):
+    for text in (BAD, GOOD, BAD, GOOD):
         fake.script("/api/chat", say(text), done())
     post(fake, RETRY, n=2, seed=10, **STRICT)
-    assert [request.json["options"]["seed"] for request in fake.requests] == [10, 11, 10, 11]
+    assert [request.json["options"]["seed"] for request in fake.requests] == [10, 10, 11, 11]
 
 
 def test_once_and_not_again() -> None:

@@ -208,3 +208,13 @@ def test_a_summary_has_no_summary_of_its_reasoning() -> None:
     fake.script("/api/chat", say(thinking="Hm."), say("They greeted."), done())
     response = COMPACT.post(fake, reasoning={"effort": "low", "summary": "auto"})
     assert response.headers["openai-compat-ignored"] == "reasoning.summary"
+
+
+def test_tools_of_the_input_are_not_those_of_a_summary() -> None:
+    call = {"type": "tool_search_call", "call_id": "1", "execution": "client", "arguments": {}}
+    result = {"type": "tool_search_output", "call_id": "1", "execution": "client", "tools": [TOOL]}
+    for endpoint, given in ((COMPACT, [user("1"), call, result]), (RESPONSES, [user("1"), call, result, TRIGGER])):
+        fake = FakeOllama()
+        fake.script("/api/chat", say("A summary."), done())
+        assert endpoint.post(fake, input=given).status_code == 200
+        assert "tools" not in fake.requests[0].json

@@ -129,7 +129,6 @@ def test_too_many_tools_of_a_namespace() -> None:
 @pytest.mark.parametrize(
     ("tool", "names"),
     [
-        ({**WEATHER, "strict": True}, ["tools[].strict"]),
         (
             {**TIME, "defer_loading": True, "allowed_callers": ["a"]},
             ["tools[].allowed_callers", "tools[].defer_loading"],
@@ -503,11 +502,3 @@ def test_what_a_forced_call_overrides_is_listed() -> None:
     names = set(response.headers["openai-compat-ignored"].split(", ")) - {"store"}
     assert names == {"reasoning.effort", "text.format", "top_logprobs"}
     assert fake.requests[0].json["think"] is False
-
-
-def test_gpt_oss_cannot_be_held_to_a_call() -> None:
-    fake = FakeOllama()
-    fake.script("/api/chat", say(tool_calls=[{"function": {"name": "weather", "arguments": {}}}]), done())
-    response = RESPONSES.post(fake, tools=[WEATHER], tool_choice=NAMED, model="gpt-oss:20b")
-    assert "tool_choice" in response.headers["openai-compat-ignored"]
-    assert "format" not in fake.requests[0].json

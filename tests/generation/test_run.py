@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from werkzeug.test import create_environ
 
 from openai_compat.errors import APIError
+from openai_compat.generation.built import built
 from openai_compat.generation.choice import ChoiceBuilder
-from openai_compat.generation.collected import CollectedChoice
-from openai_compat.generation.plan import ChatPlan
+from openai_compat.generation.plan import ChatPlan, FieldNames
 from openai_compat.generation.run import ChatRun, Run
 from openai_compat.native import types as native
 from openai_compat.native.capabilities import KnownLimits
@@ -48,14 +48,13 @@ def run_of(
     threads: int = 1,
     collect: bool = False,
     max_answer: int = 1_000_000,
-    check: Callable[[CollectedChoice], None] | None = None,
     cancel: Cancel | None = None,
     **options: Any,
 ) -> Run[native.ChatResponse]:
     """A run with a native call of each application; *options* are those of the builders."""
-    source = streams(start_chats(*apps), threads=threads, cancel=cancel)
-    builders = [ChoiceBuilder(CallIds(new_id), **options) for _ in apps]
-    return Run(source, builders, now=NOW, collect=collect, max_answer=max_answer, check=check)
+    starts = [built(start, ChoiceBuilder(CallIds(new_id), **options)) for start in start_chats(*apps)]
+    source = streams(starts, threads=threads, cancel=cancel)
+    return Run(source, len(starts), now=NOW, collect=collect, max_answer=max_answer)
 
 
 def read(run: Run[Any]) -> ChatDeltas:
@@ -291,58 +290,28 @@ def test_a_stream_that_is_not_collected_may_have_any_number_of_bytes() -> None:
     assert len(read(run_of(saying(*[say("a")] * 100, done()), max_answer=1))) == 101
 
 
-# -- checking ---------------------------------------------------------------------------------
-
-
-@both_ways
-def test_each_choice_is_checked_once_when_it_is_whole_and_before_its_last_delta(threads: int) -> None:
-    events: list[str] = []
-    run = run_of(good("a", "b"), good("c"), threads=threads, check=lambda choice: events.append(f"check {choice.text}"))
-    with closing(run.streams):
-        for index, _, delta in run:
-            events.append(f"{index}{delta.content}{delta.finish_reason or ''}")
-    assert sorted(event for event in events if "check" in event) == ["check ab", "check c"]
-    for text, last in (("ab", "0stop"), ("c", "1stop")):
-        assert events.index(last) == events.index(f"check {text}") + 1
-    assert [choice.text for choice in run.choices] == ["ab", "c"]
-
-
-def test_a_check_may_end_the_run_before_the_last_delta() -> None:
-    def check(choice: CollectedChoice) -> None:
-        assert choice.finish_reason == "stop"
-        raise APIError(502, "no match", code="response_format_failed")
-
-    fakes = [good("a"), good("b")]
-    run = run_of(*fakes, check=check)
-    found: ChatDeltas = []
-    with closing(run.streams), pytest.raises(APIError, match="no match"):
-        found.extend(run)
-    assert contents(found) == ["a"]
-    assert run.is_complete is False
-    assert counts(*fakes) == [(1, 1), (0, 0)]
-
-
-def test_a_choice_that_ends_early_is_checked_too() -> None:
-    checked: list[int] = []
-    fake = saying(say("", tool_calls=[CALL]), say("x"), done())
-    read(run_of(fake, check=lambda choice: checked.append(len(choice.calls)), closes_after_call=True))
-    assert checked == [1]
-
-
 # -- chats ------------------------------------------------------------------------------------
 
 SCHEMA = b'{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
 
 
+class Called(NamedTuple):
+    """What a run needs of a request."""
+
+    settings: Settings
+    now: int = NOW
+    new_id: Callable[[str], str] = new_id
+
+
 def chat_run(
-    fake: FakeOllama, *, strict: bool = False, request: native.ChatRequest = REQUEST, **plan: Any
+    fake: FakeOllama, *, strict: bool = False, retry: bool = False, request: native.ChatRequest = REQUEST, **plan: Any
 ) -> tuple[ChatRun, Ignored]:
-    settings = Settings()
+    settings = Settings(retry_strict=retry)
     ignored = Ignored(settings, [])
     checks = checker(SCHEMA) if strict else None
     backend = Backend(fake, create_environ(), settings, KnownLimits())
     made = ChatPlan(request, "gpt", checker=checks, **plan)
-    return ChatRun(made, backend, ignored, new_id=new_id, now=NOW, max_answer=10_000), ignored
+    return ChatRun(made, backend, ignored, Called(settings)), ignored
 
 
 def answers(*texts: str, reason: str = "stop") -> FakeOllama:
@@ -362,7 +331,7 @@ def test_each_choice_is_a_native_call_with_a_seed_of_its_own(seed: int | None) -
     request = native.ChatRequest(model="demo", messages=MESSAGES, options={} if seed is None else {"seed": seed})
     before = wire.encode(request)
     chat, _ = chat_run(fake, n=3, request=request)
-    run = chat.finish(retry_strict=False)
+    run = chat.finish()
     assert [choice.text for choice in run.choices] == ["a", "b", "c"]
     assert [body.get("options", {}).get("seed") for body in sent(fake)] == ([5, 6, 7] if seed == 5 else [seed] * 3)
     assert wire.encode(request) == before
@@ -391,8 +360,8 @@ def test_a_streamed_choice_that_does_not_match_its_schema_has_no_last_delta() ->
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_choice_that_was_cut_is_not_checked(streamed: bool) -> None:
-    chat, _ = chat_run(answers('{"a"', reason="length"), strict=True)
-    run = chat.start() if streamed else chat.finish(retry_strict=True)
+    chat, _ = chat_run(answers('{"a"', reason="length"), strict=True, retry=True)
+    run = chat.start(collect=True) if streamed else chat.finish()
     if streamed:
         read(run)
     assert [choice.finish_reason for choice in run.choices] == ["length"]
@@ -402,7 +371,7 @@ def test_a_choice_that_does_not_match_is_an_error_of_its_own_kind() -> None:
     fake = answers("no")
     chat, _ = chat_run(fake, strict=True)
     with pytest.raises(APIError) as raised:
-        chat.finish(retry_strict=False)
+        chat.finish()
     assert (raised.value.status, raised.value.code) == (502, "response_format_failed")
     assert len(fake.requests) == 1
 
@@ -411,8 +380,8 @@ def test_a_choice_that_does_not_match_is_generated_again_with_the_reason() -> No
     fake = answers('{"a": 1}', "no", '{"a": 2}')
     request = native.ChatRequest(model="demo", messages=MESSAGES, options={"seed": 5})
     before = wire.encode(request)
-    chat, ignored = chat_run(fake, strict=True, n=2, request=request)
-    run = chat.finish(retry_strict=True)
+    chat, ignored = chat_run(fake, strict=True, retry=True, n=2, request=request)
+    run = chat.finish()
     assert [choice.text for choice in run.choices] == ['{"a": 1}', '{"a": 2}']
     assert [message.eval_count for message in run.final_messages] == [1, 2, 3]
     assert wire.encode(request) == before
@@ -428,22 +397,22 @@ def test_a_choice_that_does_not_match_is_generated_again_with_the_reason() -> No
 
 def test_a_choice_is_generated_again_only_once() -> None:
     fake = answers("no", "nor")
-    chat, _ = chat_run(fake, strict=True)
+    chat, _ = chat_run(fake, strict=True, retry=True)
     with pytest.raises(APIError) as raised:
-        chat.finish(retry_strict=True)
+        chat.finish()
     assert raised.value.code == "response_format_failed"
     assert counts(fake) == [(2, 2)]
 
 
 def test_a_fence_around_json_is_removed_before_the_check() -> None:
     fake = answers('```json\n{"a": 1}\n```')
-    chat, _ = chat_run(fake, strict=True, is_json=True)
-    assert json.loads(chat.finish(retry_strict=False).choices[0].text) == {"a": 1}
+    chat, _ = chat_run(fake, strict=True, answer_format="json")
+    assert json.loads(chat.finish().choices[0].text) == {"a": 1}
 
 
 def test_a_chat_without_tokens_has_usage_and_no_text() -> None:
     chat, _ = chat_run(answers("a"), max_tokens_is_zero=True)
-    run = chat.finish(retry_strict=False)
+    run = chat.finish()
     assert [(choice.text, choice.finish_reason) for choice in run.choices] == [("", "length")]
     assert len(run.final_messages) == 1
 
@@ -454,8 +423,8 @@ def test_a_model_that_cannot_think_is_remembered_for_the_next_choice() -> None:
     for text in ("a", "b"):
         fake.script("/api/chat", say(text), done())
     request = native.ChatRequest(model="demo", messages=MESSAGES, options={}, think=True)
-    chat, ignored = chat_run(fake, n=2, request=request, think_field="reasoning_effort")
-    run = chat.finish(retry_strict=False)
+    chat, ignored = chat_run(fake, n=2, request=request, fields=FieldNames(think="reasoning_effort"))
+    run = chat.finish()
     assert [choice.text for choice in run.choices] == ["a", "b"]
     assert ["think" in body for body in sent(fake)] == [True, False, False]
     assert ignored.headers() == [("openai-compat-ignored", "reasoning_effort")]

@@ -150,6 +150,7 @@ CHOICES = {
     "prefix": ("/a", "/b"),
     "store": ("sqlite:///a", "sqlite:///b"),
     "store_failure": ("refuse", "answer"),
+    "tools_with_format": ("format", "two_calls"),
     "reasoning_field": ("reasoning", "none"),
     "allowed_hosts": ("local", "box,*.example"),
     "allowed_origins": ("*", "https://a.example,https://b.example"),

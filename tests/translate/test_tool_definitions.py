@@ -10,7 +10,13 @@ import pytest
 from openai_compat.errors import APIError
 from openai_compat.settings import Settings
 from openai_compat.translate.fields import Ignored
-from openai_compat.translate.tool_definitions import ToolDefinition, custom_names, from_tools, schema_paths
+from openai_compat.translate.tool_definitions import (
+    ToolDefinition,
+    custom_names,
+    from_tools,
+    schema_paths,
+    strict_names,
+)
 from openai_compat.wire.json import encode, native_decoder
 
 OBJECT = {"type": "object"}
@@ -96,7 +102,7 @@ def test_a_grammar_is_told(format: dict[str, Any], is_flat: bool) -> None:
         ({**function(name="f"), "custom": {}, "name": "", "parameters": {}, "strict": False}, set()),
         ({"type": "custom", "custom": {"name": "c"}, "function": {"name": "f"}, "name": "c"}, {"function", "name"}),
         ({"type": "custom", "name": "c", "parameters": OBJECT}, {"parameters"}),
-        ({"type": "function", "name": "f", "strict": True}, {"strict"}),
+        ({"type": "function", "name": "f", "strict": True}, set()),
     ],
 )
 def test_what_a_tool_does_not_use_is_listed(tool: dict[str, Any], names: set[str]) -> None:
@@ -121,10 +127,12 @@ def test_the_path_of_a_tool_s_schema() -> None:
     }
 
 
-def test_strict_is_kept_out_and_listed() -> None:
+def test_strict_is_kept_out_and_remembered() -> None:
     ignored = Ignored(Settings(), [])
     assert sent([function(name="f", strict=True)], ignored) == [{"function": {"name": "f"}, "type": "function"}]
-    assert dict(ignored.headers()) == {"openai-compat-ignored": "tools[].function.strict"}
+    assert ignored.headers() == []
+    tools = [function(name="f", strict=True), function(name="g"), {"name": "h", "strict": True}]
+    assert strict_names(decode(encode(tools))) == {"f": "tools[].function.strict", "h": "tools[].strict"}
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,11 @@ def create(call: Call, backend: Backend) -> Reply:
         is_forced=plan.forced is not None,
         thinks=bool(plan.native_request.think),
     )
-    chat = ChatRun(plan, backend, ignored, new_id=call.new_id, now=call.now, max_answer=call.settings.max_answer)
+    chat = ChatRun(plan, backend, ignored, call)
     if output.stream:
         run = chat.start(collect=output.metadata is not None)
         return EventStream(_chunks(call, output, request, envelope, run), run.streams, ignored.headers())
-    completion = to_chat_completion(envelope, chat.finish(retry_strict=call.settings.retry_strict))
+    completion = to_chat_completion(envelope, chat.finish())
     if output.metadata is not None and not store_completion(call, completion, request.messages, output.metadata):
         ignored.add("store")
         if output.metadata:

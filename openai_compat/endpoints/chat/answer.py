@@ -174,8 +174,8 @@ def to_chunks(
 
     Source: ``ToStreamChunks``, ``FinishChunk``; ``ChatWriter``, whose flags are local variables here.
     """
-    n, is_first = len(run.builders), True
-    customs = [CustomCalls(envelope.custom) for _ in run.builders]
+    n, is_first = run.n, True
+    customs = [CustomCalls(envelope.custom) for _ in range(n)]
     for index, _, delta in run:
         choices: list[ChunkChoice] = []
         if is_first:

@@ -29,4 +29,4 @@ def count(call: Call, backend: Backend) -> Reply:
     ignored = Ignored(call.settings, unknown)
     note_uncounted(request, ignored)
     plan, _ = from_chat_request(request, call, ignored)
-    return Answer(InputTokens(prompt_size(plan, backend, ignored)), ignored.headers())
+    return Answer(InputTokens(prompt_size(plan, backend, call.settings, ignored)), ignored.headers())

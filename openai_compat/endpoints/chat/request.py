@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.endpoints.contract import Call
 from openai_compat.errors import invalid, missing, not_supported
-from openai_compat.generation.plan import ChatPlan
+from openai_compat.generation.plan import ChatPlan, FieldNames
 from openai_compat.native import types as native
 from openai_compat.settings import ReasoningField
 from openai_compat.structured.output_format import JSONSchema, format_kind, from_json_schema, strict_checker
@@ -24,7 +24,6 @@ from openai_compat.structured.tool_choice import (
     NamedFunction,
     ToolChoice,
     choose,
-    force_call,
     unused,
 )
 from openai_compat.translate import models, reasoning
@@ -53,6 +52,7 @@ from openai_compat.translate.tool_definitions import (
     from_functions,
     from_tools,
     schema_paths,
+    strict_names,
 )
 from openai_compat.translate.usage import StreamOptions, includes_usage
 from openai_compat.wire import json
@@ -85,7 +85,7 @@ class ChatCompletionRequest(reasoning.ThinkFields):
     ] = None
     tool_choice: Annotated[
         str | ToolChoice | None,
-        emulated("a required call is constrained by ``format`` and checked; best effort with gpt-oss", "format"),
+        emulated("a required call is constrained by ``format`` and checked", "format"),
     ] = None
     parallel_tool_calls: Annotated[bool | None, emulated("``false`` drops all calls but the first")] = None
     functions: Annotated[
@@ -149,12 +149,11 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
     model = _check(request, call, ignored)
     _note_ignored(request, ignored)
     target, think_field, is_zero = _native_request(request, model, call, ignored)
-    target.format, strict_schema = _format(request, ignored)
+    answer_format, strict_schema = _format(request, ignored)
     uses_functions = bool(request.functions) and not request.tools
     force = _set_tools(request, target, call, ignored, uses_functions=uses_functions)
     if force is not None:
         strict_schema = None
-        _force(request, target, force, think_field, ignored, uses_functions=uses_functions)
     _set_logprobs(request, target)
     output = ChatOutput(
         stream=bool(request.stream),
@@ -168,17 +167,28 @@ def from_chat_request(request: ChatCompletionRequest, call: Call, ignored: Ignor
     plan = ChatPlan(
         native_request=target,
         model=model,
-        think_field=think_field,
+        answer_format=answer_format,
         n=int(request.n or 1),
         forced=force,
         allowed=_allowed(request, target, uses_functions=uses_functions),
         single_tool_call=single_tool_call,
-        closes_after_call=single_tool_call and output.stream and not output.include_usage and output.metadata is None,
+        needs_usage=not output.stream or output.include_usage or output.metadata is not None,
         max_tokens_is_zero=is_zero,
-        is_json=force is None and target.format is not UNSET,
         checker=strict_checker(strict_schema, _JSON_SCHEMA, ignored) if strict_schema is not None else None,
+        strict_tools=_strict_functions(request) if uses_functions else strict_names(request.tools or ()),
+        fields=FieldNames(
+            format="format" if request.response_format is None else "response_format",
+            tools="functions" if uses_functions else "tools",
+            think=think_field,
+            parameters=_schema_paths(request, uses_functions=uses_functions),
+        ),
     )
     return plan, output
+
+
+def _strict_functions(request: ChatCompletionRequest) -> dict[str, str]:
+    """Return the field that wants arguments to be checked, by the names of the functions of the old kind."""
+    return {item.name or "": "functions[].strict" for item in request.functions or () if item.strict}
 
 
 def _native_request(
@@ -207,27 +217,6 @@ def _native_request(
 def _reasoning_field(request: ChatCompletionRequest, call: Call) -> ReasoningField:
     excluded = request.reasoning is not None and request.reasoning.exclude
     return "none" if excluded else call.settings.reasoning_field
-
-
-def _force(
-    request: ChatCompletionRequest,
-    target: native.ChatRequest,
-    force: ForcedChoice,
-    think_field: str | None,
-    ignored: Ignored,
-    *,
-    uses_functions: bool,
-) -> None:
-    """Constrain the native request to the forced call, and list the fields that have no effect then."""
-    if target.format is not UNSET:  # it is replaced by the format of the call
-        ignored.add("format" if request.response_format is None else "response_format")
-    wants_thinking = target.think is not UNSET and target.think is not False
-    param = "function_call" if uses_functions else "tool_choice"
-    force_call(target, force, ignored, param, _schema_paths(request, uses_functions=uses_functions))
-    if wants_thinking and think_field and target.think is False:
-        ignored.add(think_field)
-    if request.logprobs:
-        ignored.add("logprobs")
 
 
 def _schema_paths(request: ChatCompletionRequest, *, uses_functions: bool) -> dict[str, str]:
@@ -308,7 +297,7 @@ def _set_tools(
                 "Invalid 'tool_choice': it cannot be given without 'tools'; use 'function_call' with 'functions'.",
                 "tool_choice",
             )
-        tools = from_functions(request.functions or [], call.settings, ignored)
+        tools = from_functions(request.functions or [], call.settings)
         choice, param = "none" if choice == "none" else _function_choice(function_call), "function_call"
     else:
         if request.functions and "none" not in (choice, function_call):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from openai_compat.endpoints.completions.answer import ResponseEnvelope, to_chunks, to_completion
 from openai_compat.endpoints.completions.request import CompletionPlan, decode, from_completion_request
 from openai_compat.endpoints.contract import Answer, Call, EventStream, Reply
+from openai_compat.generation.built import built
 from openai_compat.generation.choice import TextChoiceBuilder
 from openai_compat.generation.collected import CollectedChoice
 from openai_compat.generation.parallel import streams
@@ -44,19 +45,16 @@ def create(call: Call, backend: Backend) -> Reply:
 
 def _start(plan: CompletionPlan, call: Call, backend: Backend, ignored: Ignored) -> Run[native.GenerateResponse]:
     """Start a native call for each choice of each prompt; the choices of a prompt are consecutive."""
-    start_calls = [
-        start_call(backend.generate, seeded(request, index), plan.model, plan.think_field, backend.limits, ignored)
-        for request in plan.native_requests
+    starts = [
+        built(
+            start_call(backend.generate, seeded(request, index), plan.model, plan.think_field, backend.limits, ignored),
+            TextChoiceBuilder(echo, max_tokens_is_zero=plan.max_tokens_is_zero),
+        )
+        for request, echo in zip(plan.native_requests, plan.echoes, strict=True)
         for index in range(plan.best_of)
     ]
-    builders = [
-        TextChoiceBuilder(echo, max_tokens_is_zero=plan.max_tokens_is_zero)
-        for echo in plan.echoes
-        for _ in range(plan.best_of)
-    ]
-    threads = call.settings.max_n if backend.is_remote else 1
-    source = streams(start_calls, threads=threads, cancel=backend.cancel)
-    return Run(source, builders, now=call.now, collect=not plan.stream, max_answer=call.settings.max_answer)
+    source = streams(starts, threads=call.settings.max_n if backend.is_remote else 1, cancel=backend.cancel)
+    return Run(source, len(starts), now=call.now, collect=not plan.stream, max_answer=call.settings.max_answer)
 
 
 def _best(plan: CompletionPlan, choices: list[CollectedChoice], ignored: Ignored) -> list[CollectedChoice]:

@@ -83,7 +83,7 @@ def to_chunks(
     Source: ``ToCompleteChunk``; ``CompleteWriter``.
     """
     usage = None if include_usage else UNSET
-    offsets = [0] * len(run.builders)
+    offsets = [0] * run.n
     for index, _, delta in run:
         chunks = []
         if delta.content or delta.logprobs or delta.finish_reason is not None:

@@ -42,13 +42,13 @@ def create(call: Call, backend: Backend) -> Reply:
         ignored.add("store")
     plan, progress, keeper = _prepare(request, call, ignored, stores=stores)
     keeper.check()
-    chat = ChatRun(plan, backend, ignored, new_id=call.new_id, now=call.now, max_answer=call.settings.max_answer)
+    chat = ChatRun(plan, backend, ignored, call)
     if request.background:
         return background.start(call, chat, progress, keeper, ignored, stream=bool(request.stream))
     if request.stream:
         return _stream(call, chat, progress, keeper, ignored)
     with of_input():
-        response = progress.collect(chat.finish(retry_strict=call.settings.retry_strict))
+        response = progress.collect(chat.finish())
     if not keeper.keep(response):
         ignored.add("store")
     return Answer(response, ignored.headers())

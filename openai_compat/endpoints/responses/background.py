@@ -86,7 +86,7 @@ def _generate(job: Job, chat: ChatRun, progress: Progress, keeper: Keeper) -> No
         job.begin(stored_body(response))
         run = chat.start(cancel=job.cancel)
         with closing(run.streams):
-            for found in progress.stream(run, chat.max_answer):
+            for found in progress.stream(run, chat.call.settings.max_answer):
                 job.add(_frames(found))
     except APIError as error:
         job.add(_frames(progress.fail(error)[:-1]))

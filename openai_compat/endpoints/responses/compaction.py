@@ -97,9 +97,9 @@ class CompactedResponse(Struct, kw_only=True):
 
 
 def asks_for_summary(plan: ChatPlan) -> ChatPlan:
-    """Return a plan that asks for a summary of the messages of a plan."""
+    """Return a plan that asks for a summary of the messages of a plan, without tools: items of the input bring some."""
     asked = native.Message("user", _ASK)
-    sent = structs.replace(plan.native_request, messages=[*plan.native_request.messages, asked])
+    sent = structs.replace(plan.native_request, messages=[*plan.native_request.messages, asked], tools=UNSET)
     return dataclasses.replace(plan, native_request=sent)
 
 
@@ -141,8 +141,10 @@ def from_compacting_request(
     tools = sent.tools or []
     choose_tools(request.tool_choice, tools, output.tools, ignored, has_others=bool(request.tools) and not tools)
     _note_switched_off(request, ignored)
-    sent = structs.replace(sent, tools=UNSET, format=UNSET, logprobs=UNSET, top_logprobs=UNSET)
-    plan = dataclasses.replace(plan, native_request=sent, single_tool_call=False, is_json=False, checker=None)
+    sent = structs.replace(sent, logprobs=UNSET, top_logprobs=UNSET)
+    plan = dataclasses.replace(
+        plan, native_request=sent, answer_format=UNSET, single_tool_call=False, checker=None, strict_tools={}
+    )
     return asks_for_summary(plan), output
 
 
@@ -184,11 +186,9 @@ def compact(call: Call, backend: Backend) -> Reply:
     _note_no_reasoning(request, ignored)
     read = read_input(request, call)
     plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False, past=read.past(call))
-    chat = ChatRun(
-        asks_for_summary(plan), backend, ignored, new_id=call.new_id, now=call.now, max_answer=call.settings.max_answer
-    )
+    chat = ChatRun(asks_for_summary(plan), backend, ignored, call)
     with of_input():
-        run = chat.finish(retry_strict=False)
+        run = chat.finish()
     if run.choices[0].finish_reason == "length":
         raise cut_summary()
     summary = new_compaction(run.choices[0].text, call.new_id)

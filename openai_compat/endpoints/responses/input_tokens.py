@@ -34,5 +34,5 @@ def count(call: Call, backend: Backend) -> Reply:
     read = read_input(request, call)
     plan, _ = from_response_request(request, read.items, call, ignored, is_stored=False, past=read.past(call))
     with of_input():
-        tokens = prompt_size(plan, backend, ignored)
+        tokens = prompt_size(plan, backend, call.settings, ignored)
     return Answer(InputTokens(input_tokens=tokens), ignored.headers())

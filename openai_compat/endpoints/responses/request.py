@@ -16,12 +16,11 @@ from msgspec import UNSET, Raw, UnsetType
 
 from openai_compat.endpoints.contract import Call
 from openai_compat.endpoints.responses.choice import ResponseToolChoice, choose_tools
-from openai_compat.endpoints.responses.text_format import TextConfig, from_text
+from openai_compat.endpoints.responses.text_format import OutputFormat, TextConfig, from_text
 from openai_compat.errors import APIError, invalid, missing, not_supported, too_long
-from openai_compat.generation.plan import ChatPlan
+from openai_compat.generation.plan import ChatPlan, FieldNames
 from openai_compat.native import types as native
 from openai_compat.structured.output_format import strict_checker
-from openai_compat.structured.tool_choice import ForcedChoice, force_call
 from openai_compat.translate import models, reasoning
 from openai_compat.translate.fields import (
     Ignored,
@@ -95,7 +94,7 @@ class ResponseRequest(reasoning.ThinkFields):
     ] = None
     tool_choice: Annotated[
         str | ResponseToolChoice | None,
-        emulated("a required call is constrained by ``format`` and checked; best effort with gpt-oss", "format"),
+        emulated("a required call is constrained by ``format`` and checked", "format"),
     ] = None
     parallel_tool_calls: Annotated[bool | None, emulated("``false`` drops all calls but the first")] = None
     text: Annotated[
@@ -168,7 +167,7 @@ def from_response_request(
     sent_tools, names = from_response_tools(request.tools or [], call.settings, ignored, found)
     target, think_field, is_zero = _native_request(request, items, names, model, call, ignored, past)
     output_format = from_text(request.text, from_format(request.format), ignored)
-    target.format, strict_schema = output_format.native, output_format.strict_schema
+    strict_schema = output_format.strict_schema
     has_others = bool(request.tools) and not sent_tools
     allowed, force = choose_tools(request.tool_choice, sent_tools, names, ignored, has_others=has_others)
     if allowed:
@@ -176,22 +175,33 @@ def from_response_request(
     _set_logprobs(request, target)
     if force is not None:
         strict_schema = None
-        _force(request, target, force, names, think_field, ignored)
     plan = ChatPlan(
         native_request=target,
         model=model,
-        think_field=think_field,
+        answer_format=output_format.native,
         forced=force,
         allowed=None if len(allowed) == len(sent_tools) else frozenset(tool.function.name for tool in allowed),
         tool_name=names.of_model,
         single_tool_call=request.parallel_tool_calls is False,
         max_tokens_is_zero=is_zero,
-        is_json=force is None and target.format is not UNSET,
         checker=strict_checker(strict_schema, output_format.path, ignored) if strict_schema is not None else None,
-        format_field="text.format",
-        strict_field=f"{output_format.path}.strict",
+        strict_tools=names.strict(),
+        fields=_field_names(request, output_format, think_field, names),
     )
     return plan, ResponseOutput(names, _metadata(request, ignored, is_stored=is_stored))
+
+
+def _field_names(
+    request: ResponseRequest, output_format: OutputFormat, think_field: str | None, names: ToolNames
+) -> FieldNames:
+    """Return the names of the fields whose effect depends on the model."""
+    return FieldNames(
+        format="text.format" if json.is_blank(request.format) else "format",
+        strict=f"{output_format.path}.strict",
+        logprobs="top_logprobs" if request.top_logprobs else "include.message.output_text.logprobs",
+        think=think_field,
+        parameters=names.paths(),
+    )
 
 
 def input_items(raw: Raw | UnsetType, limit: int) -> list[Raw]:
@@ -286,25 +296,6 @@ def _native_request(
     if think is not None:
         target.think = think
     return target, think_field, sampled.max_tokens_is_zero
-
-
-def _force(
-    request: ResponseRequest,
-    target: native.ChatRequest,
-    force: ForcedChoice,
-    names: ToolNames,
-    think_field: str | None,
-    ignored: Ignored,
-) -> None:
-    """Constrain the native request to the forced call, and list the fields that have no effect then."""
-    if target.format is not UNSET:  # it is replaced by the format of the call
-        ignored.add("format" if not json.is_blank(request.format) else "text.format")
-    wants_thinking = target.think is not UNSET and target.think is not False
-    force_call(target, force, ignored, paths=names.paths())
-    if wants_thinking and think_field and target.think is False:
-        ignored.add(think_field)
-    if target.logprobs:
-        ignored.add("top_logprobs" if request.top_logprobs else "include.message.output_text.logprobs")
 
 
 def _set_logprobs(request: ResponseRequest, target: native.ChatRequest) -> None:

@@ -10,9 +10,9 @@ from msgspec import UNSET, Raw
 
 from openai_compat.errors import APIError
 from openai_compat.native import types as native
-from openai_compat.settings import Settings
-from openai_compat.structured.tool_choice import ForcedChoice, force_call
-from openai_compat.translate.fields import Ignored
+from openai_compat.structured.emulation import emulated_request
+from openai_compat.structured.forced_request import forced_request
+from openai_compat.structured.tool_choice import ForcedChoice
 
 MEBIBYTE = 1024 * 1024
 
@@ -41,22 +41,27 @@ SHAPES: dict[str, Callable[[int], str]] = {
 }
 
 
-def force(*schemas: str, param: str = "tool_choice") -> native.ChatRequest:
+FORCED = ForcedChoice(frozenset(["f0"]), is_named=True)
+
+
+def force(*schemas: str, field: str = "tools", emulated: bool = False) -> native.ChatRequest:
     tools = [native.Tool(native.ToolFunction(f"f{i}", parameters=Raw(text.encode()))) for i, text in enumerate(schemas)]
     sent = native.ChatRequest("m", [native.Message("user", "Hi")], {}, tools=tools)
-    force_call(sent, ForcedChoice(frozenset(["f0"]), is_named=True), Ignored(Settings(), []), param)
-    return sent
+    if emulated:
+        return emulated_request(sent, {}, field)
+    return forced_request(sent, FORCED, {}, field)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "count"), [(60_000, 1), (20_000, 10)])
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_memory_of_a_required_call_is_bounded_by_its_tools(name: str, n: int, count: int) -> None:
+@pytest.mark.parametrize("emulated", [False, True])
+def test_the_memory_of_a_required_call_is_bounded_by_its_tools(name: str, n: int, count: int, emulated: bool) -> None:
     schema, refusal = SHAPES[name](n // count), None
-    force("{}")
+    force("{}", emulated=emulated)
     tracemalloc.start()
     try:
-        force(*[schema] * count)
+        force(*[schema] * count, emulated=emulated)
     except APIError as error:
         refusal = (error.status, error.param)
     finally:
@@ -73,10 +78,11 @@ def test_a_required_call_may_have_ninety_thousand_properties(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("param", "field"), [("tool_choice", "tools"), ("function_call", "functions")])
-def test_tools_that_take_too_much_memory_are_refused_by_the_field_s_name(param: str, field: str) -> None:
+@pytest.mark.parametrize("emulated", [False, True])
+@pytest.mark.parametrize("field", ["tools", "functions"])
+def test_tools_that_take_too_much_memory_are_refused_by_the_field_s_name(field: str, emulated: bool) -> None:
     with pytest.raises(APIError) as raised:
-        force(SHAPES["alternatives"](90_000), param=param)
+        force(SHAPES["alternatives"](90_000), field=field, emulated=emulated)
     assert (raised.value.status, raised.value.param) == (400, field)
     assert raised.value.code == "object_above_max_properties"
 
