@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from openai_compat import OpenAICompat, Settings
+from openai_compat.testing import FakeOllama
 from tests.frameworks.backend import Model
 from tests.servers import live
 
@@ -20,7 +21,7 @@ Run = Callable[[Callable[[Any], Awaitable[Any]]], Any]
 
 
 @contextmanager
-def served(model: Model, ignored: list[str | None]) -> Iterator[Run]:
+def served(model: Model | FakeOllama, ignored: list[str | None]) -> Iterator[Run]:
     """Run what is to be done with a client in an event loop of its own.
 
     :param ignored: what each answer says it ignored of its request is added to it.

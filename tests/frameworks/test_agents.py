@@ -10,6 +10,7 @@ import pytest
 
 from tests.frameworks.backend import FORMS, NAME, SAID, TOLD, City, Model, expected
 from tests.frameworks.served import Run, served
+from tests.frameworks.task import MODELS, PROMPT, Report, Task
 
 agents = pytest.importorskip("agents", reason="the package openai-agents is not installed")
 openai = pytest.importorskip("openai")
@@ -27,8 +28,6 @@ def weather(city: str) -> str:
 
 #: as the model calls it
 RAIN = TOLD + "rain in demo"
-#: what is ignored of a function: the SDK makes it strict, and a call that nobody forces is not checked
-STRICT = "tools[].strict"
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +95,7 @@ def test_a_function_is_called(run: Run, model: Model, ignored: list[str | None],
     assert result.final_output == RAIN
     kinds = ["reasoning_item", "tool_call_item", "tool_call_output_item", "reasoning_item", "message_output_item"]
     assert [item.type for item in result.new_items] == kinds
-    assert ignored == [STRICT] * 2
+    assert ignored == [None] * 2
     *_, asked, called, told = model.chats[1]["messages"]
     assert asked["content"] == "The weather?"
     assert (called["thinking"], called["tool_calls"][0]["function"]["arguments"]) == ("Well.", {"city": "demo"})
@@ -115,6 +114,22 @@ def test_an_output_type(run: Run, model: Model, stream: bool, form: Any) -> None
 def test_an_output_type_beside_a_function(run: Run, model: Model, stream: bool) -> None:
     result = run(lambda client: ran(agent_of(client, output_type=City, tools=[weather]), "Tell me.", stream))
     assert result.final_output == expected(City)
+
+
+@WHOLE_AND_STREAM
+@MODELS
+@pytest.mark.parametrize("api", [agents.OpenAIResponsesModel, agents.OpenAIChatCompletionsModel])
+def test_functions_are_called_before_an_output_type(api: Any, name: str, stream: bool) -> None:
+    task = Task(name)
+    tools = [agents.function_tool(function) for function in task.functions]
+
+    def scenario(client: Any) -> Any:
+        made = api(model=name, openai_client=client)
+        return ran(agent_of(client, model=made, tools=tools, output_type=Report), PROMPT, stream)
+
+    with served(task.native, []) as run:
+        result = run(scenario)
+    task.check(result.final_output)
 
 
 @WHOLE_AND_STREAM
@@ -165,7 +180,7 @@ def test_items_are_sent_again(run: Run, model: Model, ignored: list[str | None],
         return await ran(agent, [*first.to_input_list(), {"role": "user", "content": "Really?"}], stream)
 
     assert run(scenario).final_output == RAIN
-    assert set(ignored) == {STRICT}
+    assert set(ignored) == {None}
     sent = model.chats[2]["messages"]
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "assistant", "user"]
     assert [message.get("thinking") for message in sent if message["role"] == "assistant"] == ["Well."] * 2

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from operator import add
 from typing import Any, TypedDict
@@ -14,9 +15,12 @@ import pytest
 
 from openai_compat import OpenAICompat, Settings
 from tests.frameworks.backend import FORMS, NAME, SAID, TOLD, WAYS, Area, City, Journey, Model, Stop, expected
+from tests.frameworks.task import MODELS, PROMPT, Report, Task
 from tests.servers import live
 
 langchain = pytest.importorskip("langchain_openai", reason="the package langchain-openai is not installed")
+agents = pytest.importorskip("langchain.agents", reason="the package langchain is not installed")
+structured = pytest.importorskip("langchain.agents.structured_output")
 exceptions = pytest.importorskip("langchain_core.exceptions")
 messages = pytest.importorskip("langchain_core.messages")
 parsers = pytest.importorskip("langchain_core.output_parsers")
@@ -85,7 +89,13 @@ def ignored() -> list[str | None]:
 @pytest.fixture
 def make(model: Model, ignored: list[str | None]) -> Iterator[Make]:
     """Makes a model of LangChain's; it retries as it is wont to."""
-    transport = httpx2.WSGITransport(app=OpenAICompat(model))
+    with making(model, ignored) as make:
+        yield make
+
+
+@contextmanager
+def making(native: Any, ignored: list[str | None]) -> Iterator[Make]:
+    transport = httpx2.WSGITransport(app=OpenAICompat(native))
     note = [lambda response: ignored.append(response.headers.get("openai-compat-ignored"))]
     with openai.DefaultHttpxClient(transport=transport, trust_env=False, event_hooks={"response": note}) as http:
         yield lambda kind, name=NAME, **rest: kind(
@@ -316,13 +326,16 @@ def test_strictness_of_functions(chat: Any, strict: bool, ignored: list[str | No
     runnable = chat.with_structured_output(Journey, method="function_calling", strict=strict)
     assert runnable.invoke("Tell me.") == expected(Journey)
     # The call is held to the schema by its format, whether strict or not.
-    assert ignored == ["tools[].function.strict" if strict else None]
+    assert ignored == [None]
 
 
 def test_structured_output_beside_tools(chat: Any, model: Model) -> None:
     runnable = chat.with_structured_output(City, method="json_schema", tools=[weather], strict=True, include_raw=True)
-    assert runnable.invoke("Tell me.")["parsed"] == expected(City)
-    assert [tool["function"]["name"] for tool in model.chats[0]["tools"]] == ["weather"]
+    history = [messages.HumanMessage("Tell me."), runnable.invoke("Tell me.")["raw"]]
+    [call] = history[-1].tool_calls
+    assert runnable.invoke([*history, weather.invoke(call)])["parsed"] == expected(City)
+    kinds = [sent.keys() & {"tools", "format"} for sent in model.chats]
+    assert kinds == [{"tools"}, {"tools"}, {"format"}]
 
 
 @pytest.mark.parametrize("method", ["function_calling", "json_mode"])
@@ -449,6 +462,28 @@ def test_a_response_of_several_turns_at_once(respond: Make, model: Model) -> Non
             return [answer.text for answer in answers]
 
     assert asyncio.run(main()) == [SAID + text for text in ("one", "two", "three")]
+
+
+# -- agents -----------------------------------------------------------------------------------
+
+
+@WHOLE_AND_STREAM
+@MODELS
+@pytest.mark.parametrize("responses", [False, True], ids=["chat", "responses"])
+def test_an_agent_calls_tools_before_it_answers_in_a_schema(responses: bool, name: str, stream: bool) -> None:
+    task = Task(name)
+    strategy = structured.ProviderStrategy(Report)
+    with making(task.native, []) as make:
+        chat = make(langchain.ChatOpenAI, name, use_responses_api=responses)
+        agent = agents.create_agent(chat, task.functions, response_format=strategy)
+        prompt = {"messages": [("human", PROMPT)]}
+        if stream:  # the model streams where its messages are asked for
+            steps = list(agent.stream(prompt, stream_mode=["messages", "values"]))
+            assert len([step for mode, step in steps if mode == "messages"]) > 4
+            _, state = [step for step in steps if step[0] == "values"][-1]
+        else:
+            state = agent.invoke(prompt)
+    task.check(state["structured_response"])
 
 
 # -- embeddings -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from tests.frameworks.backend import FORMS, NAME, SAID, TOLD, City, Model, expected
 from tests.frameworks.served import Run, served
+from tests.frameworks.task import MODELS, PROMPT, Report, Task
 
 pydantic_ai = pytest.importorskip("pydantic_ai", reason="the package pydantic-ai-slim is not installed")
 openai = pytest.importorskip("openai")
@@ -118,6 +119,22 @@ def test_an_output_type(run: Run, model: Model, output: Any, form: Any, stream: 
     found, _ = run(lambda made: ran(pydantic_ai.Agent(made, output_type=output(form)), "Tell me.", stream))
     assert found == expected(form)
     assert len(model.chats) == 1
+
+
+@WHOLE_AND_STREAM
+@MODELS
+@pytest.mark.parametrize("api", [models.OpenAIResponsesModel, models.OpenAIChatModel])
+def test_tools_are_called_before_a_native_output(api: Any, name: str, stream: bool) -> None:
+    task = Task(name)
+
+    def scenario(client: Any) -> Any:
+        made = api(name, provider=providers.OpenAIProvider(openai_client=client))
+        agent = pydantic_ai.Agent(made, tools=task.functions, output_type=pydantic_ai.NativeOutput(Report))
+        return ran(agent, PROMPT, stream)
+
+    with served(task.native, []) as run:
+        output, _ = run(scenario)
+    task.check(output)
 
 
 @pytest.mark.parametrize("output", [pydantic_ai.ToolOutput, pydantic_ai.PromptedOutput])
