@@ -1,7 +1,8 @@
 """What things cost, in CPU time, against what decoding and encoding alone would.
 
-``python -m tests.bench chunk``: a text chunk. ``python -m tests.bench embeddings``: a large batch of vectors.
-``python -m tests.bench hostile``: how time grows with hostile input.
+``python -m tests.bench chunk``: a text chunk. ``python -m tests.bench tools``: one of a request with tools.
+``python -m tests.bench embeddings``: a large batch of vectors. ``python -m tests.bench hostile``: how time grows with
+hostile input.
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ def native(lines: Iterable[bytes]) -> Any:
     return app
 
 
-def through_middleware(together: int) -> Callable[[], object]:
+def through_middleware(
+    together: int, items: list[bytes] | None = None, *, least: int = CHUNKS * 100, **fields: Any
+) -> Callable[[], object]:
     """A stream through the whole middleware, *together* lines an item."""
-    items = [LINE * together] * (CHUNKS // together) + [LAST]
-    app = OpenAICompat(native(items))
+    app = OpenAICompat(native(items or [LINE * together] * (CHUNKS // together) + [LAST]))
+    data = json.dumps({**json.loads(BODY), **fields}).encode()
 
     def run() -> None:
-        body = app(create_environ("/v1/chat/completions", method="POST", data=BODY), lambda *head: lambda data: None)
+        body = app(create_environ("/v1/chat/completions", method="POST", data=data), lambda *head: lambda data: None)
         size = sum(map(len, body))
         body.close()  # type: ignore[attr-defined]
-        if size < CHUNKS * 100:
+        if size < least:
             raise RuntimeError("the stream was cut")
 
     return run
@@ -81,6 +84,53 @@ def chunk() -> None:
         ALONE: codecs_alone(),
     }
     print(f"{CHUNKS} text chunks, {ROUNDS} rounds, CPU µs a chunk")
+    measure(cases, CHUNKS, 1e6)
+
+
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOLS = [{"type": "function", "function": {"name": f"tool_{i}", "parameters": PARAMETERS}} for i in range(20)]
+
+
+def emulated() -> Callable[[], object]:
+    """An answer of a model without tools: each line has a piece of a JSON string."""
+    pieces = ['{"answer": "', *[" word"] * CHUNKS, '"}']
+    lines = [
+        json.dumps({"message": {"role": "assistant", "content": piece}, "done": False}).encode() for piece in pieces
+    ]
+    refusal = b'{"error": "registry.ollama.ai/library/plain:latest does not support tools"}'
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        request = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        if request.get("tools"):
+            start_response("400 Bad Request", [("Content-Type", "application/json")])
+            return [refusal]
+        start_response("200 OK", [("Content-Type", "application/x-ndjson")])
+        return [*[line + b"\n" for line in lines], LAST]
+
+    middleware = OpenAICompat(app)
+    data = json.dumps({**json.loads(BODY), "tools": TOOLS}).encode()
+
+    def run() -> None:
+        environ = create_environ("/v1/chat/completions", method="POST", data=data)
+        body = middleware(environ, lambda *head: lambda data: None)
+        size = sum(map(len, body))
+        body.close()  # type: ignore[attr-defined]
+        if size < CHUNKS * 100:
+            raise RuntimeError("the stream was cut")
+
+    return run
+
+
+def tools() -> None:
+    text_format = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+    cases = {
+        "without tools": through_middleware(1),
+        "with 20 tools": through_middleware(1, tools=TOOLS),
+        "with tools and a format, held": through_middleware(1, least=CHUNKS, tools=TOOLS, response_format=text_format),
+        "emulated tools": emulated(),
+        ALONE: codecs_alone(),
+    }
+    print(f"{CHUNKS} text chunks, {ROUNDS} rounds, CPU µs a chunk (held text is generated twice)")
     measure(cases, CHUNKS, 1e6)
 
 
@@ -130,5 +180,5 @@ def measure(cases: dict[str, Callable[[], object]], count: int, unit: float) -> 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("name", choices=("chunk", "embeddings", "hostile"))
-    {"chunk": chunk, "embeddings": embeddings, "hostile": hostile}[parser.parse_args().name]()
+    parser.add_argument("name", choices=("chunk", "tools", "embeddings", "hostile"))
+    {"chunk": chunk, "tools": tools, "embeddings": embeddings, "hostile": hostile}[parser.parse_args().name]()
