@@ -175,19 +175,28 @@ def _translate(status: int, failure: _Failure, model: str | None, operation: str
     return APIError(502, text, code="upstream_error", retry=False if status == 500 else None)
 
 
+#: what Ollama's parsers of tool calls say. Source: ollama ``model/parsers``, ``harmony`` (at fb3076099)
 _UNPARSABLE = re.compile(
     r"(error|failed|unable|cannot|could not) (while )?(to )?pars(e|ing)|parse error|invalid character '.*' |"
     r"unexpected end of JSON|(unmarshal|decode|malformed|invalid) .*(tool call|arguments|JSON)|"
-    r"XML syntax error|expected element type|tool call pars",
+    r"XML syntax error|expected element type|tool call pars|\A(EOF|invalid format)\Z|"
+    r"incomplete .{0,40}tool call|expected '.*' (prefix|in tool call)|"
+    r"invalid (function call|argument format|object entry|argument: (expected|empty|missing|unterminated))|"
+    r"empty .{0,40}(function|argument|tool call) ?name|tool ['\"].*['\"] (not found|is not declared)|"
+    r"failed to produce valid JSON|undeclared .{0,40}function|parse .{0,40}call to |does not match ATEM|"
+    r"(missing|malformed|unterminated) ATEM|mismatched arg_key|required argument .* is missing|"
+    r"no tool calls? found|unterminated string|no matching closing",
     re.I | re.S,
 )
 #: what else cannot be parsed is part of the request, and will not be better the next time
 _OF_THE_REQUEST = re.compile(r"grammar|schema|image|template|yaml|request body", re.I)
+#: what a model wrote, quoted in an error; the end of the quote may be cut
+_QUOTED = re.compile(r"raw='.*|\"(?:[^\"\\]|\\.)*(?:\"|\\?\Z)", re.S)
 
 
 def is_unparsable_output(text: str) -> bool:
     """Return whether a native error says that the model's output, such as a tool call, could not be parsed."""
-    return bool(_UNPARSABLE.search(text)) and not _OF_THE_REQUEST.search(text)
+    return bool(_UNPARSABLE.search(text)) and not _OF_THE_REQUEST.search(_QUOTED.sub("", text))
 
 
 class UnparsableOutput(APIError):

@@ -534,11 +534,15 @@ LOST: list[Script] = [
     [UNPARSABLE],
     [say(thinking="I call it."), UNPARSABLE],
     [say(""), {"error": "XML syntax error on line 3: unexpected EOF"}],
+    [{"error": "EOF"}],
 ]
+LOST_IDS = ["nothing", "thinking", "error", "error after thinking", "error line", "EOF"]
 
 
 @every_way
-@pytest.mark.parametrize("lost", LOST, ids=["nothing", "thinking", "error", "error after thinking", "error line"])
+@pytest.mark.parametrize(
+    "lost", LOST, ids=["nothing", "thinking", "error", "error after thinking", "error line", "EOF"]
+)
 def test_a_lost_call_is_made_once_more_emulated(way: Way, stream: bool, lost: Script) -> None:
     found = outcome(way, stream, lost, [say(thinking="aga"), say(thinking="in"), *text(EMULATED_CALL)])
     thinking = "I call it." if "thinking" in str(lost) else "again"
@@ -548,7 +552,7 @@ def test_a_lost_call_is_made_once_more_emulated(way: Way, stream: bool, lost: Sc
 
 
 @every_way
-@pytest.mark.parametrize("lost", LOST[1:], ids=["thinking", "error", "error after thinking", "error line"])
+@pytest.mark.parametrize("lost", LOST[1:], ids=LOST_IDS[1:])
 def test_a_lost_call_that_is_forced_too(way: Way, stream: bool, lost: Script) -> None:
     found = outcome(way, stream, lost, text(EMULATED_CALL), tool_choice="required")
     assert found.said.calls == [WEATHER]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openai_compat.errors import APIError
-from openai_compat.native.errors import from_line, from_status, unreadable
+from openai_compat.native.errors import UnparsableOutput, from_line, from_status, unreadable
 
 
 def shown(error: APIError) -> tuple[int, str, str | None, str | None]:
@@ -202,3 +202,73 @@ def test_f34_a_failure_is_looked_for_in_five_levels(levels: int, text: str) -> N
     for _ in range(levels - 1):
         error = {"error": error}
     assert of(500, error).message == text
+
+
+# -- output that cannot be parsed -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # as Ollama's parsers say it: ollama model/parsers, harmony (at fb3076099)
+        "EOF",
+        "invalid format",
+        "expected 'call:' prefix",
+        "expected '{' in tool call",
+        "repair failed to produce valid JSON arguments",
+        "empty Glimmer function name",
+        'undeclared Glimmer function "f"',
+        "parse Glimmer call to f: malformed ATEM parameter",
+        'Glimmer recipient "f" does not match ATEM invoke "g"',
+        "missing ATEM function_calls wrapper",
+        'unterminated ATEM parameter "a"',
+        'incomplete GLM tool call: tool "{\\"name\\": \\"make_image\\"}" is not declared',
+        "empty function name",
+        "mismatched arg_key and arg_value counts: 2 keys, 1 values",
+        'required argument "city" is missing for tool "weather"',
+        "failed to parse XML: XML syntax error on line 1: unexpected EOF",
+        "failed to parse Laguna JSON tool call: invalid character ']' after top-level value",
+        "empty Laguna tool call name",
+        "invalid tool call: no opening parenthesis",
+        "no tool calls found",
+        "invalid argument: expected '='",
+        "unterminated string",
+        "tool 'get_weather[CALL_ID]abcdefghi' not found",
+        'failed to parse function call "make_image(template=\\"x\\")": invalid function call format',
+        "invalid function call format",
+        "invalid object entry: a",
+        "failed to parse JSON: invalid character 'g' looking for beginning of value",
+        "invalid character '}' looking for beginning of value",
+        "error parsing tool call: raw='{\"template\": 1}<|call|>', err=invalid character '<' after top-level value",
+    ],
+)
+def test_output_that_ollama_cannot_parse(text: str) -> None:
+    for error in (of(500, text), from_line(text)):
+        assert isinstance(error, UnparsableOutput)
+        assert (error.status, error.text, error.retry) == (502, text, None)
+
+
+def test_a_quote_that_is_cut_is_no_part_of_the_request() -> None:
+    for around in ("error parsing tool call: raw='{}'", 'failed to parse function call "{}"'):
+        text = around.replace("{}", "template " * 100)
+        error = of(500, text)
+        assert isinstance(error, UnparsableOutput)
+        assert (len(error.message), error.text) == (500, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to parse grammar",
+        "failed to parse JSON schema",
+        "unable to parse image",
+        "error parsing template",
+        'Post "http://127.0.0.1:4/completion": EOF',
+        "model runner has unexpectedly stopped",
+        "CUDA error: out of memory",
+        "unexpected EOF",
+        "mmap failed: invalid argument",
+    ],
+)
+def test_other_failures(text: str) -> None:
+    assert not isinstance(of(500, text), UnparsableOutput)

@@ -45,18 +45,34 @@ def named_calls(calls: Sequence[native.ToolCall], read_name: ReadName | None) ->
 def read_raw(text: str, tools: Sequence[native.Tool], tool_name: Callable[[str], str] = str) -> list[native.ToolCall]:
     """Return the calls in the text of a native error, which quotes what a parser could not read.
 
-    What is quoted is a call in any form, or its arguments only: they count if they can be of one tool only.
+    What is quoted is a call in any form, or, as ``raw``, its arguments only: they count if one tool only can have them.
 
-    :param text: such as ``error parsing tool call: raw='{"city": "Oslo"}<|call|>', err=invalid character '<'``.
+    :param text: such as ``error parsing tool call: raw='{"city": "Oslo"}<|call|>', err=invalid character '<'``, or
+        ``incomplete GLM tool call: tool "{\\"name\\": …}" is not declared``.
     :param tools: as in :func:`read_calls`.
     :param tool_name: as in :func:`read_calls`.
     """
     _, found, quoted = text.partition(_RAW)
     ends = [match.start() for match in _END_OF_RAW.finditer(quoted)]
     if not found or not ends:
-        return []
+        return _from_quoted(text, tools, tool_name)
     raw = quoted[: ends[-1]]
     return read_calls(raw, tools, tool_name) or _from_arguments(raw, tools)
+
+
+#: a text as Go quotes it
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
+
+
+def _from_quoted(
+    text: str, tools: Sequence[native.Tool], tool_name: Callable[[str], str] = str
+) -> list[native.ToolCall]:
+    """Return the calls in the first quoted text that is nothing else."""
+    for match in _QUOTED.finditer(text[:MAX_SIZE]):
+        calls = read_calls(json.string(match[0].encode("utf-8", "replace")) or "", tools, tool_name)
+        if calls:
+            return calls
+    return []
 
 
 def _from_arguments(raw: str, tools: Sequence[native.Tool]) -> list[native.ToolCall]:

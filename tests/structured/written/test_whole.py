@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -75,6 +76,19 @@ def error(raw: str, cause: str = ", err: invalid character '<' after top-level v
 @pytest.mark.parametrize("cause", [", err: unexpected end", ", err=invalid character '<' after top-level value"])
 def test_what_an_error_quotes(raw: str, cause: str) -> None:
     assert plain(read_raw(error(raw, cause), WEATHER)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"incomplete GLM tool call: tool {json.dumps(CALL)} is not declared",
+        f"failed to parse function call {json.dumps(CALL)}: invalid function call format",
+        f"tool {json.dumps('<tool_call>' + CALL)} is not declared",
+    ],
+)
+def test_what_go_quotes(text: str) -> None:
+    assert plain(read_raw(text, WEATHER)) == EXPECTED
+    assert read_raw(text.replace("get_weather", "other"), WEATHER) == []
 
 
 def test_a_quote_that_looks_like_the_end_of_another() -> None:
