@@ -17,6 +17,8 @@ TOOLS_OF_CHAT = [
 ]  # what a client sends
 TOOLS_OF_RESPONSES = [{"type": "function", **tool["function"]} for tool in TOOLS_OF_CHAT]
 
+pytestmark = pytest.mark.slow  # what the scanner makes of each row is tested in its own room, too
+
 every_row = pytest.mark.parametrize("row", ROWS, ids=[row["name"] for row in ROWS])
 
 

@@ -52,10 +52,15 @@ def force(*schemas: str, field: str = "tools", emulated: bool = False) -> native
     return forced_request(sent, FORCED, {}, field)
 
 
+SIZES = [(60_000, 1), (20_000, 10)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "count"), [(60_000, 1), (20_000, 10)])
-@pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("emulated", [False, True])
+@pytest.mark.parametrize(
+    ("name", "n", "count", "emulated"),
+    [(name, *size, False) for name in SHAPES for size in SIZES]
+    + [(name, *SIZES[1], True) for name in ("properties", "true alternatives", "nested", "objects as data")],
+)
 def test_the_memory_of_a_required_call_is_bounded_by_its_tools(name: str, n: int, count: int, emulated: bool) -> None:
     schema, refusal = SHAPES[name](n // count), None
     force("{}", emulated=emulated)
