@@ -495,6 +495,29 @@ def test_the_whole_api_is_asked_whether_a_model_has_tools() -> None:
         assert sent == (roles or [message["role"] for message in HISTORY])
 
 
+@pytest.mark.parametrize(
+    ("scripts", "fields", "content"),
+    [
+        ([[NO_TOOLS], text(EMULATED_CALL)], {}, None),
+        ([text("<tool_call>")], {}, None),
+        ([text("No."), text(ANSWER)], {"response_format": {"type": "json_object"}}, None),
+        ([text("Hello")], {}, ""),
+        ([[say(""), *text("Hello")]], {"tools": None}, ""),
+    ],
+)
+def test_no_empty_text_leaves_before_what_may_be_a_call(
+    scripts: list[Script], fields: dict[str, Any], content: str | None
+) -> None:
+    """Clients show an empty block of text for it."""
+    _, app = app_of(*scripts)
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}]
+    body = {"model": "demo", "messages": [{"role": "user", "content": "?"}], "stream": True, "tools": tools, **fields}
+    response = Client(app).post("/v1/chat/completions", json=body)
+    first, *_ = check_stream(response.data)
+    response.close()
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": content, "refusal": None}
+
+
 # -- models that answer nothing while they do not think ---------------------------------------
 
 

@@ -35,6 +35,7 @@ def create(call: Call, backend: Backend) -> Reply:
         custom=output.custom,
         is_forced=plan.forced is not None,
         thinks=bool(plan.native_request.think),
+        has_tools=bool(plan.native_request.tools),
     )
     chat = ChatRun(plan, backend, ignored, call)
     if output.stream:

@@ -120,6 +120,8 @@ class ResponseEnvelope:
     is_forced: bool = False
     #: the native request asks for thinking
     thinks: bool = False
+    #: the request has tools, so that text may be held until it is known to be no call
+    has_tools: bool = False
 
 
 # -- one completion ---------------------------------------------------------------------------
@@ -210,11 +212,11 @@ def _enveloped(
 
 
 def _begins_without_text(envelope: ResponseEnvelope, delta: ChoiceDelta) -> bool:
-    """Return whether a choice begins with thinking or a tool call; after an empty message thinking is expected.
+    """Return whether a choice begins with thinking or a tool call; after an empty message either is expected.
 
     Clients that find an empty text in the role chunk show an empty block of text before those.
     """
-    return not delta.content and bool(delta.thinking or delta.calls or envelope.thinks)
+    return not delta.content and bool(delta.thinking or delta.calls or envelope.thinks or envelope.has_tools)
 
 
 def _choices(envelope: ResponseEnvelope, index: int, delta: ChoiceDelta, customs: CustomCalls) -> Iterator[ChunkChoice]:
