@@ -1,7 +1,7 @@
 """The attempts of a choice: how the native request of each looks, and how its answer is read.
 
 A model may lack tools, or lose its calls; an answer may have to be JSON. So there are four ways to generate a choice,
-and what is known of a model chooses the first one. Why a second attempt follows is decided in ``chat_choice.py``.
+and what is known of a model chooses the first one. Why a second attempt follows is decided in ``judge.py``.
 """
 
 from __future__ import annotations
@@ -319,9 +319,10 @@ class Attempts:
             log.warning("dropped a tool call whose name is text that cannot be read")
         return calls
 
-    def has_readable(self, calls: Sequence[native.ToolCall] | None) -> bool:
-        """Return whether native calls are calls: a name may be text that cannot be read."""
-        return any(self._read_name(call.function.name) != () for call in calls or ())
+    def has_readable(self, calls: Sequence[native.ToolCall]) -> bool:
+        """Return whether one of native calls is a call: a name may be text that cannot be read."""
+        names = [call.function.name for call in calls]
+        return any(not _is_written(name) or self._read_calls(name) for name in names)
 
     def read_failure(self, error: errors.UnparsableOutput) -> Sequence[native.ToolCall]:
         """Return the calls that a native error quotes."""

@@ -54,7 +54,7 @@ class Judge:
             self._has_thinking = self.has_left = False
         #: thinking is shown once
         self._hides_thinking = self._has_thinking
-        #: anything came, and anything but thinking
+        #: anything came; of a forced call, anything but thinking and calls that cannot be read
         self._has_output = self._has_answer = False
         self._held = _HeldText()
         self._content: list[str] = []
@@ -74,8 +74,9 @@ class Judge:
     def delta(self, message: native.ChatResponse) -> ChoiceDelta:
         """Return what a message adds to the choice; where it is the last one, decide about a second attempt."""
         answer = message.message
-        if answer is not None and ((answer.content or "").strip() or self._attempts.has_readable(answer.tool_calls)):
-            self._has_answer = True
+        if self._attempt.way == "forced" and answer is not None and not self._has_answer:
+            has_text = bool((answer.content or "").strip())
+            self._has_answer = has_text or self._attempts.has_readable(answer.tool_calls or ())
         if not self._has_output and answer is not None and (answer.content or answer.thinking or answer.tool_calls):
             self._has_output = True
             if self.is_second and self._attempt.is_thinking:

@@ -6,13 +6,13 @@ The prompt stays in the backend's cache for the call that follows.
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 
 from msgspec import UNSET, Raw, Struct, structs
 
 from openai_compat.errors import APIError, bad_gateway
 from openai_compat.generation.attempts import Attempts
 from openai_compat.generation.plan import ChatPlan
-from openai_compat.generation.thinking import start_call
 from openai_compat.native import types as native
 from openai_compat.native.client import Backend
 from openai_compat.native.errors import ContextOverflow
@@ -72,7 +72,7 @@ def _first(attempts: Attempts) -> NativeStream[native.ChatResponse]:
 
 
 def _start(attempts: Attempts) -> NativeStream[native.ChatResponse]:
-    request, plan, backend = attempts.first().request, attempts.plan, attempts.backend
-    request = structs.replace(request, options={**request.options, "num_predict": 1}, truncate=False)
-    start = start_call(backend.chat, request, plan.model, plan.fields.think, backend.limits, attempts.ignored)
-    return start(backend.cancel.child())
+    attempt = attempts.first()
+    options = {**attempt.request.options, "num_predict": 1}
+    counted = replace(attempt, request=structs.replace(attempt.request, options=options, truncate=False))
+    return attempts.start(counted, 0, attempts.backend.cancel.child())

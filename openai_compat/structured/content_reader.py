@@ -114,7 +114,7 @@ class TextReader:
         return ""
 
     def interrupt(self) -> str:
-        """Return nothing: what is held is of the JSON, or nothing."""
+        """Return nothing: nothing is held."""
         return ""
 
     def end(self, *, is_cut: bool) -> Read:

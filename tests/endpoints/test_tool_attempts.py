@@ -611,11 +611,12 @@ def test_a_call_in_the_name_of_a_call_is_read(way: Way, stream: bool) -> None:
 
 
 @every_way
-def test_a_call_whose_name_cannot_be_read_is_lost(way: Way, stream: bool) -> None:
+def test_a_call_whose_name_cannot_be_read_is_lost(way: Way, stream: bool, caplog: pytest.LogCaptureFixture) -> None:
     call = {"function": {"name": '{"name": "weather", "arguments": {"city": }', "arguments": {}}}
     for fields in ({}, {"tool_choice": "required"}):
         found = outcome(way, stream, [say(tool_calls=[call]), done()], text(EMULATED_CALL), **fields)
         assert found.said == Said("", "", [WEATHER], "tool_calls")
+    assert caplog.text.count("text that cannot be read") == 2  # once for each
 
 
 @pytest.mark.parametrize("way", [of_chat, of_responses])
