@@ -822,6 +822,25 @@ def test_where_it_cannot_be_made_once_more_it_is_passed_on(way: Way, stream: boo
         assert found.ignored == {"tools[].function.strict" if way is of_chat else "tools[].strict"}
 
 
+# -- bounds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scripts", "fields"),
+    [([text("x" * 100)], {"response_format": {"type": "json_object"}}), ([[NO_TOOLS], text(EMULATED_CALL * 3)], {})],
+)
+def test_f29_what_is_held_is_bounded(scripts: list[Script], fields: dict[str, Any]) -> None:
+    fake, app = app_of(*scripts, settings={"max_answer": 5_000})
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}}]
+    body = {"model": "demo", "messages": [{"role": "user", "content": "?"}], "stream": True, "tools": tools, **fields}
+    response = Client(app).post("/v1/chat/completions", json=body)
+    assert b"too long" in response.data
+    response.close()
+    assert fake.opened == fake.closed == len(scripts)
+    found = outcome(of_chat, True, text("x" * 100), settings={"max_answer": 5_000})  # what leaves at once is not
+    assert found.said.text == "x" * 100
+
+
 # -- two at most ------------------------------------------------------------------------------
 
 

@@ -429,3 +429,20 @@ def test_a_model_that_cannot_think_is_remembered_for_the_next_choice() -> None:
     assert ["think" in body for body in sent(fake)] == [True, False, False]
     assert ignored.headers() == [("openai-compat-ignored", "reasoning_effort")]
     assert request.think is True
+
+
+def test_a_run_that_is_cancelled_before_a_second_attempt_has_no_answer() -> None:
+    """Not what the first one left: it is the end of the request that ends the second."""
+    fake = FakeOllama()
+    fake.script("/api/chat", say(""), done())
+    tools = [native.Tool(native.ToolFunction("f"))]
+    chat, _ = chat_run(fake, request=native.ChatRequest(model="demo", messages=MESSAGES, options={}, tools=tools))
+    run = chat.start()
+    messages = iter(run)
+    with closing(run.streams):
+        while not next(messages)[1].done:
+            pass
+        chat.backend.cancel.set()
+        with pytest.raises(APIError, match="cancelled"):
+            list(messages)
+    assert len(fake.requests) == 1

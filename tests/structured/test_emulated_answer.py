@@ -104,6 +104,13 @@ def test_text_that_is_no_such_answer_is_text(cut: int, text: str) -> None:
     assert (found.text, found.calls) == (text, [])
 
 
+def test_no_more_is_held_than_the_first_key_takes() -> None:
+    reader = EmulatedReader(TextReader(), is_text=True)
+    held = ["{", " " * 200]
+    assert [reader.feed(part).text for part in held] == ["", ""]
+    assert reader.feed(" " * 100).text == "{" + " " * 300
+
+
 @pytest.mark.parametrize("cut", CUTS)
 def test_stop_sequences_are_applied_to_the_decoded_text(cut: int) -> None:
     text = json.dumps({"answer": "one\ntwo \u00e9nd three"})
