@@ -158,9 +158,9 @@ HOSTILE = {
 def test_time_grows_with_the_text(name: str, cut: int | None) -> None:
     def seconds(text: str) -> float:
         def once() -> float:
-            began = time.perf_counter()
+            began = time.process_time()
             purified(text, cut)
-            return time.perf_counter() - began
+            return time.process_time() - began
 
         return min(once() for _ in range(3))
 

@@ -347,6 +347,6 @@ HOSTILE = {
 def test_time_does_not_grow_with_a_hostile_file(head: bytes, block: bytes) -> None:
     """An MP3 of 30 MB of sync bytes takes tinytag itself 10 s; all of these take less than 0.2 s."""
     data = head + block * (30 * MIB // len(block))
-    start = time.perf_counter()
+    start = time.process_time()
     audio_duration(data)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0

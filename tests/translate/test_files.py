@@ -356,10 +356,10 @@ def test_hostile_data_take_linear_time(name: str) -> None:
     def seconds(size: int) -> float:
         data, found = HOSTILE[name](size), []
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.process_time()
             with suppress(APIError):
                 read(data, files=Files(max_text=2**30), filename=data)
-            found.append(time.perf_counter() - began)
+            found.append(time.process_time() - began)
         return min(found)
 
     small, large = seconds(250_000), seconds(2_000_000)

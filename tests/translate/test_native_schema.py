@@ -356,9 +356,9 @@ HOSTILE = {
 def test_time_grows_with_the_schema_and_memory_stays_small(rewrite: Rewrite, name: str) -> None:
     def seconds(schema: bytes) -> float:
         def once() -> float:
-            began = time.perf_counter()
+            began = time.process_time()
             rewrite(schema, "p")
-            return time.perf_counter() - began
+            return time.process_time() - began
 
         return min(once() for _ in range(2))
 
