@@ -96,7 +96,10 @@ def serving(
 
 
 def command(
-    *arguments: str, environ: Mapping[str, str] | None = None, python: tuple[str, ...] = ("-m", "openai_compat")
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    python: tuple[str, ...] = ("-m", "openai_compat"),
+    timeout: float = TIMEOUT,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``openai-compat``, or another Python program, to its end."""
     return subprocess.run(
@@ -104,7 +107,7 @@ def command(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=3 * TIMEOUT,
+        timeout=timeout,
         env=_environment(environ),
         check=False,
     )

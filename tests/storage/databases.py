@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 import pytest
 
+from openai_compat.storage.database import _LIMITS
 from openai_compat.storage.schema import LINK, encode, tables
 from openai_compat.storage.store import Item, Page, Store, StoredObject
 
@@ -242,6 +243,27 @@ def walked(turn: Callable[..., Page[Any] | None], **arguments: Any) -> list[str]
         found += ids(page)
         if not page.has_more:
             return found
+
+
+@contextmanager
+def unhurried(store: Store) -> Iterator[None]:
+    """What is to succeed has more time than what is to fail: a busy machine, or its disk, may rest for a while."""
+    import sqlalchemy
+
+    store._begin()  # makes it
+    [database] = store._databases.values()
+    short, database._timeout = database._timeout, max(database._timeout, TIMEOUT)
+    # a connection of PostgreSQL has limits of its own from when it was opened
+    limits = _LIMITS if database.engine.dialect.name == "postgresql" else ()
+
+    def lift(connection: Any) -> None:
+        for name in limits:
+            connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+
+    sqlalchemy.event.listen(database.engine, "begin", lift)
+    yield
+    sqlalchemy.event.remove(database.engine, "begin", lift)
+    database._timeout = short
 
 
 def together(count: int, work: Callable[[int], Any]) -> list[Any]:

@@ -35,11 +35,12 @@ from tests.storage.databases import (
     sqlite_file,
     stored_object,
     together,
+    unhurried,
 )
 
 pytestmark = pytest.mark.slow
 
-sqlalchemy = pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
+pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 
 #: every operation of a store that has the object "a" with the item "i"
 READS: dict[str, Callable[[Store], Any]] = {
@@ -66,26 +67,6 @@ OPERATIONS = {**READS, **WRITES}
 
 #: seconds within which an operation of SHORT seconds has ended on a busy machine; a sum of two would be longer
 SLACK = 0.35
-
-
-@contextmanager
-def unhurried(store: Store) -> Iterator[None]:
-    """What is to succeed has more time than what is to fail: a busy machine, or its disk, may rest for a while."""
-    store._begin()  # makes it
-    [database] = store._databases.values()
-    short, database._timeout = database._timeout, max(database._timeout, TIMEOUT)
-    if database.engine.dialect.name == "postgresql":
-        sqlalchemy.event.listen(database.engine, "begin", without_limits)
-    yield
-    if database.engine.dialect.name == "postgresql":
-        sqlalchemy.event.remove(database.engine, "begin", without_limits)
-    database._timeout = short
-
-
-def without_limits(connection: Any) -> None:
-    """Lift the server's own limits for a transaction: its connection has them from when it was opened."""
-    for name in module._LIMITS:
-        connection.exec_driver_sql(f"SET LOCAL {name} = 0")
 
 
 def filled(store: Store) -> Store:
@@ -300,7 +281,8 @@ def test_many_threads_end_together_where_postgresql_is_frozen(server_url: str, f
 
     with new(server_url, timeout=SHORT) as store:
         filled(store)
-        together(8, lambda i: store.get("chat", "me", "a"))
+        with unhurried(store):
+            together(8, lambda i: store.get("chat", "me", "a"))
         frozen(acceptor=True)
         assert max(together(24, work)) < SHORT + SLACK
 

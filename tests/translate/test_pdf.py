@@ -228,8 +228,9 @@ LONG = ("many pages of comments", "many operators")
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in HOSTILE])
 def test_what_a_page_could_multiply_is_refused(name: str) -> None:
-    data, why = HOSTILE[name]
-    assert refusal(data, allowance(seconds=120)) == why
+    (data, why), began = HOSTILE[name], time.process_time()
+    assert refusal(data, allowance(seconds=120)) == why  # not for its time on a busy machine
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize("characters", [11, 12])
