@@ -147,6 +147,7 @@ HOSTILE = {
     "tags": lambda n: "<think></think>" * (n // 15),
     "half tags": lambda n: "<think>" + "</thin" * (n // 6),
     "untagged": lambda n: "x</think>" * (n // 9),
+    "text without a tag": lambda n: "x " * (n // 2),
     "backslashes": lambda n: '```\n{"a":"' + "\\" * n,
     "brackets": lambda n: "```\n" + "[" * n,
 }
