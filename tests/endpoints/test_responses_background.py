@@ -728,6 +728,31 @@ def test_a_process_that_stops_while_its_store_fails_stops(keeping: Keeping) -> N
     assert retrieve(keeping, id)["status"] in ("queued", "in_progress")  # until it is stale
 
 
+def test_a_process_exits_once_its_work_is_ended(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's thread ends the work while the main thread exits, and a process that exits leaves no thread."""
+    found, gate = keeping.app._background, Gate()
+    assert found is not None
+    id = begin(keeping, say("Hel"), gate, say("lo"), done())
+    end, is_ending, has_exited = found._end, threading.Event(), threading.Event()
+
+    def end_slowly(*arguments: Any) -> None:
+        gate.open()  # the work was cancelled before
+        ended(keeping)
+        is_ending.set()
+        has_exited.wait(0.5)
+        end(*arguments)
+
+    monkeypatch.setattr(found, "_end", end_slowly)
+    first = threading.Thread(target=found.close)
+    first.start()
+    assert is_ending.wait(20)
+    found.close()  # as at the exit of the process
+    status = retrieve(keeping, id)["status"]
+    has_exited.set()
+    first.join(20)
+    assert status == "failed"
+
+
 def test_a_cancelled_one_waits_no_longer() -> None:
     keeping = Keeping(max_background=1)
     gates = [Gate() for _ in range(1 + background._MAX_WAITING)]
