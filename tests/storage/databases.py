@@ -31,7 +31,7 @@ from openai_compat.storage.store import Item, Page, Store, StoredObject
 Make = Callable[..., Store]
 
 #: seconds that anything here may take, and the time-out of a store that is to exceed it
-TIMEOUT, SHORT = 20, 0.4
+TIMEOUT, SHORT = 20, 0.6
 
 #: all that a test is run against
 KINDS = ["file", "memory", pytest.param("postgresql", marks=pytest.mark.server)]

@@ -145,7 +145,7 @@ def work(i):
         assert store.append("chat", None, "shared", [Item(f"{i}-{n}", b"1")])
         assert store.get("chat", f"owner{i % 3}", f"{i}-{n}")
 
-done = gevent.joinall([gevent.spawn(work, i) for i in range(24)], timeout=15, raise_error=True)
+done = gevent.joinall([gevent.spawn(work, i) for i in range(24)], timeout=50, raise_error=True)
 assert len(done) == 24
 assert len(store.items("chat", None, "shared", limit=100).rows) == 96
 store.close()
@@ -156,7 +156,7 @@ print("done")
 @pytest.mark.server
 @pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
 def test_greenlets_share_a_store(url: str) -> None:
-    ended = command(url, python=("-c", GREENLETS))
+    ended = command(url, python=("-c", GREENLETS), timeout=3 * TIMEOUT)  # on two busy cores
     assert (ended.stdout, ended.stderr, ended.returncode) == ("done\n", "", 0)
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ WRITES: dict[str, Callable[[Store], Any]] = {
 OPERATIONS = {**READS, **WRITES}
 
 #: seconds within which an operation of SHORT seconds has ended on a busy machine; a sum of two would be longer
-SLACK = 0.35
+SLACK = 0.55
 
 
 def filled(store: Store) -> Store:
@@ -84,12 +85,17 @@ def fails_in_time(match: str | None = None) -> Iterator[None]:
     assert SHORT * 0.9 < time.monotonic() - began < SHORT + SLACK
 
 
-@contextmanager
-def fails_at_once(match: str = "not asked") -> Iterator[None]:
-    began = time.monotonic()
-    with pytest.raises(StoreFailed, match=match):
-        yield
-    assert time.monotonic() - began < SHORT / 2  # no wait
+def fails_at_once(work: Callable[[], object], match: str = "not asked") -> None:
+    """The operation does not wait; a busy machine may rest during one attempt, or a few, but not during all."""
+    times = []
+    while len(times) < 5:
+        began = time.monotonic()
+        with pytest.raises(StoreFailed, match=match):
+            work()
+        times.append(time.monotonic() - began)
+        if times[-1] < SHORT / 2:
+            return
+    raise AssertionError(times)
 
 
 @contextmanager
@@ -116,18 +122,17 @@ def test_eight_threads_that_store_in_a_locked_file_end_together(tmp_path: Path) 
         filled(store)
         with exclusive(tmp_path / "store.db"):
             assert max(together(8, work)) < SHORT + SLACK
-            with fails_at_once():
-                store.add("chat", "me", stored_object("b"))
+            fails_at_once(lambda: store.add("chat", "me", stored_object("b")))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_ends_where_a_new_file_is_locked(tmp_path: Path, operation: str) -> None:
-    with exclusive(tmp_path / "store.db"), new(sqlite_file(tmp_path), timeout=SHORT) as store:
+    clock = Clock()  # the pause does not end
+    with exclusive(tmp_path / "store.db"), new(sqlite_file(tmp_path), timeout=SHORT, monotonic=clock) as store:
         with fails_in_time("locked"):
             OPERATIONS[operation](store)
         for other in OPERATIONS.values():
-            with fails_at_once():
-                other(store)
+            fails_at_once(partial(other, store))
 
 
 @pytest.mark.parametrize("operation", WRITES)
@@ -139,16 +144,14 @@ def test_every_write_ends_where_another_program_writes(tmp_path: Path, operation
             with fails_in_time("SQLITE_BUSY: database is locked" if hasattr(sqlite3, "SQLITE_BUSY") else "locked"):
                 WRITES[operation](store)
             for write in WRITES.values():
-                with fails_at_once():
-                    write(store)
+                fails_at_once(partial(write, store))
             with unhurried(store):
                 for read in READS.values():
                     assert read(store), "a read does not wait for a write"
             clock.now += module.PAUSE
             with fails_in_time("locked"):
                 WRITES[operation](store)
-        with fails_at_once():
-            WRITES[operation](store)
+        fails_at_once(lambda: WRITES[operation](store))
         clock.now += module.PAUSE
         with unhurried(store):
             for _ in range(2):
@@ -190,8 +193,7 @@ def test_a_statement_of_sqlite_is_interrupted(tmp_path: Path, kind: str) -> None
         filled(store)
         with fails_in_time("interrupted"), store._begin() as tx:
             tx.exec_driver_sql(ENDLESS)
-        with fails_at_once():
-            store.get("chat", "me", "a")
+        fails_at_once(lambda: store.get("chat", "me", "a"))
 
 
 def test_many_statements_of_sqlite_are_interrupted(tmp_path: Path) -> None:
@@ -260,8 +262,7 @@ def test_every_operation_ends_where_postgresql_is_frozen(
         with fails_in_time(f"no answer within {SHORT} s"):
             OPERATIONS[operation](store)
         for other in OPERATIONS.values():
-            with fails_at_once():
-                other(store)
+            fails_at_once(partial(other, store))
         clock.now += module.PAUSE
         with unhurried(store):
             assert store.get("chat", "me", "a"), "a new connection has a process that is not stopped"
@@ -312,21 +313,24 @@ def test_a_server_that_accepts_no_connection(server_url: str, frozen: Callable[.
         frozen(connections=False, acceptor=True)
         with fails_in_time(f"no answer within {SHORT} s"):
             store.add("chat", "me", stored_object("a"))
-        with fails_at_once():
-            store.get("chat", "me", "a")
+        fails_at_once(lambda: store.get("chat", "me", "a"))
 
 
 @pytest.mark.server
 def test_a_connection_that_is_lost_during_an_operation(postgresql_server: Postgres, server_url: str) -> None:
     clock = Clock()
-    with new(server_url, monotonic=clock) as store:
-        filled(store)
-        with fails_at_once("AdminShutdown, 57P01"), store._begin() as tx:
+
+    def work() -> None:
+        with store._begin() as tx:
             tx.exec_driver_sql("SELECT 1")
             postgresql_server.hang_up()
             tx.exec_driver_sql("SELECT 1")
-        with fails_at_once("not asked for 5 s after a failure: AdminShutdown"):
-            store.get("chat", "me", "a")
+
+    with new(server_url, monotonic=clock) as store:
+        filled(store)
+        with pytest.raises(StoreFailed, match="AdminShutdown, 57P01"):
+            work()
+        fails_at_once(lambda: store.get("chat", "me", "a"), "not asked for 5 s after a failure: AdminShutdown")
         clock.now += module.PAUSE
         assert store.get("chat", "me", "a")
 
@@ -410,8 +414,7 @@ def test_a_server_that_does_not_answer(answers: tuple[bytes, ...]) -> None:
     with Silent(*answers) as server, new(server.url, timeout=SHORT) as store:
         with fails_in_time(f"The store failed: no answer within {SHORT} s"):
             store.add("chat", "me", stored_object("a"))
-        with fails_at_once():
-            store.get("chat", "me", "a")
+        fails_at_once(lambda: store.get("chat", "me", "a"))
 
 
 @psycopg
