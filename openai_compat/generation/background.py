@@ -252,8 +252,6 @@ class Background:
             self._reporter: threading.Thread | None = None
             self._has_exit_hook = False
             self._is_closing = False
-            #: held while the work is ended
-            self._close_lock = threading.Lock()
             #: whether the work of this process was ended, since the process stops
             self.is_closed = False
 
@@ -412,21 +410,17 @@ class Background:
         self._begin_process()
         with self._changed:
             self._is_closing = True
-        with self._close_lock:  # who comes second waits: as it returns, the process may exit
-            self._end_all()
-        with self._changed:
-            self.is_closed = True
-            self._changed.notify_all()
-
-    def _end_all(self) -> None:
-        with self._changed:
             jobs = list(self._jobs.values())
         for job in jobs:
-            job.cancel.set()
             try:
                 self._end(job.owner, job.id, "failed", _STOPPED)
             except (StoreFailed, ValueError) as error:
                 log.error("a background response could not be ended: %s", error)
+            # Not before: work that is cancelled leaves the table, and another thread that closes would exit.
+            job.cancel.set()
+        with self._changed:
+            self.is_closed = True
+            self._changed.notify_all()
 
     def _end(self, owner: str | None, id: str, status: str, error: APIError | None) -> None:
         """Take the run of an object away, and end the object."""
