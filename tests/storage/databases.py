@@ -257,8 +257,9 @@ def unhurried(store: Store) -> Iterator[None]:
     limits = _LIMITS if database.engine.dialect.name == "postgresql" else ()
 
     def lift(connection: Any) -> None:
-        for name in limits:
-            connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+        if limits:  # in one statement: the limits hold until it, and between two
+            found = ", ".join(f"set_config('{name}', '0', true)" for name in limits)
+            connection.exec_driver_sql(f"SELECT {found}")
 
     sqlalchemy.event.listen(database.engine, "begin", lift)
     yield
